@@ -1,0 +1,196 @@
+"""Names every file of a run, and reads and writes them so that a reader never meets half a file.
+
+A run folder is owner-only (0700). An array run has one folder; each task keeps its own files under `tasks/N/`.
+"""
+
+import errno
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from deephpc.errors import InputError, SiteError
+
+_Read = TypeVar("_Read")
+_STALE_TRIES = 3
+_NO_ROOM = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "over quota",
+    errno.EROFS: "read-only",
+    errno.EACCES: "no permission to write",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFolder:
+    """The files of one job, or of one task of an array."""
+
+    path: Path
+    log: Path
+
+    @property
+    def events(self) -> Path:
+        """JSON lines the node appends and syncs: started, signalled, finished, ..."""
+        return self.path / "events.jsonl"
+
+    @property
+    def result(self) -> Path:
+        """How the program ended; written once, atomically, by the node."""
+        return self.path / "result.json"
+
+    @property
+    def output(self) -> Path:
+        """`DEEPHPC_OUTPUT_DIR`: what the program keeps."""
+        return self.path / "output"
+
+    @property
+    def checkpoints(self) -> Path:
+        """`DEEPHPC_CHECKPOINT_DIR`: kept across attempts."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        """`DEEPHPC_METRICS`: JSON lines the program writes."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def usage(self) -> Path:
+        """JSON lines of the job's own sampling of CPU, memory and GPUs."""
+        return self.path / "usage.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The files of one run."""
+
+    path: Path
+
+    @property
+    def plan(self) -> Path:
+        """What was decided."""
+        return self.path / "plan.json"
+
+    @property
+    def script(self) -> Path:
+        """Exactly what was submitted."""
+        return self.path / "job.sh"
+
+    @property
+    def submitted(self) -> Path:
+        """What the scheduler answered; written once, by the login node."""
+        return self.path / "submitted.json"
+
+    @property
+    def claim(self) -> Path:
+        """Holds the id of the one job that may run here; a second job that starts here ends at once."""
+        return self.path / "claim"
+
+    @property
+    def secrets(self) -> Path:
+        """Folder (0700) for what must not show in script, log or record."""
+        return self.path / "secrets"
+
+    @property
+    def secret_env(self) -> Path:
+        """Shell file (0600) the script reads variables from."""
+        return self.secrets / "env.sh"
+
+    def task(self, number: int | None) -> TaskFolder:
+        """Return the files of the job (None) or of one array task."""
+        if number is None:
+            return TaskFolder(self.path, self.path / "job.log")
+        return TaskFolder(self.path / "tasks" / str(number), self.path / f"job-{number}.log")
+
+    def create(self) -> None:
+        """Make the folder, 0700; parents as the umask says.
+
+        Raises
+        ------
+        SiteError
+            The place cannot be written: full, over quota, read-only, forbidden.
+        InputError
+            A run of this name lies there already.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o700)
+        except FileExistsError as error:
+            raise InputError(f"the run folder {self.path} exists already", "choose another --name") from error
+        except OSError as error:
+            raise unwritable(self.path.parent, error) from error
+
+
+def unwritable(place: Path, error: OSError) -> SiteError:
+    """Return the error for a place that cannot be written, in words."""
+    reason = _NO_ROOM.get(error.errno or 0, error.strerror or str(error))
+    hint = "free some space there, or set another work_dir (`deephpc config show` tells where it comes from)"
+    return SiteError(f"cannot write in {place}: {reason}", hint)
+
+
+def write_atomically(path: Path, text: str, mode: int = 0o600) -> None:
+    """Write a file under a temporary name with its final mode, sync it, rename it; a failure leaves nothing behind.
+
+    Raises
+    ------
+    SiteError
+        The place cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        try:
+            with open(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise unwritable(path.parent, error) from error
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object; None when the file is missing, or is not (yet) whole."""
+    text = read_text(path)
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Read the JSON objects of a file, one a line; half lines and foreign lines are passed over."""
+    for line in (read_text(path) or "").splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            yield value
+
+
+def read_text(path: Path) -> str | None:
+    """Read a file another machine may be writing; None when there is none. Bytes that are not UTF-8 are replaced."""
+    return _despite_stale_handles(lambda: path.read_text(encoding="utf-8", errors="replace"))
+
+
+def _despite_stale_handles(read: Callable[[], _Read]) -> _Read | None:
+    """Call `read`, again after ESTALE: a file renamed into place on NFS needs to be opened anew."""
+    for attempt in range(_STALE_TRIES):
+        try:
+            return read()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            if error.errno != errno.ESTALE or attempt + 1 == _STALE_TRIES:
+                raise SiteError(f"cannot read {error.filename}: {error.strerror}", "", transient=True) from error
+            time.sleep(0.05)
+    return None

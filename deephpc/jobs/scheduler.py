@@ -1,0 +1,122 @@
+"""What every scheduler can do, and the plain values that pass between it and the rest."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from deephpc.jobs.spec import JobSpec
+from deephpc.jobs.state import JobState
+
+#: A job as its scheduler names it, without array task: `4711`, `4711;cluster`, or a local scheduler's own id.
+JobId = str
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """Everything a scheduler needs to take a job; the script lies in the run folder already.
+
+    The job is submitted from inside its run folder, so no path of the user's needs quoting in the script.
+    """
+
+    spec: JobSpec
+    script: Path
+    environment: Mapping[str, str]
+    """The whole environment of the submitting process; the job inherits it."""
+
+    @property
+    def job_name(self) -> str:
+        """The name the job carries in the queue: the run id and the start of its token."""
+        return job_name(self.spec.run_id, self.spec.token)
+
+
+def job_name(run_id: str, token: str) -> str:
+    """Return the name under which a run's job stands in the queue."""
+    return f"{run_id}.{token[:8]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """One job, or one task of an array, as one source saw it. Times are aware (UTC); None means the source did not say."""
+
+    job_id: JobId
+    task: int | None
+    state: JobState
+    raw_state: str
+    source: str
+    """`squeue`, `sacct`, `pyslurm` or `local`."""
+    name: str = ""
+    reason: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    submitted_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    nodes: tuple[str, ...] = ()
+    restarts: int | None = None
+    cpus: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the scheduler's sources answered to one question.
+
+    `queue` and `accounting` map a job id to its sightings (one, or one per array task that the source lists). A source that
+    did not answer is None, never an empty mapping: absence from an answer is evidence, silence is not.
+    """
+
+    queue: Mapping[JobId, tuple[Sighting, ...]] | None
+    accounting: Mapping[JobId, tuple[Sighting, ...]] | None
+    troubles: tuple[str, ...] = field(default=())
+    """One line per source that failed, for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What to look up: known jobs by id, and runs whose id never came back by job name."""
+
+    job_ids: tuple[JobId, ...] = ()
+    job_names: tuple[str, ...] = ()
+    since: datetime | None = None
+    """Nothing asked for was submitted before this (aware)."""
+
+
+class Refused(Exception):  # noqa: N818 - an answer, not a fault of ours
+    """The scheduler understood and said no; nothing is queued. `str()` is the scheduler's own reason, one line."""
+
+
+class Ambiguous(Exception):  # noqa: N818
+    """The submission got no clear answer: the job may or may not be queued. `str()` says what was seen."""
+
+
+class Scheduler(Protocol):
+    """A place to run jobs. Every call has a deadline and is made on a login node."""
+
+    name: str
+
+    def submit(self, submission: Submission) -> JobId:
+        """Send a job.
+
+        Raises
+        ------
+        Refused
+            It said no: nothing is queued.
+        Ambiguous
+            No clear answer: look the job up before trying again.
+        """
+        ...
+
+    def observe(self, question: Question) -> Observation:
+        """Look jobs up with at most one call to each source, however many are asked for. Never raises for a dead source."""
+        ...
+
+    def cancel(self, job_ids: Iterable[str]) -> None:
+        """Ask for jobs (`4711`) or array tasks (`4711_3`) to end; ids already gone are not an error.
+
+        Raises
+        ------
+        deephpc.errors.SiteError
+            The scheduler did not answer, or refused.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""What runs inside a job on a compute node: small, few imports, survives being killed."""

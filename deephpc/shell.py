@@ -1,0 +1,138 @@
+"""Starts every process deephpc starts: argv lists only, always with a deadline."""
+
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deephpc.errors import SiteError
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """What a process left behind.
+
+    `returncode` is None when the deadline passed and the process was killed; a negative value is minus the signal.
+    """
+
+    argv: tuple[str, ...]
+    returncode: int | None
+    stdout: str
+    stderr: str
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether the deadline passed before the process ended."""
+        return self.returncode is None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the process ended in time with status 0."""
+        return self.returncode == 0
+
+    def last_words(self) -> str:
+        """Return the last line of stderr, or of stdout, for a one-line error message."""
+        lines = (self.stderr.strip() or self.stdout.strip()).splitlines()
+        return lines[-1].strip() if lines else ""
+
+
+class CommandNotFound(SiteError):
+    """The program is not on PATH."""
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    timeout_s: float,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: str | None = None,
+) -> Completed:
+    """Run a process to its end or to its deadline.
+
+    The child dies with us (`PR_SET_PDEATHSIG`, prctl(2)): a killed deephpc leaves no sbatch behind that submits later.
+    Output is decoded as UTF-8, bytes that are not are replaced.
+
+    Raises
+    ------
+    CommandNotFound
+        The program does not exist or may not be executed.
+    """
+    try:
+        process = subprocess.Popen(
+            argv,
+            cwd=cwd,
+            env=env,
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+            preexec_fn=_die_with(os.getpid()),
+        )
+    except (FileNotFoundError, PermissionError) as error:
+        if cwd is not None and not cwd.is_dir():
+            raise SiteError(f"the folder {cwd} does not exist", "check work_dir with `deephpc config show`") from error
+        raise CommandNotFound(f"{argv[0]}: command not found", "run `deephpc doctor` to see what is missing") from error
+    with process:
+        try:
+            stdout, stderr = process.communicate(stdin, timeout=timeout_s)
+            return Completed(tuple(argv), process.returncode, stdout, stderr)
+        except subprocess.TimeoutExpired:
+            _kill_session(process.pid)
+            stdout, stderr = process.communicate()
+            return Completed(tuple(argv), None, stdout, stderr)
+        except BaseException:
+            _kill_session(process.pid)
+            raise
+
+
+def start_detached(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Path) -> int:
+    """Start a process that outlives us, in a session of its own, and return its pid.
+
+    Parameters
+    ----------
+    log
+        File that takes stdout and stderr, appended; created 0600.
+    """
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        process = subprocess.Popen(
+            argv,
+            cwd=cwd,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=descriptor,
+            stderr=descriptor,
+            start_new_session=True,
+        )
+    finally:
+        os.close(descriptor)
+    process.returncode = 0  # it is nobody's to wait for: keeps Popen.__del__ from warning
+    return process.pid
+
+
+def _kill_session(pid: int) -> None:
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+class _die_with:  # noqa: N801 - reads as a verb where it is used
+    """Ask the kernel to kill the child when its parent dies; called between fork and exec."""
+
+    def __init__(self, parent: int) -> None:
+        self.parent = parent
+
+    def __call__(self) -> None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != self.parent:  # the parent died before prctl
+            os._exit(127)
