@@ -84,6 +84,16 @@ class RunFolder:
         return self.path / "submitted.json"
 
     @property
+    def cancelled(self) -> Path:
+        """When its end was asked for through deephpc; written by the login node."""
+        return self.path / "cancelled.json"
+
+    @property
+    def standing(self) -> Path:
+        """How it ended, as the record judged it; written by the login node once that is final."""
+        return self.path / "standing.json"
+
+    @property
     def claim(self) -> Path:
         """Holds the id of the one job that may run here; a second job that starts here ends at once."""
         return self.path / "claim"
@@ -130,8 +140,13 @@ def unwritable(place: Path, error: OSError) -> SiteError:
     return SiteError(f"cannot write in {place}: {reason}", hint)
 
 
-def write_atomically(path: Path, text: str, mode: int = 0o600) -> None:
+def write_atomically(path: Path, text: str, mode: int = 0o600, *, sync: bool = True) -> None:
     """Write a file under a temporary name with its final mode, sync it, rename it; a failure leaves nothing behind.
+
+    Parameters
+    ----------
+    sync
+        False where the content can be had again and the wait is not worth it.
 
     Raises
     ------
@@ -145,7 +160,8 @@ def write_atomically(path: Path, text: str, mode: int = 0o600) -> None:
             with open(descriptor, "w", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
-                os.fsync(file.fileno())
+                if sync:
+                    os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)

@@ -1,13 +1,16 @@
 """What every scheduler can do, and the plain values that pass between it and the rest."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from deephpc.jobs.spec import JobSpec
 from deephpc.jobs.state import JobState
+
+if TYPE_CHECKING:
+    from deephpc.jobs.slurm_usage import Accounted
 
 #: A job as its scheduler names it, without array task: `4711`, `4711;cluster`, or a local scheduler's own id.
 JobId = str
@@ -118,5 +121,12 @@ class Scheduler(Protocol):
         ------
         deephpc.errors.SiteError
             The scheduler did not answer, or refused.
+        """
+        ...
+
+    def used(self, job_id: str) -> Sequence["Accounted"]:
+        """Return what a job (`4711`) or array task (`4711_3`) was given and used, one row per attempt or task.
+
+        Empty where there is no accounting, or it does not answer.
         """
         ...

@@ -1,0 +1,56 @@
+# Everything a developer or a curious visitor runs. Each target sets up what it needs; `make` alone lists them.
+
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help demo check test test-pyslurm bench cluster-up cluster-down wheel clean
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.has-train ## Train a real model as a job on this machine, without Slurm, and show what deephpc keeps of it
+	@tools/demo.sh $(VENV)
+
+check: $(VENV)/.has-test ## Format, lint, types, import contracts, shellcheck, fast tests
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	tools/check-shell.sh $(BIN)/shellcheck
+	$(BIN)/pytest -q -m "not cluster and not slow"
+
+test: $(VENV)/.has-test $(VENV)/.has-train cluster-packages ## All tests, those on the real Slurm cluster too (root on Debian)
+	HYPOTHESIS_PROFILE=full $(BIN)/pytest
+
+test-pyslurm: $(VENV)/.has-test cluster-packages ## Build the pyslurm source SRC=DIR inside the test cluster and run the scheduler tests on it
+	@test -n "$(SRC)" || { echo "say which source: make test-pyslurm SRC=DIR (a pyslurm of the cluster's Slurm release)" >&2; exit 2; }
+	DEEPHPC_PYSLURM_SRC="$(abspath $(SRC))" $(BIN)/pytest -m cluster -k pyslurm
+
+bench: $(VENV)/.has-test $(VENV)/.has-bench cluster-packages ## Measure against bare Slurm and against peers; writes docs/benchmarks.md
+	$(BIN)/python -m bench
+
+cluster-up: $(VENV)/.has-test cluster-packages ## Start the test cluster and say how to log in (root on Debian)
+	$(BIN)/python -m tests.cluster up
+
+cluster-down: $(VENV)/.has-test ## Stop the test cluster
+	$(BIN)/python -m tests.cluster down
+
+wheel: $(VENV)/.has-test ## Build dist/deephpc-*.whl
+	$(BIN)/python -m build --wheel --outdir dist
+
+clean: ## Remove what the other targets made (the cached root file system of the test cluster stays)
+	rm -rf $(VENV) .demo dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp for each extra of pyproject.toml.
+$(VENV)/.has-%: pyproject.toml tools/setup-python.sh
+	@tools/setup-python.sh $(VENV) $*
+	@touch $@
+
+# Without root there is no test cluster: its tests are skipped and say so.
+.PHONY: cluster-packages
+cluster-packages:
+	@if [ "$$(id -u)" = 0 ]; then tests/cluster/setup.sh; fi

@@ -1,0 +1,144 @@
+"""The command line: one file per noun, loaded when its command runs; `main` is the only place that catches errors."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from deephpc import __version__
+from deephpc.cli.context import Globals
+from deephpc.errors import DeephpcError
+
+#: Command → where it is defined, and its line in `deephpc --help` (a test holds these lines against the commands').
+COMMANDS = {
+    "train": ("deephpc.cli.train:train", "Train: run a Python file or project folder as a batch job."),
+    "run": ("deephpc.cli.run:run", "Run any command as a batch job."),
+    "jobs": ("deephpc.cli.jobs:app", "List, show, wait for, cancel and rerun jobs."),
+    "logs": ("deephpc.cli.logs:logs", "Print what a job wrote, and follow it."),
+    "why": ("deephpc.cli.jobs:why", "Say in words why a job waits or how it failed, and what to do next."),
+    "site": ("deephpc.cli.site:app", "Show, probe and write the profile of a cluster."),
+    "doctor": ("deephpc.cli.doctor:doctor", "Check what this cluster has, what is missing and how to mend it."),
+    "config": ("deephpc.cli.config:app", "Show the settings, and where each value comes from."),
+}
+
+
+class _LazyGroup(TyperGroup):
+    """Loads a command's module when the command is asked for, never for `--help`."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment] # names alone: read for "did you mean"
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        """Return the names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]
+        """Import and return a command; None when there is no such name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        found = getattr(importlib.import_module(module), attribute)
+        if isinstance(found, typer.Typer):
+            return typer.main.get_group(found)
+        single = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+        single.command(cmd_name, **getattr(found, "command_settings", {}))(found)
+        return typer.main.get_command(single)
+
+    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        """Write the table of commands without loading them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+app = typer.Typer(
+    cls=_LazyGroup,
+    rich_markup_mode=None,  # plain help: loading Rich for it would double the start-up time
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _root(
+    ctx: typer.Context,
+    site: Annotated[
+        str | None, typer.Option(help="Site profile to use, such as `lumi`; see `deephpc site list`.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings file to read instead of the user's own.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON; may stand anywhere before `--`.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only errors on stderr.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+) -> None:
+    """deephpc: the whole machine-learning cycle on any Slurm cluster, from a plain user account.
+
+    Example: deephpc train train.py --gpus-per-node 4 --time 2:00:00 -- --epochs 40
+    """
+    ctx.obj = Globals(site=site, config=config, json=as_json, verbose=verbose, quiet=quiet)
+    if version:
+        typer.echo(f"deephpc {__version__}")
+        raise typer.Exit()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code; every error ends as one line and a hint on stderr."""
+    words = _global_flags_first(list(sys.argv[1:] if argv is None else argv))
+    debug = "--debug" in _before_dashes(words)
+    try:
+        code = app(words, prog_name="deephpc", standalone_mode=False)
+        sys.stdout.flush()
+    except DeephpcError as error:
+        code = _tell(error.message, error.hint, error.exit_code, error if debug else None)
+    except typer.TyperException as error:
+        message = getattr(error, "format_message", lambda: str(error))()
+        code = _tell(message, _usage_hint(error), 2, error if debug else None) if message else 2
+    except (KeyboardInterrupt, typer.Abort):
+        code = _tell("interrupted", "", 130, None)
+    except BrokenPipeError:  # the reader of our output left: `deephpc jobs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:  # noqa: BLE001 - the one place where a bug becomes a message
+        code = _tell(
+            f"a bug in deephpc: {type(error).__name__}: {error}",
+            "run it again with --debug and report what it prints",
+            1,
+            error if debug else None,
+        )
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _global_flags_first(words: list[str]) -> list[str]:
+    """Let `--json` and `--debug` stand behind the command too, as people write them."""
+    ours = _before_dashes(words)
+    flags = [flag for flag in ("--json", "--debug") if flag in ours]
+    return [*flags, *(word for word in ours if word not in flags), *words[len(ours) :]]
+
+
+def _before_dashes(words: list[str]) -> list[str]:
+    return words[: words.index("--")] if "--" in words else words
+
+
+def _usage_hint(error: Exception) -> str:
+    context = getattr(error, "ctx", None)
+    return f"see `{context.command_path} --help`" if context is not None else "see `deephpc --help`"
+
+
+def _tell(message: str, hint: str, code: int, error: BaseException | None) -> int:
+    """Write an error to stderr, red on a terminal, with the traceback where asked for."""
+    if error is not None:
+        import traceback  # rarely needed
+
+        traceback.print_exception(error)
+    line = " ".join(message.split())
+    typer.secho(f"error: {line}", fg="red", err=True)
+    if hint:
+        typer.echo(f"  hint: {' '.join(hint.split())}", err=True)
+    return code

@@ -1,0 +1,116 @@
+"""What every command finds around it: the global options, the settings, the record, the schedulers."""
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from deephpc.errors import SiteError
+
+if TYPE_CHECKING:
+    from deephpc.config import Settings
+    from deephpc.jobs.record import Record
+    from deephpc.jobs.scheduler import Scheduler
+
+
+@dataclass(frozen=True, slots=True)
+class Globals:
+    """The global options."""
+
+    site: str | None = None
+    config: Path | None = None
+    json: bool = False
+    verbose: bool = False
+    quiet: bool = False
+
+
+@dataclass
+class Context:
+    """One command's surroundings; the settings and what hangs on them are loaded when first asked for."""
+
+    options: Globals
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def json(self) -> bool:
+        """Whether the answer is wanted as JSON."""
+        return self.options.json
+
+    @cached_property
+    def home(self) -> Path:
+        """The user's home."""
+        return Path(self.environ.get("HOME") or "~").expanduser()
+
+    @cached_property
+    def has_slurm(self) -> bool:
+        """Whether Slurm's commands are on PATH."""
+        return shutil.which("sbatch", path=self.environ.get("PATH")) is not None
+
+    @cached_property
+    def settings(self) -> "Settings":
+        """The resolved settings."""
+        from deephpc.config import load_settings
+
+        return load_settings(
+            site=self.options.site,
+            config=self.options.config,
+            environ=self.environ,
+            home=self.home,
+            has_slurm=self.has_slurm,
+        )
+
+    def open_record(self) -> "Record":
+        """Open the record of jobs; close it, or use it in `with`."""
+        from deephpc.jobs.record import Record
+
+        return Record(self.settings.state_dir / "deephpc.db")
+
+    @cached_property
+    def schedulers(self) -> "dict[str, Scheduler]":
+        """The schedulers this machine reaches, by the name jobs are recorded under."""
+        from deephpc.workflows.schedulers import open_schedulers
+
+        found, note = open_schedulers(self.settings, self.environ, has_slurm=self.has_slurm)
+        if note:
+            self.say(note)
+        return found
+
+    def scheduler(self) -> "Scheduler":
+        """Return the scheduler new jobs go to.
+
+        Raises
+        ------
+        SiteError
+            The site's scheduler is not on this machine.
+        """
+        name = "local" if self.settings.scheduler == "local" else "slurm"
+        if name not in self.schedulers:
+            raise SiteError(
+                f"site {self.settings.site.name} runs jobs with {name}, whose commands are not on PATH here",
+                "go to a login node, or use --site local",
+            )
+        return self.schedulers[name]
+
+    def clock(self) -> datetime:
+        """Return the present, aware."""
+        from deephpc.workflows.watch import utc_now
+
+        return utc_now()
+
+    def say(self, line: str) -> None:
+        """Tell the user something on stderr, unless --quiet."""
+        if not self.options.quiet:
+            print(line, file=sys.stderr)  # noqa: T201 - the talk, not the answer
+
+
+def context(ctx: typer.Context) -> Context:
+    """Return the surroundings of the running command."""
+    return Context(ctx.find_object(Globals) or Globals())

@@ -1,0 +1,262 @@
+"""`deephpc jobs …` and `deephpc why`."""
+
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deephpc.cli.completion import complete_run_id
+from deephpc.cli.context import context
+from deephpc.cli.submitting import DryRun, Wait, conclude, submit
+from deephpc.errors import InputError
+
+if TYPE_CHECKING:
+    from deephpc.jobs.record import JobFilter
+
+app = typer.Typer(
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    invoke_without_command=True,
+    help="List, show, wait for, cancel and rerun jobs.\n\nAlone it lists. Example: deephpc jobs --state FAILED --since 7-0",
+)
+
+RunId = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID",
+        help="Run, start of its id, scheduler's id; RUN_N for an array task.",
+        autocompletion=complete_run_id,
+    ),
+]
+RunIds = Annotated[
+    list[str], typer.Argument(metavar="ID...", help="Runs, or starts of their ids.", autocompletion=complete_run_id)
+]
+State = Annotated[
+    list[str] | None, typer.Option("--state", "-s", help="Only runs in this state; repeatable.", show_default=False)
+]
+Kind = Annotated[str | None, typer.Option(help="Only `train` or `run`.", show_default=False)]
+Since = Annotated[
+    str | None, typer.Option(help="Only runs made in the last: 30 (minutes), 12:00:00, 7-0 (days).", show_default=False)
+]
+Text = Annotated[
+    str | None, typer.Option("--text", help="Only runs with this in their id or target.", show_default=False)
+]
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, newest first.")]
+
+
+@app.callback()
+def _alone(
+    ctx: typer.Context,
+    state: State = None,
+    kind: Kind = None,
+    since: Since = None,
+    text: Text = None,
+    limit: Limit = 50,
+) -> None:
+    if ctx.invoked_subcommand is None:
+        list_jobs(ctx, state=state, kind=kind, since=since, text=text, limit=limit)
+
+
+@app.command("list")
+def list_jobs(
+    ctx: typer.Context,
+    state: State = None,
+    kind: Kind = None,
+    since: Since = None,
+    text: Text = None,
+    limit: Limit = 50,
+) -> None:
+    """List runs, newest first, as they stand now.
+
+    Example: deephpc jobs list --state RUNNING --state PENDING
+    """
+    from deephpc.render import render_jobs
+    from deephpc.workflows.watch import refresh
+
+    here = context(ctx)
+    wanted = _filter(here.clock(), state, kind, since, text, limit)
+    with here.open_record() as record:
+        troubles = refresh(record, here.schedulers, here.clock())
+        jobs = record.find(wanted)
+    for line in troubles:
+        here.say(f"note: {line}")
+    print(render_jobs(jobs, troubles, here.clock(), as_json=here.json))  # noqa: T201 - the answer
+
+
+@app.command()
+def show(ctx: typer.Context, run: RunId) -> None:
+    """Show everything about a run: its plan, attempts, use of resources, cost, metrics, and where it all lies.
+
+    Example: deephpc jobs show train-digits-7f3a
+    """
+    from deephpc.render import render_detail
+    from deephpc.workflows.detail import gather_detail
+    from deephpc.workflows.watch import refresh
+
+    here = context(ctx)
+    with here.open_record() as record:
+        job, task = record.resolve(run)
+        for line in refresh(record, here.schedulers, here.clock(), only=[job]):
+            here.say(f"note: {line}")
+        job = record.get(job.run_id)
+        detail = gather_detail(job, task, record, here.schedulers.get(job.scheduler), here.clock())
+    print(render_detail(detail, as_json=here.json))  # noqa: T201 - the answer
+
+
+@app.command()
+def wait(
+    ctx: typer.Context,
+    runs: RunIds,
+    timeout: Annotated[
+        str | None, typer.Option(help="Give up after: 30 (minutes), 2:00:00; exit 3.", show_default=False)
+    ] = None,
+) -> None:
+    """Wait until runs end; exit 0 if all completed, 6 if one did not.
+
+    Example: deephpc jobs wait train-digits-7f3a --timeout 2:00:00
+    """
+    from deephpc.workflows.watch import wait_for
+
+    here = context(ctx)
+    with here.open_record() as record:
+        run_ids = [record.resolve(run)[0].run_id for run in runs]
+        limit = _duration("--timeout", timeout)
+        jobs = wait_for(record, here.schedulers, run_ids, clock=here.clock, timeout=limit, tell=here.say)
+    conclude(here, jobs)
+
+
+@app.command()
+def cancel(ctx: typer.Context, runs: RunIds) -> None:
+    """End runs, or tasks of an array (RUN_N); the program gets SIGTERM first.
+
+    Example: deephpc jobs cancel train-digits-7f3a sweep-lr-02c1_7
+    """
+    from deephpc.workflows.keep import cancel_jobs
+
+    here = context(ctx)
+    with here.open_record() as record:
+        for job, task in cancel_jobs(runs, record, here.schedulers, here.clock()):
+            name = job.run_id if task is None else f"{job.run_id}_{task}"
+            here.say(f"{name}: had ended already ({job.state.value})" if job.state.is_final else f"{name}: told to end")
+
+
+@app.command()
+def rerun(ctx: typer.Context, run: RunId, dry_run: DryRun = False, wait: Wait = False) -> None:
+    """Submit a run again as it was asked for, under a new id.
+
+    Example: deephpc jobs rerun train-digits-7f3a
+    """
+    from deephpc.workflows.keep import load_rerun
+
+    here = context(ctx)
+    with here.open_record() as record:
+        request, variables = load_rerun(record.resolve(run)[0])
+    submit(here, request, variables, dry_run=dry_run, wait=wait)
+
+
+@app.command()
+def why(ctx: typer.Context, run: RunId) -> None:
+    """Say in words why a run waits or how it failed, and what to do next.
+
+    Example: deephpc why train-digits-7f3a
+    """
+    from deephpc.render import render_diagnosis
+    from deephpc.workflows.watch import refresh
+    from deephpc.workflows.why import diagnose
+
+    here = context(ctx)
+    with here.open_record() as record:
+        job, task = record.resolve(run)
+        for line in refresh(record, here.schedulers, here.clock(), only=[job]):
+            here.say(f"note: {line}")
+        diagnosis = diagnose(record.get(job.run_id), task)
+    print(render_diagnosis(diagnosis, as_json=here.json))  # noqa: T201 - the answer
+
+
+@app.command()
+def script(ctx: typer.Context, run: RunId) -> None:
+    """Print the job script exactly as it was submitted.
+
+    Example: deephpc jobs script train-digits-7f3a
+    """
+    here = context(ctx)
+    with here.open_record() as record:
+        path = record.resolve(run)[0].files.script
+    try:
+        sys.stdout.buffer.write(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}", "was the run folder removed?") from error
+
+
+@app.command()
+def export(
+    ctx: typer.Context,
+    run: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="One run: its metrics, point by point.", show_default=False)
+    ] = None,
+    form: Annotated[str, typer.Option("--format", help="csv or json.")] = "csv",
+    limit: Limit = 1_000_000,
+) -> None:
+    """Export runs with the last value of each metric, or one run's metrics point by point.
+
+    Example: deephpc jobs export train-digits-7f3a --format json > digits.json
+    """
+    from deephpc.render import render_export, render_series
+
+    here = context(ctx)
+    if form not in ("csv", "json"):
+        raise InputError(f"--format {form!r} is neither csv nor json", "")
+    as_json = here.json or form == "json"
+    with here.open_record() as record:
+        if run is not None:
+            text = render_series(*record.resolve(run), as_json=as_json)
+        else:
+            jobs = record.find(_filter(here.clock(), None, None, None, None, limit))
+            text = render_export(jobs, record.metrics([job.run_id for job in jobs]), as_json=as_json)
+    print(text, end="")  # noqa: T201 - the answer
+
+
+@app.command()
+def rebuild(ctx: typer.Context) -> None:
+    """Read every run folder and write the record anew; nothing in the folders changes.
+
+    Example: deephpc jobs rebuild
+    """
+    from deephpc.workflows.keep import rebuild as rebuild_record
+    from deephpc.workflows.watch import refresh
+
+    here = context(ctx)
+    with here.open_record() as record:
+        work_dirs = {here.settings.work_dir, *(Path(job.folder).parent for job in record.unfinished())}
+        jobs = rebuild_record(record, sorted(work_dirs))
+        for line in refresh(record, here.schedulers, here.clock()):
+            here.say(f"note: {line}")
+    here.say(f"{len(jobs)} runs read from {', '.join(map(str, sorted(work_dirs)))}")
+
+
+def _filter(
+    now: datetime, state: list[str] | None, kind: str | None, since: str | None, text: str | None, limit: int
+) -> "JobFilter":
+    from deephpc.jobs.record import JobFilter
+    from deephpc.jobs.state import JobState
+
+    names = [name.upper() for name in state or ()]
+    for name in names:
+        if name not in JobState.__members__:
+            raise InputError(f"--state {name!r} is not a state", f"states: {', '.join(JobState.__members__)}")
+    if kind not in (None, "train", "run"):
+        raise InputError(f"--kind {kind!r} is neither train nor run", "")
+    age = _duration("--since", since)
+    states = tuple(JobState(name) for name in names)
+    return JobFilter(states=states, kind=kind, text=text, since=now - age if age else None, limit=limit)
+
+
+def _duration(option: str, text: str | None) -> timedelta | None:
+    from deephpc.jobs.slurm_units import parse_walltime
+
+    try:
+        return parse_walltime(text) if text else None
+    except ValueError as error:
+        raise InputError(f"{option}: {error}", "") from error

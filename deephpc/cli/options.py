@@ -1,0 +1,223 @@
+"""The options `train` and `run` share, written once: a field is an option, its metadata the help.
+
+`takes_job_options` gives a command all of them and hands it one `JobOptionWords` value.
+"""
+
+import functools
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from deephpc.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from deephpc.jobs.spec import Mail, Resources
+    from deephpc.workflows.request import JobOptions
+
+Text = str | None
+Number = int | None
+_GRACE = re.compile(r"(?:B:)?(?:(?:SIG)?USR1@|10@)?([0-9]{1,6})", re.IGNORECASE)
+
+
+def _option(*names: str, help: str, metavar: str | None = None) -> Any:  # noqa: A002 - Typer's word
+    return typer.Option(*names, help=help, metavar=metavar, show_default=False)
+
+
+@dataclass(frozen=True)
+class JobOptionWords:
+    """What was written on the command line, before it is checked."""
+
+    nodes: Annotated[Number, _option(help="Nodes to allocate.")] = None
+    gpus_per_node: Annotated[Text, _option(help="GPUs on each node, such as 4 or a100:4.", metavar="[TYPE:]N")] = None
+    tasks_per_node: Annotated[Number, _option(help="Tasks on each node.")] = None
+    cpus_per_task: Annotated[Number, _option(help="Cores for each task.")] = None
+    mem: Annotated[Text, _option(help="Memory on each node, such as 16G; 0 is all of it.", metavar="SIZE")] = None
+    time: Annotated[Text, _option("--time", "-t", help="Time limit: 30 (minutes), 2:00:00, 1-12 (days-hours).")] = None
+    partition: Annotated[Text, _option("--partition", "-p", help="Partition to run in.")] = None
+    account: Annotated[Text, _option("--account", "-A", help="Account (project) to charge.")] = None
+    qos: Annotated[Text, _option(help="Quality of service.")] = None
+    constraint: Annotated[Text, _option("--constraint", "-C", help="Node features the job needs.")] = None
+    exclusive: Annotated[bool, _option("--exclusive", help="Share no node with other jobs.")] = False
+    array: Annotated[Text, _option(help="Run once per number: 0-9, 1,3,7, 0-99%10 (ten at once).", metavar="TASKS")] = (
+        None
+    )
+    dependency: Annotated[
+        Text,
+        _option(help="Wait for runs: afterok:RUN[:RUN…], afterany, afternotok, after, aftercorr.", metavar="KIND:RUN"),
+    ] = None
+    max_requeues: Annotated[
+        Number, _option(help="How often to start again after a node failed or preempted the job.")
+    ] = None
+    grace: Annotated[
+        Text,
+        _option(
+            "--grace", "--signal", help="Seconds before the limit at which the program gets SIGUSR1.", metavar="SECONDS"
+        ),
+    ] = None
+    mail_user: Annotated[Text, _option(help="Address the scheduler writes to.")] = None
+    mail_type: Annotated[Text, _option(help="Of what: BEGIN,END,FAIL,REQUEUE,TIME_LIMIT,ALL.", metavar="EVENTS")] = None
+    sbatch: Annotated[
+        list[str] | None,
+        _option(help="Options passed to sbatch as they are, such as '--reservation=course'.", metavar="RAW"),
+    ] = None
+    env: Annotated[
+        list[str] | None, _option(help="Variable for the job: NAME=VALUE, or NAME to take it from here.", metavar="K=V")
+    ] = None
+    env_file: Annotated[Path | None, _option(help="File of NAME=VALUE lines.")] = None
+    venv: Annotated[Path | None, _option(help="Python virtual environment to activate.")] = None
+    module: Annotated[
+        list[str] | None, _option(help="Environment module to load instead of the site's; repeatable.")
+    ] = None
+    name: Annotated[Text, _option(help="Middle of the run's id; from the target otherwise.")] = None
+
+
+def takes_job_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a Typer command every option of JobOptionWords; its parameter `words` receives them as one value."""
+    own = [p for p in inspect.signature(command).parameters.values() if p.name != "words"]
+    hints = get_type_hints(JobOptionWords, include_extras=True)
+    shared = [
+        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
+        for f in fields(JobOptionWords)
+    ]
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, **values: Any) -> None:
+        words = JobOptionWords(**{f.name: values.pop(f.name) for f in fields(JobOptionWords)})
+        command(*args, words=words, **values)
+
+    keyword_own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+    wrapper.__signature__ = inspect.Signature([*keyword_own, *shared])  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {p.name: p.annotation for p in (*keyword_own, *shared)}
+    del wrapper.__wrapped__
+    return wrapper
+
+
+def load_options(words: JobOptionWords, environ: "Mapping[str, str]", cwd: Path) -> "tuple[JobOptions, dict[str, str]]":
+    """Check the options and return them, and the values of --env beside them, which no plan may hold.
+
+    Raises
+    ------
+    InputError
+        A value is not what its option takes; the message names both.
+    """
+    from deephpc.jobs.slurm_ids import parse_array
+    from deephpc.jobs.slurm_options import check_raw_options
+    from deephpc.workflows.request import JobOptions, checked_name, find_active_venv, load_variables
+
+    variables = load_variables(words.env or (), words.env_file, environ)
+    options = JobOptions(
+        resources=_resources(words),
+        array=_checked("--array", words.array, parse_array),
+        dependency=words.dependency or "",
+        max_requeues=words.max_requeues,
+        grace=_checked("--grace", words.grace, _grace),
+        mail=_mail(words),
+        raw_options=check_raw_options(words.sbatch or ()),
+        variable_names=tuple(sorted(variables)),
+        modules=tuple(words.module or ()),
+        venv=_venv(words.venv, cwd),
+        active_venv=find_active_venv(environ),
+        name=checked_name(words.name),
+    )
+    return options, variables
+
+
+def _resources(words: JobOptionWords) -> "Resources":
+    from deephpc.jobs.slurm_units import parse_memory, parse_walltime
+
+    kind, _, count = (words.gpus_per_node or "").rpartition(":")
+    limit = _checked("--time", words.time, parse_walltime)
+    if words.time and limit is None:
+        raise InputError(
+            "--time UNLIMITED: every job needs a limit here", "give the longest you can wait for, such as 7-0"
+        )
+    return _parse_resources(
+        {
+            "nodes": words.nodes,
+            "tasks_per_node": words.tasks_per_node,
+            "cpus_per_task": words.cpus_per_task,
+            "gpus_per_node": _checked("--gpus-per-node", count or None, _count),
+            "gpu_type": kind or None,
+            "memory_mib": _checked("--mem", words.mem, parse_memory),
+            "walltime": limit,
+            "partition": words.partition,
+            "account": words.account,
+            "qos": words.qos,
+            "constraint": words.constraint,
+            "exclusive": words.exclusive or None,
+        }
+    )
+
+
+def _parse_resources(values: dict[str, object]) -> "Resources":
+    """Return the resources, or say which option has which bad value."""
+    from pydantic import ValidationError
+
+    from deephpc.jobs.spec import Resources
+
+    try:
+        return Resources.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + str(first["loc"][0]).replace("_", "-").replace("memory-mib", "mem")
+        message = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{option} {first['input']!r}: {message}", "see `deephpc train --help`") from error
+
+
+def _mail(words: JobOptionWords) -> "Mail | None":
+    from pydantic import ValidationError
+
+    from deephpc.jobs.spec import Mail
+
+    if not words.mail_user:
+        if words.mail_type:
+            raise InputError("--mail-type says of what, but not whom to write to", "add --mail-user ADDRESS")
+        return None
+    events = tuple(word.strip().upper() for word in words.mail_type.split(",")) if words.mail_type else ("END", "FAIL")
+    try:
+        return Mail.model_validate({"address": words.mail_user, "events": events})
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--mail-user" if first["loc"][0] == "address" else "--mail-type"
+        message = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{option} {first['input']!r}: {message}", "see `deephpc train --help`") from error
+
+
+def _venv(folder: Path | None, cwd: Path) -> Path | None:
+    if folder is None:
+        return None
+    path = cwd / folder.expanduser()
+    if not (path / "bin" / "activate").is_file():
+        raise InputError(
+            f"--venv {str(folder)!r} is not a Python virtual environment", "make one with `python3 -m venv FOLDER`"
+        )
+    return path
+
+
+def _checked(option: str, text: str | None, parse: Callable[[str], Any]) -> Any:
+    """Parse the text of an option; None stays None."""
+    try:
+        return None if text is None else parse(text)
+    except ValueError as error:
+        raise InputError(f"{option}: {error}", "see `deephpc train --help`") from error
+
+
+def _grace(text: str) -> timedelta:
+    match = _GRACE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a number of seconds (or USR1@SECONDS)")
+    return timedelta(seconds=int(match[1]))
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdecimal():
+        raise ValueError(f"{text!r} is not a number of GPUs, such as 4 or a100:4")
+    return int(text)

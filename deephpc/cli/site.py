@@ -1,0 +1,105 @@
+"""`deephpc site …`."""
+
+import getpass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deephpc.cli.context import Context, context
+from deephpc.errors import InputError
+
+if TYPE_CHECKING:
+    from deephpc.config import UserPlaces
+    from deephpc.workflows.site import Surroundings
+
+app = typer.Typer(
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="Show, probe and write the profile of a cluster.\n\nExample: deephpc site init",
+)
+
+Name = Annotated[str | None, typer.Argument(help="Profile; the one in use when left out.", show_default=False)]
+NewName = Annotated[
+    str | None, typer.Argument(help="Name of the profile; the cluster's own when left out.", show_default=False)
+]
+
+
+@app.command("list")
+def list_(ctx: typer.Context) -> None:
+    """List the profiles, your own and those that ship with deephpc; a star marks the one in use.
+
+    Example: deephpc site list
+    """
+    from deephpc.render_site import render_sites
+    from deephpc.workflows.site import list_sites
+
+    here = context(ctx)
+    print(render_sites(list_sites(_places(here)), here.settings.site.name, as_json=here.json))  # noqa: T201
+
+
+@app.command()
+def show(ctx: typer.Context, name: Name = None) -> None:
+    """Explain a profile: who runs jobs, how GPUs are asked for, where files go, the partitions and their limits.
+
+    Example: deephpc site show lumi
+    """
+    from deephpc.render_site import render_site
+    from deephpc.workflows.site import show_site
+
+    here = context(ctx)
+    site, file = show_site(name or here.settings.site.name, _places(here))
+    print(render_site(site, file, as_json=here.json))  # noqa: T201 - the answer
+
+
+@app.command()
+def probe(ctx: typer.Context) -> None:
+    """Find out what this cluster offers, from Slurm's own answers; writes and queues nothing.
+
+    Example: deephpc site probe --json
+    """
+    from deephpc.render_site import render_probe
+    from deephpc.workflows.site import probe_site
+
+    here = context(ctx)
+    print(render_probe(probe_site(None, _around(here)), as_json=here.json))  # noqa: T201 - the answer
+
+
+@app.command()
+def init(
+    ctx: typer.Context,
+    name: NewName = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a profile of that name.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the profile and write nothing.")] = False,
+) -> None:
+    """Probe this cluster and write what was found as your own profile.
+
+    Example: deephpc site init mycluster --dry-run
+    """
+    from deephpc.render_site import render_site_file
+    from deephpc.workflows.site import plan_site_file, probe_site, write_site_file
+
+    here = context(ctx)
+    found = probe_site(name, _around(here))
+    path, text = plan_site_file(found, _places(here))
+    if not dry_run:
+        write_site_file(path, text, force=force)
+        here.say(f'use it with `--site {found.site.name}`, or `site = "{found.site.name}"` in config.toml')
+    print(render_site_file(path, text, written=not dry_run, as_json=here.json))  # noqa: T201 - the answer
+
+
+def _places(here: Context) -> "UserPlaces":
+    from deephpc.config import locate_user_places
+
+    return locate_user_places(here.options.config, here.environ, here.home)
+
+
+def _around(here: Context) -> "Surroundings":
+    from deephpc.workflows.site import Surroundings
+
+    if not here.has_slurm:
+        raise InputError(
+            "there is no Slurm here to probe: sbatch is not on PATH",
+            "run it on a login node; without Slurm the site is `local`",
+        )
+    return Surroundings(here.environ, getpass.getuser(), here.clock())

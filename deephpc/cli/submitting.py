@@ -1,0 +1,93 @@
+"""What `train`, `run` and `jobs rerun` do once they know what to run."""
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from deephpc.cli.context import Context
+    from deephpc.jobs.job import Job
+    from deephpc.jobs.record import Record
+    from deephpc.workflows.request import JobRequest
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and the exact script, and do nothing.")]
+Wait = Annotated[
+    bool, typer.Option("--wait", "-w", help="Show the output and end as the run ends; exit 6 if it fails.")
+]
+
+
+def submit(here: "Context", request: "JobRequest", variables: Mapping[str, str], *, dry_run: bool, wait: bool) -> None:
+    """Submit a request and print the run's id; with --wait stay until it ends.
+
+    Raises
+    ------
+    ProgramError
+        The run did not complete (only with `wait`).
+    """
+    from deephpc.jobs.slurm_environment import contradicting_sbatch_variables
+    from deephpc.render import render_plan, render_submitted
+    from deephpc.workflows.launch import Asked, launch, prepare
+
+    asked = Asked(request, variables, here.environ)
+    for name in contradicting_sbatch_variables(here.environ):
+        here.say(f"note: {name} is set in your shell and is not passed on; deephpc decides that itself")
+    if dry_run:
+        path = here.settings.state_dir / "deephpc.db"
+        record = here.open_record() if path.exists() else None
+        ready, _ = prepare(asked, here.settings, record, here.clock())
+        print(render_plan(ready.plan, ready.script, as_json=here.json))  # noqa: T201 - the answer
+        return
+    with here.open_record() as record:
+        scheduler = here.scheduler()
+        job, warning, was_resumed = launch(asked, here.settings, record, scheduler, here.clock)
+        if was_resumed:
+            here.say(f"note: went on with run {job.run_id}, whose submission had got no answer")
+        if warning:
+            here.say(f"note: {warning}")
+        print(render_submitted(job, as_json=here.json), flush=True)  # noqa: T201 - the answer
+        if wait:
+            stay(here, record, job)
+
+
+def stay(here: "Context", record: "Record", job: "Job") -> None:
+    """Show a run's output on stderr until it ends.
+
+    Raises
+    ------
+    ProgramError
+        It did not complete.
+    """
+    from deephpc.workflows.logs import follow_log
+
+    emit = (lambda _: None) if here.options.quiet else sys.stderr.buffer.write
+    try:
+        job = follow_log(
+            record, here.schedulers, job, None, lambda data: (emit(data), sys.stderr.flush())[1], clock=here.clock
+        )
+    except KeyboardInterrupt:
+        here.say(
+            f"\nrun {job.run_id} goes on; `deephpc logs -f {job.run_id}` shows it again, `deephpc jobs cancel` ends it"
+        )
+        raise
+    conclude(here, [job])
+
+
+def conclude(here: "Context", jobs: "list[Job]") -> None:
+    """Say how runs ended.
+
+    Raises
+    ------
+    ProgramError
+        One of them did not complete.
+    """
+    from deephpc.errors import ProgramError
+    from deephpc.jobs.state import JobState
+    from deephpc.render import describe_end
+
+    for job in jobs:
+        here.say(describe_end(job))
+    failed = [job for job in jobs if job.state is not JobState.COMPLETED]
+    if failed:
+        raise ProgramError("; ".join(describe_end(job) for job in failed), f"deephpc why {failed[0].run_id}")

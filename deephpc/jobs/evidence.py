@@ -1,0 +1,134 @@
+"""What a run folder proves: the result, the events of every attempt, and how the run ended as last judged."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from deephpc.jobs.job import Standing
+from deephpc.jobs.run_folder import RunFolder, TaskFolder, read_json, read_json_lines, write_atomically
+from deephpc.jobs.state import JobState
+from deephpc.model import Model
+
+
+class Result(Model):
+    """How a program ended, as the job script wrote it (`result.json`)."""
+
+    schema_name: Literal["deephpc.result/1"]
+    run_id: str
+    job_id: str
+    task: int | None
+    attempt: int
+    state: JobState
+    exit_code: int
+    signal: int | None
+    ended_by: Literal["program", "signal", "setup", "script"]
+    """`program`: it ended by itself; `signal`: the scheduler or the user ended it; `setup`: it never started."""
+    reason: str
+    host: str
+    nodes: str
+    cpus: int
+    started_at: datetime
+    ended_at: datetime
+    elapsed_s: float
+    cpu_s: float | None
+    """CPU seconds of all processes on the first node."""
+
+
+class Attempt(Model):
+    """One start of the job on its nodes."""
+
+    number: int
+    job_id: str
+    nodes: str = ""
+    cpus: int | None = None
+    started_at: datetime
+    ended_at: datetime | None = None
+    """None: it runs, or ended without a word (its node died, or it was killed)."""
+    state: JobState | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    was_terminated: bool = False
+    """Told to end by SIGTERM, whether or not it managed to write how it ended."""
+    at_limit: bool = False
+    """Whether that was at the time limit."""
+
+
+class KeptStanding(Model):
+    """How a run ended, as the record judged it (`standing.json`)."""
+
+    standing: Standing
+    tasks: dict[int, JobState]
+
+
+def load_result(files: TaskFolder) -> Result | None:
+    """Read `result.json`; None while there is none. A file that is not one of ours counts as none."""
+    raw = read_json(files.result)
+    if raw is None:
+        return None
+    try:
+        return Result.model_validate({"schema_name" if key == "schema" else key: value for key, value in raw.items()})
+    except ValidationError:
+        return None
+
+
+def load_attempts(files: TaskFolder) -> tuple[Attempt, ...]:
+    """Read `events.jsonl` into one Attempt per start, in order."""
+    return attempts_of(read_json_lines(files.events))
+
+
+def attempts_of(events: Iterable[dict[str, Any]]) -> tuple[Attempt, ...]:
+    """Fold events into attempts (pure); events without a start before them, and malformed ones, are passed over."""
+    attempts: list[Attempt] = []
+    for event in events:
+        try:
+            _fold(attempts, event)
+        except (ValidationError, KeyError, TypeError, ValueError):
+            continue
+    return tuple(attempts)
+
+
+def write_standing(files: RunFolder, standing: Standing, tasks: Mapping[int, JobState]) -> None:
+    """Keep in the run folder how a run ended, so that the record can be rebuilt from it.
+
+    Raises
+    ------
+    SiteError
+        The folder cannot be written.
+    """
+    plain = {name: getattr(standing, name) for name in Standing.model_fields}
+    kept = KeptStanding(standing=Standing.model_construct(**plain), tasks=dict(tasks))
+    write_atomically(files.standing, kept.model_dump_json() + "\n", sync=False)
+
+
+def load_standing(files: RunFolder) -> KeptStanding | None:
+    """Return how a run ended as kept in its folder; None where nothing final was kept."""
+    raw = read_json(files.standing)
+    try:
+        return KeptStanding.model_validate(raw) if raw is not None else None
+    except ValidationError:
+        return None
+
+
+def _fold(attempts: list[Attempt], event: dict[str, Any]) -> None:
+    if event["event"] == "started":
+        attempts.append(
+            Attempt(
+                number=event["attempt"],
+                job_id=event["job_id"],
+                nodes=event.get("nodes", ""),
+                cpus=event.get("cpus"),
+                started_at=event["at"],
+            )
+        )
+    elif attempts and event["event"] == "terminated":
+        attempts[-1] = attempts[-1].model_copy(update={"was_terminated": True, "at_limit": event["at_limit"] is True})
+    elif attempts and event["event"] == "finished":
+        ended = {
+            "ended_at": event["at"],
+            "state": event["state"],
+            "exit_code": event["exit_code"],
+            "signal": event["signal"],
+        }
+        attempts[-1] = Attempt.model_validate({**attempts[-1].model_dump(), **ended})

@@ -1,0 +1,90 @@
+"""Renders the job script from its template in `jobscripts/`: same spec, same bytes."""
+
+import re
+import shlex
+from collections.abc import Sequence
+from functools import cache
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+from deephpc import __version__
+from deephpc.jobs.spec import JobSpec
+from deephpc.places import shipped
+
+#: Linux refuses a single argument beyond this (MAX_ARG_STRLEN, execve(2)), and Slurm a script beyond 4 MiB.
+LONGEST_WORD_BYTES = 128 * 1024 - 1
+LONGEST_SCRIPT_BYTES = 2 * 1024 * 1024
+
+_NEEDS_ESCAPE = re.compile(r"[^\x20-\x7e\u00a1-\U0010ffff]|[\u0085\u2028\u2029\ufeff\ud800-\udfff]")
+
+
+def render_script(spec: JobSpec, directives: Sequence[str]) -> str:
+    """Return the text of `job.sh`.
+
+    Parameters
+    ----------
+    directives
+        The scheduler's own comment lines, in order, already quoted.
+
+    Raises
+    ------
+    ValueError
+        A word, or the whole, is longer than the system can carry; or has a NUL.
+    """
+    for word in spec.command:
+        if "\0" in word:
+            raise ValueError("an argument contains a NUL character, which no program can be given")
+        if len(word.encode()) > LONGEST_WORD_BYTES:
+            raise ValueError(f"an argument of {len(word.encode())} bytes is longer than Linux allows (131071)")
+    walltime = spec.resources.walltime
+    text = _template().render(
+        directives=directives,
+        version=__version__,
+        run_id=spec.run_id,
+        folder=str(spec.folder),
+        workdir=str(spec.workdir),
+        command=spec.command,
+        modules=spec.environment.modules,
+        setup=spec.environment.setup,
+        variables=spec.environment.variables,
+        venv=str(spec.environment.venv) if spec.environment.venv else None,
+        has_secrets=spec.has_secrets,
+        walltime_s=int(walltime.total_seconds()) if walltime else 0,
+        max_requeues=spec.max_requeues,
+        cpus=(spec.resources.tasks_per_node or 1) * (spec.resources.cpus_per_task or 1),
+    )
+    if len(text.encode()) > LONGEST_SCRIPT_BYTES:
+        raise ValueError(f"the arguments make a job script of {len(text.encode())} bytes; at most 2 MiB are allowed")
+    return text
+
+
+def quote_for_bash(text: str) -> str:
+    r"""Quote one word for bash so that it reads back exactly, on one line.
+
+    Words of visible characters get single quotes where they need any; others `$'…'` with `\xHH` escapes, since Slurm
+    refuses scripts with carriage returns and a newline would hide in a listing.
+    """
+    if not _NEEDS_ESCAPE.search(text):
+        return shlex.quote(text)
+    pieces = (_escaped(character) for character in text)
+    return "$'" + "".join(pieces) + "'"
+
+
+def _escaped(character: str) -> str:
+    if character in "\\'":
+        return "\\" + character
+    if _NEEDS_ESCAPE.match(character):
+        return "".join(f"\\{byte:03o}" for byte in character.encode("utf-8", "surrogateescape"))
+    return character
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(shipped("jobscripts")),
+        undefined=StrictUndefined,
+        autoescape=False,  # noqa: S701 - bash, not HTML: every value goes through the `sh` filter
+        keep_trailing_newline=True,
+    )
+    environment.filters["sh"] = quote_for_bash
+    return environment.get_template("job.sh.jinja")

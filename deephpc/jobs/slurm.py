@@ -1,0 +1,285 @@
+"""The Slurm scheduler, through its command-line tools: sbatch, squeue, sacct, scancel."""
+
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from deephpc.errors import SiteError
+from deephpc.jobs.scheduler import Ambiguous, JobId, Observation, Question, Refused, Sighting, Submission
+from deephpc.jobs.slurm_answers import (
+    classify_sbatch_failure,
+    clean_environment,
+    outside_of_any_job,
+    parse_sbatch_id,
+    refusal_reason,
+)
+from deephpc.jobs.slurm_environment import environment_for_sbatch
+from deephpc.jobs.slurm_ids import parse_slurm_id
+from deephpc.jobs.slurm_reports import Report, parse_sacct, parse_squeue, sacct_argv, squeue_argv
+from deephpc.jobs.slurm_usage import Accounted, parse_usage, usage_argv
+from deephpc.jobs.state import JobState
+from deephpc.shell import CommandNotFound, Completed, run
+
+#: How long squeue may take alone before sacct is started beside it: it may well make sacct needless.
+_HEAD_START_S = 0.5
+#: How long a frozen accounting is left alone.
+_SILENCE_S = 60.0
+_LIVE = frozenset({JobState.PENDING, JobState.RUNNING, JobState.COMPLETING})
+_NO_ACCOUNTING = re.compile(r"accounting storage is disabled|accounting_storage/none|not configured", re.IGNORECASE)
+#: sacct may print these and exit 0 (seen in 22.05 with slurmdbd gone).
+_NO_DATABASE = re.compile(r"problem talking to the database|persistent connection|unable to connect", re.IGNORECASE)
+_ALREADY_GONE = re.compile(
+    r"invalid job id|already completing|already finished|already done|job/step already|not pending"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long each command may take, in seconds."""
+
+    submit: float = 30.0
+    queue: float = 5.0
+    accounting: float = 5.0
+    cancel: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What one source said: None for nothing; the trouble, if there was one."""
+
+    report: Report | None
+    trouble: str = ""
+    timed_out: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One command and how its output is read."""
+
+    argv: list[str]
+    parse: Callable[[str], Report]
+
+
+class SlurmScheduler:
+    """Slurm on this login node.
+
+    Parameters
+    ----------
+    environ
+        The environment squeue, sacct and scancel are called in, cleaned of what changes their output.
+    user
+        Whose jobs these are: the name of the account deephpc runs under.
+    silence
+        File whose age tells for how long accounting has not answered: after a time-out it is not asked again for a
+        minute, by any process that shares the file. None asks every time.
+    """
+
+    name = "slurm"
+
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        user: str,
+        *,
+        timeouts: Timeouts | None = None,
+        silence: Path | None = None,
+    ) -> None:
+        self._environ = clean_environment(environ)
+        self._user = user
+        self._timeouts = timeouts or Timeouts()
+        self._silence = silence
+
+    def submit(self, submission: Submission) -> JobId:
+        """Send a job from inside its run folder.
+
+        Raises
+        ------
+        Refused
+            It said no: nothing is queued.
+        Ambiguous
+            No clear answer: look the job up before trying again.
+        CommandNotFound
+            There is no sbatch here: nothing is queued.
+        """
+        completed = run(
+            ["sbatch", "--parsable", submission.script.name],
+            timeout_s=self._timeouts.submit,
+            cwd=submission.script.parent,
+            env=environment_for_sbatch(outside_of_any_job(submission.environment)),
+        )
+        if completed.timed_out:
+            raise Ambiguous(f"sbatch gave no answer within {self._timeouts.submit:g} s")
+        if not completed.ok:
+            if classify_sbatch_failure(completed) == "refused":
+                raise Refused(refusal_reason(completed.stderr))
+            raise Ambiguous(completed.last_words() or f"sbatch ended with status {completed.returncode}")
+        try:
+            return parse_sbatch_id(completed.stdout)
+        except ValueError as error:
+            raise Ambiguous(f"sbatch printed no job id but {completed.last_words()!r}") from error
+
+    def observe(self, question: Question) -> Observation:
+        """Ask squeue, and beside it sacct where squeue alone does not settle the question.
+
+        Live jobs that are no arrays are settled by squeue; then accounting is None. A site that keeps no accounting
+        answers with an empty mapping. A job neither source lists is left out. Ids with a cluster name (`4711;big`) cost
+        one call more to each source if others have none.
+        """
+        if not question.job_ids and not question.job_names:
+            return Observation(queue={}, accounting={})
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="squeue") as pool:
+            asking = pool.submit(self._ask_queue, question)
+            done, _ = wait([asking], timeout=_HEAD_START_S)
+            if done and _settles(asking.result().report, question):
+                return Observation(queue=asking.result().report, accounting=None)
+            accounting = self._ask_accounting(question)
+            queue = asking.result()
+        troubles = tuple(answer.trouble for answer in (queue, accounting) if answer.trouble)
+        return Observation(queue=queue.report, accounting=accounting.report, troubles=troubles)
+
+    def cancel(self, job_ids: Iterable[str]) -> None:
+        """Ask for jobs (`4711`) or array tasks (`4711_3`) to end; ids already gone are not an error.
+
+        Raises
+        ------
+        SiteError
+            Slurm did not answer, or refused.
+        """
+        for cluster, ids in _by_cluster(job_ids).items():
+            on = [f"--clusters={cluster}"] if cluster else []
+            completed = run(["scancel", "--quiet", *on, *ids], timeout_s=self._timeouts.cancel, env=self._environ)
+            if completed.timed_out:
+                raise SiteError(
+                    f"scancel gave no answer within {self._timeouts.cancel:g} s",
+                    "try again in a moment",
+                    transient=True,
+                )
+            complaints = [line for line in completed.stderr.splitlines() if line.strip()]
+            if not completed.ok and not (complaints and all(_ALREADY_GONE.search(line.lower()) for line in complaints)):
+                raise SiteError(
+                    f"scancel could not cancel {', '.join(ids[:5])}: {completed.last_words()}",
+                    "`deephpc jobs` shows what still runs; `deephpc doctor` checks the controller",
+                    transient=True,
+                )
+
+    def used(self, job_id: str) -> Sequence[Accounted]:
+        """Return what a job (`4711`) or array task (`4711_3`) was given and used, one row per attempt or task.
+
+        Empty where there is no accounting, or it does not answer.
+        """
+        if self._is_silent():
+            return ()
+        try:
+            completed = run(usage_argv([job_id]), timeout_s=self._timeouts.accounting, env=self._environ)
+        except CommandNotFound:
+            return ()
+        self._note_silence(_Answer(None, timed_out=completed.timed_out))
+        return parse_usage(completed.stdout) if completed.ok else ()
+
+    def _ask_queue(self, question: Question) -> _Answer:
+        calls = [_Call(squeue_argv(self._user, clusters), parse_squeue) for _, clusters in _groups(question)]
+        return self._ask(question, calls, self._timeouts.queue)
+
+    def _ask_accounting(self, question: Question) -> _Answer:
+        if self._is_silent():
+            return _Answer(None, "sacct did not answer a moment ago; it is asked again in a minute")
+        calls = []
+        for ids, clusters in _groups(question):
+            names = () if clusters else question.job_names
+            argv = sacct_argv(ids, user=self._user, job_names=names, since=question.since, clusters=clusters)
+            calls.append(_Call(argv, partial(parse_sacct, with_cluster=bool(clusters))))
+        answer = self._ask(question, calls, self._timeouts.accounting)
+        self._note_silence(answer)
+        return answer
+
+    def _ask(self, question: Question, calls: Sequence[_Call], timeout_s: float) -> _Answer:
+        """Make the calls to one source and keep of its answers what was asked for; one failure makes them all void."""
+        found: dict[JobId, tuple[Sighting, ...]] = {}
+        for call in calls:
+            try:
+                completed = run(call.argv, timeout_s=timeout_s, env=self._environ)
+            except CommandNotFound as error:
+                return _Answer(None, error.message)
+            trouble = _trouble(completed, timeout_s)
+            if trouble:
+                return _Answer(None, trouble, timed_out=completed.timed_out)
+            if completed.ok:
+                found.update(call.parse(completed.stdout))
+        return _Answer(_only_asked(found, question))
+
+    def _is_silent(self) -> bool:
+        if self._silence is None:
+            return False
+        try:
+            return 0 <= time.time() - self._silence.stat().st_mtime < _SILENCE_S
+        except OSError:
+            return False
+
+    def _note_silence(self, answer: _Answer) -> None:
+        """Remember that accounting hangs, or that it no longer does. Only a help: an unwritable file is no error."""
+        if self._silence is None:
+            return
+        try:
+            if answer.timed_out:
+                self._silence.touch(mode=0o600)
+            elif self._silence.exists():
+                self._silence.unlink(missing_ok=True)
+        except OSError:
+            return
+
+
+def _trouble(completed: Completed, timeout_s: float) -> str:
+    """Return what went wrong in one line, or nothing; a site without accounting is no trouble: it lists no jobs."""
+    program = completed.argv[0]
+    if completed.timed_out:
+        return f"{program} gave no answer within {timeout_s:g} s"
+    if program == "sacct" and _NO_ACCOUNTING.search(completed.stderr):
+        return ""
+    if not completed.ok or (program == "sacct" and _NO_DATABASE.search(completed.stderr)):
+        return f"{program} failed: {completed.last_words() or f'status {completed.returncode}'}"
+    return ""
+
+
+def _settles(report: Report | None, question: Question) -> bool:
+    """Whether squeue knows all as alive; an array may have ended tasks that only accounting remembers."""
+    if report is None or question.job_names:
+        return False
+    return all(
+        job_id in report and all(one.state in _LIVE and one.task is None for one in report[job_id])
+        for job_id in question.job_ids
+    )
+
+
+def _only_asked(found: Report, question: Question) -> Report:
+    ids, names = frozenset(question.job_ids), frozenset(question.job_names)
+    return {
+        job_id: sightings
+        for job_id, sightings in found.items()
+        if job_id in ids or any(one.name in names for one in sightings)
+    }
+
+
+def _groups(question: Question) -> list[tuple[list[str], tuple[str, ...]]]:
+    """Return the ids to ask about on this cluster, and those on named ones; either may be missing."""
+    by_cluster = _by_cluster(question.job_ids)
+    here = by_cluster.pop("", [])
+    groups: list[tuple[list[str], tuple[str, ...]]] = [(here, ())] if here or question.job_names else []
+    if by_cluster:
+        groups.append(([one for ids in by_cluster.values() for one in ids], tuple(by_cluster)))
+    return groups
+
+
+def _by_cluster(job_ids: Iterable[str]) -> dict[str, list[str]]:
+    """Group ids by the cluster they name ("" for none), without its name. Ids that are none of Slurm's are left out."""
+    groups: dict[str, list[str]] = {}
+    for job_id in job_ids:
+        try:
+            parsed = parse_slurm_id(job_id)
+        except ValueError:
+            continue
+        groups.setdefault(parsed.cluster or "", []).append(job_id.partition(";")[0])
+    return groups

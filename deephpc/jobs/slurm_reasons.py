@@ -1,0 +1,263 @@
+"""Slurm's reasons in words, each with the next step: why a job waits, how it ended, why it was refused.
+
+Sources: squeue(1), JOB REASON CODES, and sacct(1), JOB STATE CODES, of Slurm 22.05 and 24.11; resource_limits.html;
+slurm_errno.c of Slurm 22.05.
+"""
+
+import re
+import signal as signals
+from dataclasses import dataclass
+
+from deephpc.jobs.slurm_units import render_memory
+from deephpc.jobs.state import JobState
+
+_WAIT = "nothing to do but wait"
+_ASK = "ask the cluster's support"
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What is the matter, in one sentence, and what to do next."""
+
+    text: str
+    next_step: str
+
+
+_PENDING = {
+    "AccountNotAllowed": (
+        "the partition does not take jobs of this account",
+        "choose another --account or --partition",
+    ),
+    "BadConstraints": ("no node has what the job asks for", "cancel it and ask for less, or another --constraint"),
+    "BeginTime": ("the job may not start before a set time, or was just requeued", _WAIT),
+    "BurstBufferResources": ("the burst buffer has no room yet", _WAIT),
+    "BurstBufferStageIn": ("the burst buffer is being filled", _WAIT),
+    "Cleaning": ("the job was requeued and its previous attempt is still being cleaned up", _WAIT),
+    "Deadline": ("the job can no longer end before its deadline", "cancel it and submit it again with less --time"),
+    "DeadLine": ("the job can no longer end before its deadline", "cancel it and submit it again with less --time"),
+    "Dependency": ("another job must end first", "see that job with `deephpc jobs show`"),
+    "DependencyNeverSatisfied": (
+        "the job it depends on ended in a way that never lets this one start",
+        "cancel this one, mend and rerun the first",
+    ),
+    "FedJobLock": ("the job waits for the clusters of the federation to agree", _WAIT),
+    "FrontEndDown": ("no front-end node can start the job", _ASK),
+    "InvalidAccount": ("the account is not, or no longer, valid", "choose another --account"),
+    "InvalidQOS": ("the quality of service is not, or no longer, valid", "choose another --qos"),
+    "JobArrayTaskLimit": ("as many tasks of the array run as were allowed at once", _WAIT),
+    "JobHeldAdmin": ("an administrator, or Slurm after failed starts, holds the job", _ASK),
+    "JobHeldUser": ("the job is held by you", "let it go with `scontrol release JOBID`"),
+    "JobHoldMaxRequeue": (
+        "the job was requeued too often and is now held",
+        "see `deephpc logs` for why it kept failing",
+    ),
+    "JobLaunchFailure": ("the job could not be started on its nodes", f"rerun it; if it happens again, {_ASK}"),
+    "Licenses": ("all licences it needs are in use", _WAIT),
+    "MaxMemPerLimit": ("the job asks for more memory than the partition allows", "ask for less --mem"),
+    "None": ("the scheduler has not looked at the job yet", _WAIT),
+    "NodeDown": ("a node it needs is down", "wait, or ask for other nodes"),
+    "PartitionDown": ("the partition is closed", "choose another --partition, or wait until it opens"),
+    "PartitionInactive": ("the partition starts no jobs at present", "choose another --partition, or wait"),
+    "PartitionConfig": (
+        "the job does not fit the partition's limits on nodes or time, or the partition is closed",
+        "ask for fewer --nodes or less --time, or another --partition",
+    ),
+    "PartitionNodeLimit": (
+        "the partition does not give that many nodes",
+        "ask for fewer --nodes or another --partition",
+    ),
+    "PartitionTimeLimit": ("the partition does not give that much time", "ask for less --time or another --partition"),
+    "Priority": ("jobs of higher priority stand before it", "wait; less --time or fewer nodes may start sooner"),
+    "Prolog": ("the node is being prepared for the job", _WAIT),
+    "QOSNotAllowed": ("the partition does not take this quality of service", "choose another --qos or --partition"),
+    "QOSUsageThreshold": ("the account has used too much for this quality of service", "choose another --qos"),
+    "ReservationDeleted": ("the reservation it was to run in was deleted", "cancel it and submit it without"),
+    "Reservation": ("its reservation has not begun", _WAIT),
+    "ReqNodeNotAvail": (
+        "nodes it needs are down, drained, or kept for maintenance that would begin before the job ends",
+        "wait, or ask for less --time so that it ends before the maintenance",
+    ),
+    "Resources": ("it is next, and waits for enough free nodes, cores, memory or GPUs", _WAIT),
+    "SchedDefer": ("the scheduler puts off starting jobs at once", _WAIT),
+    "SystemFailure": ("Slurm, a file system or the network failed", _ASK),
+    "TimeLimit": ("the job used up its time limit", "rerun it with more --time"),
+    "WaitingForScheduling": ("the scheduler has not looked at the job yet", _WAIT),
+}
+
+#: Reasons that come as sentences or families; the first that matches counts.
+_PENDING_PATTERNS = (
+    (
+        r"(Assoc|QOS|Account|Part).*SubmitJob|AssociationJobLimit|QOSJobLimit|.*MaxJobs",
+        "as many of your or your group's jobs run or wait as the site allows",
+        "wait for others to end",
+    ),
+    (
+        r"(Assoc|QOS|Account)\w*Grp\w*Minutes\w*|\w*RunMinutes\w*|(Assoc|QOS)GrpBilling\w*|AssocGrp\w*Mins\w*",
+        "your account's budget is used up, or would be by this job",
+        "choose another --account, ask for less, or ask who manages the account",
+    ),
+    (
+        r"(Assoc|QOS)Grp\w+|AssociationResourceLimit|QOSResourceLimit",
+        "your group's running jobs together use as much as the site allows",
+        "wait for others of the group to end",
+    ),
+    (
+        r"(Assoc|QOS)Max\w*(Per(User|Account|Acct)\w*|PU|PA)(Limit)?|MaxTRESPerAccount|Max\w+PerAccount",
+        "your running jobs together use as much as the site allows one user or account",
+        "wait for your other jobs to end, or ask for less",
+    ),
+    (
+        r"(Assoc|QOS)(Max|Min)\w*|AssociationTimeLimit|QOSTimeLimit",
+        "the job asks for more (or less) than the site allows one job of this account or quality of service",
+        "cancel it and ask for another amount, --qos or --account",
+    ),
+    (
+        r"Nodes required for job are DOWN, DRAINED or reserved.*",
+        "nodes it needs are down, drained, or kept for jobs of higher priority partitions",
+        "wait, or choose another --partition",
+    ),
+    (
+        r".*launch failed requeued held.*|.*user env retrieval failed.*",
+        "the job could not be started on its node, was put back and is now held",
+        "let it go with `scontrol release JOBID`; if it happens again, ask the cluster's support",
+    ),
+    (
+        r".*special exit state.*",
+        "the site put the job back and holds it",
+        "see `deephpc logs`, then ask the cluster's support",
+    ),
+    (
+        r".*Reservation.*(not usable|invalid).*",
+        "its reservation cannot be used",
+        "check the reservation's name and users",
+    ),
+)
+
+_ENDS = {
+    JobState.COMPLETED: ("it ended well", "its results lie in the run folder; `deephpc jobs show` names it"),
+    JobState.CANCELLED: ("it was cancelled by you or an administrator", "rerun it when wanted"),
+    JobState.TIMEOUT: (
+        "it reached its time limit",
+        "rerun it with more --time, or let it resume from its checkpoint with --max-requeues",
+    ),
+    JobState.OUT_OF_MEMORY: (
+        "it used more memory than it had asked for",
+        "rerun it with more --mem, or smaller batches",
+    ),
+    JobState.NODE_FAIL: ("a node it ran on failed", "rerun it; with --max-requeues Slurm does so by itself"),
+    JobState.PREEMPTED: (
+        "a job of higher priority took its nodes",
+        "rerun it; with --max-requeues it continues by itself",
+    ),
+    JobState.DEADLINE: ("it could not end before its deadline", "rerun it without the deadline or with less --time"),
+    JobState.BOOT_FAIL: ("its node did not start up", f"rerun it; if it happens again, {_ASK}"),
+    JobState.LOST: (
+        "no source knows what became of it",
+        "look at `deephpc logs` and the run folder, then rerun it",
+    ),
+}
+
+_EXIT_CODES = {
+    126: ("a file that was to be run is not executable", "make it so with chmod +x, or run it with its interpreter"),
+    127: ("a command was not found on the node", "check its spelling, the venv and the modules"),
+    134: ("the program aborted (SIGABRT)", "see the end of `deephpc logs`"),
+    137: ("the program was killed (SIGKILL), often for want of memory", "rerun it with more --mem"),
+    139: ("the program crashed (segmentation fault)", "see the end of `deephpc logs`; try with smaller data"),
+}
+
+_REFUSALS = (
+    (r"invalid partition", "`deephpc site show` lists the partitions; choose one with --partition"),
+    (r"no partition specified", "choose one with --partition; `deephpc site show` lists them"),
+    (r"not permitted to use this partition", "choose another --partition"),
+    (r"not in this partition", "ask for nodes of that partition, or another --partition"),
+    (r"partition configuration not available|partition not available", "ask for less, or choose another --partition"),
+    (r"node configuration is not available", "ask for less per node (--cpus-per-task, --mem, --gpus-per-node)"),
+    (r"node count specification|more processors", "ask for fewer --nodes or tasks; `deephpc site show` has the limits"),
+    (r"cpu count specification|task count specification", "ask for fewer --cpus-per-task or --tasks-per-node"),
+    (r"invalid account", "choose one of yours with --account; `sacctmgr show associations user=$USER` lists them"),
+    (r"invalid qos", "choose another --qos, or leave it out"),
+    (r"time limit is invalid", "give --time within the partition's limit; `deephpc site show` has it"),
+    (r"memory (specification|required)", "ask for less --mem"),
+    (r"submit job|submitjob|job submit limit|violates accounting", "wait for your other jobs to end, or ask for less"),
+    (r"gres|generic resource|tres", "check the GPU type and number; `deephpc site show` lists what each partition has"),
+    (r"invalid feature|active features", "check --constraint; `deephpc site show` lists the features"),
+    (r"array specification", "use fewer or smaller --array numbers (`scontrol show config` has MaxArraySize)"),
+    (r"dependency", "check the ids given to --dependency"),
+    (r"reservation", "check the reservation's name, users and times"),
+    (r"license", "check the licence's name"),
+    (r"directive|unrecognized option|invalid option", "check the options given to --sbatch against `man sbatch`"),
+    (r"dos line breaks|batch script", "this is a fault of deephpc's: please report it with the job script"),
+    (r"configuration", "Slurm is not set up on this machine: run deephpc on a login node"),
+    (r"invalid user|user id", "the cluster does not know you: ask its support for access"),
+    (r"wckey", "give a valid one with --sbatch --wckey=NAME"),
+)
+
+
+def explain_pending(reason: str) -> Explanation:
+    """Explain why a job waits; a reason never heard of is given back as it is.
+
+    Parameters
+    ----------
+    reason
+        As squeue's %r gives it: one word, or a word and details, or a sentence.
+    """
+    said = reason.strip().strip("()")
+    first = re.split(r"[ ,:(]", said, maxsplit=1)[0]
+    known = _PENDING.get(first or "None")
+    if known is not None:
+        details = said[len(first) :].strip(" ,:()")
+        return Explanation(f"{known[0]} ({details})" if details else known[0], known[1])
+    for pattern, text, next_step in _PENDING_PATTERNS:
+        if re.fullmatch(pattern, said):
+            return Explanation(f"{text} ({said})", next_step)
+    return Explanation(f"Slurm says: {said}", "see JOB REASON CODES in `man squeue`")
+
+
+def explain_end(
+    state: JobState, exit_code: int | None = None, signal: int | None = None, memory_mib: int | None = None
+) -> Explanation:
+    """Explain how a job ended.
+
+    Parameters
+    ----------
+    memory_mib
+        Memory it had asked for on each node, for a job that ran out of it.
+    """
+    if state is JobState.OUT_OF_MEMORY and memory_mib:
+        text, next_step = _ENDS[state]
+        return Explanation(f"{text} ({render_memory(memory_mib)} on each node)", next_step)
+    if state is JobState.FAILED:
+        return _explain_failure(exit_code, signal)
+    text, next_step = _ENDS.get(state, (f"it is {state.value}", "look again in a moment with `deephpc jobs show`"))
+    return Explanation(text, next_step)
+
+
+def explain_refusal(message: str) -> str:
+    """Return the hint for sbatch's refusal; a general one for words never heard of."""
+    for pattern, hint in _REFUSALS:
+        if re.search(pattern, message, re.IGNORECASE):
+            return hint
+    return "nothing was queued; `deephpc doctor` checks the site, `--dry-run` shows what is sent"
+
+
+def _explain_failure(exit_code: int | None, signal: int | None) -> Explanation:
+    if signal:
+        return Explanation(f"it was ended by signal {_signal_name(signal)}", "see the end of `deephpc logs`")
+    if not exit_code:
+        return Explanation("it failed, or could not start", "see the end of `deephpc logs`")
+    known = _EXIT_CODES.get(exit_code)
+    if known is not None:
+        return Explanation(f"it ended with exit code {exit_code}: {known[0]}", known[1])
+    if 128 < exit_code <= 128 + 64:
+        text = f"it ended with exit code {exit_code}: the program was ended by signal {_signal_name(exit_code - 128)}"
+        return Explanation(text, "see the end of `deephpc logs`")
+    return Explanation(
+        f"the program ended with exit code {exit_code}", "see the end of `deephpc logs` for its own words"
+    )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f"{number} ({signals.Signals(number).name})"
+    except ValueError:
+        return str(number)

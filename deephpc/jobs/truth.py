@@ -1,0 +1,195 @@
+"""Decides how a run stands from sources that may be missing, frozen, late or wrong. Pure.
+
+The order of trust is: `result.json`, accounting, the queue, `events.jsonl`. A source that did not answer proves nothing;
+only when every source that can know the job answered and none does is it LOST, and LOST is never success.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from deephpc.jobs.evidence import Attempt, Result
+from deephpc.jobs.job import Standing
+from deephpc.jobs.scheduler import Sighting
+from deephpc.jobs.state import ACTIVE, JobState
+
+#: Accounting lags the queue by seconds, and a shared file system shows a new file late: no verdict before this.
+SETTLE = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All that was seen of one job or array task in one look."""
+
+    queue: Sighting | None = None
+    queue_answered: bool = False
+    accounting: Sighting | None = None
+    accounting_answered: bool = False
+    """True as well where a site keeps no accounting: nothing more will ever come from there."""
+    result: Result | None = None
+    attempts: tuple[Attempt, ...] = ()
+
+
+def judge(known: Standing, evidence: Evidence, now: datetime, *, was_cancelled: bool = False) -> Standing:
+    """Return how a job or array task stands.
+
+    Parameters
+    ----------
+    known
+        How it stood when last judged.
+    was_cancelled
+        Whether its end was asked for through deephpc.
+    """
+    for rule in _RULES:
+        standing = rule(evidence, now)
+        if standing is not None:
+            return _completed(standing, known, evidence, now)
+    return _by_silence(known, evidence, now, was_cancelled)
+
+
+def _by_result(evidence: Evidence, now: datetime) -> Standing | None:
+    result = evidence.result
+    if result is None or _lives_again(result, evidence.queue, now):
+        return None
+    state, word = result.state, ""
+    for sighting in (evidence.accounting, evidence.queue):
+        if sighting is None or not sighting.state.is_final:
+            continue
+        word = sighting.raw_state
+        if (
+            result.ended_by == "signal"
+            and sighting.state is not JobState.COMPLETED
+            and sighting.state is not JobState.FAILED
+        ):
+            state = sighting.state  # the node only knows that it was told to end, the scheduler knows why
+        elif sighting.state is JobState.OUT_OF_MEMORY and state is JobState.FAILED:
+            state = JobState.OUT_OF_MEMORY
+        break
+    return Standing(
+        state=state,
+        raw_state=word,
+        reason=result.reason,
+        exit_code=result.exit_code,
+        signal=result.signal,
+        started_at=result.started_at,
+        ended_at=result.ended_at,
+        nodes=result.nodes,
+        attempt=result.attempt,
+        source="result",
+        seen_at=now,
+    )
+
+
+def _lives_again(result: Result, queue: Sighting | None, now: datetime) -> bool:
+    """Whether the queue holds a later life of a job whose earlier attempt left a result: it was requeued."""
+    if queue is None or queue.state not in ACTIVE or queue.state is JobState.COMPLETING:
+        return False
+    if queue.started_at is not None and queue.state is JobState.RUNNING:
+        return queue.started_at > result.ended_at
+    return now - result.ended_at > timedelta(seconds=5)  # younger than that, the queue was asked before the end
+
+
+def _by_live_queue(evidence: Evidence, now: datetime) -> Standing | None:
+    queue, accounting = evidence.queue, evidence.accounting
+    if queue is None or queue.state not in ACTIVE:
+        return None
+    if accounting is not None and accounting.state.is_final and accounting.ended_at and queue.started_at:
+        if queue.started_at < accounting.ended_at:  # the queue lags behind the end of this very life
+            return None
+    return _seen(queue, "queue", now)
+
+
+def _by_accounting(evidence: Evidence, now: datetime) -> Standing | None:
+    accounting = evidence.accounting
+    if accounting is None:
+        return None
+    if not accounting.state.is_final and evidence.queue_answered:
+        return None  # the queue would hold it: accounting has not heard of the end yet
+    return _seen(accounting, "accounting", now)
+
+
+def _by_ended_queue(evidence: Evidence, now: datetime) -> Standing | None:
+    return _seen(evidence.queue, "queue", now) if evidence.queue is not None else None
+
+
+def _by_attempts(evidence: Evidence, now: datetime) -> Standing | None:
+    """Believe the node's own last words where no one else knows the job any more."""
+    if not evidence.attempts or not evidence.queue_answered:
+        return None
+    last = evidence.attempts[-1]
+    state = last.state
+    if state is None and last.was_terminated:
+        state = JobState.TIMEOUT if last.at_limit else JobState.CANCELLED
+    if state is None:
+        return None
+    return Standing(
+        state=state,
+        exit_code=last.exit_code,
+        signal=last.signal,
+        started_at=last.started_at,
+        ended_at=last.ended_at,
+        nodes=last.nodes,
+        attempt=last.number,
+        source="events",
+        seen_at=now,
+    )
+
+
+def _by_silence(known: Standing, evidence: Evidence, now: datetime, was_cancelled: bool) -> Standing:
+    """Nobody who answered knows the job."""
+    if known.state.is_final:
+        return known
+    if not evidence.queue_answered:
+        return known
+    left_just_now = known.seen_at is not None and now - known.seen_at < SETTLE
+    if not evidence.accounting_answered or left_just_now:
+        return known.model_copy(update={"reason": "left the queue; how it ended is not known yet"})
+    if was_cancelled:
+        return known.model_copy(
+            update={"state": JobState.CANCELLED, "reason": "cancelled through deephpc", "source": "record"}
+        )
+    reason = "no source knows this job any more"
+    if evidence.attempts:
+        reason = f"it started on {evidence.attempts[-1].nodes or 'a node'} and was never heard of again"
+    return known.model_copy(update={"state": JobState.LOST, "reason": reason, "source": "record"})
+
+
+_RULES: tuple[Callable[[Evidence, datetime], Standing | None], ...] = (
+    _by_result,
+    _by_live_queue,
+    _by_accounting,
+    _by_ended_queue,
+    _by_attempts,
+)
+
+
+def _seen(sighting: Sighting, source: str, now: datetime) -> Standing:
+    code = sighting.exit_code
+    if code is None and sighting.state is JobState.COMPLETED:
+        code = 0
+    return Standing(
+        state=sighting.state,
+        raw_state=sighting.raw_state,
+        reason="" if sighting.reason == "None" else sighting.reason,
+        exit_code=code if sighting.state.is_final else None,
+        signal=(sighting.signal or None) if sighting.state.is_final else None,
+        started_at=sighting.started_at if sighting.state is not JobState.PENDING else None,
+        ended_at=sighting.ended_at if sighting.state.is_final else None,
+        nodes=",".join(sighting.nodes),
+        attempt=(sighting.restarts or 0) + 1 if sighting.restarts is not None else 0,
+        source=source,
+        seen_at=now,
+    )
+
+
+def _completed(standing: Standing, known: Standing, evidence: Evidence, now: datetime) -> Standing:
+    """Fill what the winning source did not say from the node's events and from what was known."""
+    attempt = max(standing.attempt, evidence.attempts[-1].number if evidence.attempts else 0, known.attempt)
+    update: dict[str, object] = {"attempt": attempt}
+    if standing.state.is_final and standing.ended_at is None:
+        update["ended_at"] = known.ended_at or now
+    if standing.state is not JobState.PENDING and standing.started_at is None:
+        update["started_at"] = evidence.attempts[-1].started_at if evidence.attempts else known.started_at
+    if not standing.nodes and standing.state is not JobState.PENDING:
+        update["nodes"] = known.nodes
+    return standing.model_copy(update=update)

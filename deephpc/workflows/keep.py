@@ -1,0 +1,170 @@
+"""Changes to runs after their submission: cancel, rerun, rebuild, export."""
+
+import csv
+import io
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from deephpc.errors import InputError
+from deephpc.jobs.evidence import load_standing
+from deephpc.jobs.job import Job
+from deephpc.jobs.record import Record
+from deephpc.jobs.run_folder import RunFolder, read_json, read_text, write_atomically
+from deephpc.jobs.state import JobState
+from deephpc.jobs.submission import read_answer
+from deephpc.workflows.metrics import last_values
+from deephpc.workflows.request import JobRequest
+from deephpc.workflows.submit import JobPlan, load_plan
+from deephpc.workflows.watch import Schedulers
+
+
+def cancel_jobs(
+    words: Sequence[str], record: Record, schedulers: Schedulers, now: datetime
+) -> list[tuple[Job, int | None]]:
+    """Ask for runs or array tasks to end; those that ended already are returned all the same.
+
+    Raises
+    ------
+    InputError
+        No such run, or one whose submission has no answer yet.
+    SiteError
+        The scheduler is not here, refused, or does not answer.
+    """
+    found = [record.resolve(word) for word in words]
+    by_scheduler: dict[str, list[str]] = {}
+    for job, task in found:
+        if job.state.is_final:
+            continue
+        if job.job_id is None:
+            raise InputError(
+                f"run {job.run_id} has not reached the queue, as far as is known", "look again with `deephpc jobs`"
+            )
+        if job.scheduler not in schedulers:
+            raise InputError(
+                f"run {job.run_id} belongs to {job.scheduler}, which is not on this machine", "go to its login node"
+            )
+        by_scheduler.setdefault(job.scheduler, []).append(job.job_id if task is None else f"{job.job_id}_{task}")
+        if task is None:
+            record.change(job.run_id, lambda known: known.model_copy(update={"cancelled_at": now}), now)
+            write_atomically(job.files.cancelled, json.dumps({"cancelled_at": now.isoformat()}) + "\n")
+    for name, job_ids in by_scheduler.items():
+        schedulers[name].cancel(job_ids)
+    return found
+
+
+def load_rerun(job: Job) -> tuple[JobRequest, dict[str, str]]:
+    """Return the request a run was made from, and the values of its --env.
+
+    Raises
+    ------
+    InputError
+        Its run folder has no plan that this version understands, or what it ran is gone.
+    """
+    plan = load_plan(job.files)
+    if plan is None:
+        raise InputError(
+            f"run {job.run_id} has no readable plan in {job.folder}", "submit it again from its own command"
+        )
+    request = plan.request
+    if request.kind == "train" and not Path(request.command[1]).exists():
+        raise InputError(
+            f"{request.command[1]}, which run {job.run_id} ran, is not there any more",
+            "bring it back, or train another",
+        )
+    return request, _secret_variables(job.files)
+
+
+def rebuild(record: Record, work_dirs: Iterable[Path]) -> list[Job]:
+    """Read every run folder and write its row anew (login node); rows of runs without a folder stay as they are."""
+    jobs = []
+    for work_dir in work_dirs:
+        for path in sorted(work_dir.iterdir()) if work_dir.is_dir() else ():
+            job = read_job(RunFolder(path))
+            if job is not None:
+                jobs.append(job)
+    record.put_back(jobs)
+    for job in jobs:
+        if job.state.is_final:
+            record.keep_metrics(job.run_id, last_values(job.files.task(None).metrics))
+    return jobs
+
+
+def read_job(folder: RunFolder) -> Job | None:
+    """Return the run that a folder tells of; None when it is no run folder."""
+    plan = load_plan(folder)
+    if plan is None or plan.spec.run_id != folder.path.name:
+        return None
+    answer = read_answer(folder)
+    job = _planned(plan, folder)
+    if answer is not None:
+        job = job.model_copy(update={"job_id": answer[0], "submitted_at": answer[1], "state": JobState.PENDING})
+    cancelled = read_json(folder.cancelled)
+    if cancelled:
+        job = job.model_copy(update={"cancelled_at": datetime.fromisoformat(str(cancelled["cancelled_at"]))})
+    kept = load_standing(folder)
+    if kept is not None:
+        job = job.with_standing(kept.standing).model_copy(update={"tasks": kept.tasks})
+    return job
+
+
+def render_csv(jobs: Sequence[Job], metrics: Mapping[str, Mapping[str, float]]) -> str:
+    """Return one line per run, one column per fact, then one per metric with its last value."""
+    names = sorted({name for values in metrics.values() for name in values})
+    facts = (
+        "run_id",
+        "kind",
+        "target",
+        "state",
+        "exit_code",
+        "site",
+        "job_id",
+        "submitted_at",
+        "started_at",
+        "ended_at",
+        "nodes",
+    )
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow([*facts, *names])
+    for job in jobs:
+        row = job.model_dump(mode="json")
+        values = metrics.get(job.run_id, {})
+        writer.writerow([*(row[fact] for fact in facts), *(values.get(name, "") for name in names)])
+    return out.getvalue()
+
+
+def render_series_csv(series: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """Return `metric,x,value` lines of one run."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(["metric", "x", "value"])
+    writer.writerows((name, x, value) for name, points in series.items() for x, value in points)
+    return out.getvalue()
+
+
+def _planned(plan: JobPlan, folder: RunFolder) -> Job:
+    spec = plan.spec
+    return Job(
+        run_id=spec.run_id,
+        token=spec.token,
+        kind=spec.kind,
+        target=plan.request.target,
+        site=plan.site,
+        scheduler=plan.scheduler,
+        folder=folder.path,
+        fingerprint=plan.fingerprint,
+        created_at=plan.created_at,
+        resources=spec.resources,
+        state=JobState.SUBMITTING,
+        tasks=dict.fromkeys(spec.array.tasks if spec.array else (), JobState.PENDING),
+    )
+
+
+def _secret_variables(folder: RunFolder) -> dict[str, str]:
+    """Read back what `secrets/env.sh` exports: one `export NAME=WORD` after the other, quoted by shlex."""
+    words = shlex.split(read_text(folder.secret_env) or "")
+    pairs = (word.partition("=") for word in words if word != "export")
+    return {name: value for name, _, value in pairs}

@@ -1,0 +1,92 @@
+"""One submission from request to queue: look for an unfinished one, plan, carry out."""
+
+import hashlib
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from deephpc.config import Settings
+from deephpc.errors import InputError
+from deephpc.jobs.job import Job
+from deephpc.jobs.record import NameTaken, Record
+from deephpc.jobs.run_folder import RunFolder
+from deephpc.jobs.scheduler import Scheduler
+from deephpc.workflows.dependencies import resolve_dependencies
+from deephpc.workflows.request import JobRequest
+from deephpc.workflows.source import load_source_state
+from deephpc.workflows.submit import NewRun, Ready, carry_out, find_unfinished, plan_job
+
+_TRIES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request with what must not enter its plan."""
+
+    request: JobRequest
+    variables: Mapping[str, str]
+    environ: Mapping[str, str]
+
+
+def prepare(asked: Asked, settings: Settings, record: Record | None, now: datetime) -> tuple[Ready, Job | None]:
+    """Plan a run, or the rest of one whose submission never got an answer; touches nothing.
+
+    Parameters
+    ----------
+    record
+        None where there is none yet (`--dry-run` makes none).
+    """
+    request = asked.request
+    resumed = find_unfinished(record, request, settings, now) if record else None
+    new = (
+        NewRun(resumed.run_id, resumed.token, resumed.created_at)
+        if resumed
+        else new_run(request, settings, record, now)
+    )
+    scheduler = "local" if settings.scheduler == "local" else "slurm"
+    dependencies = (
+        resolve_dependencies(request.options.dependency, record, scheduler)
+        if record and request.options.dependency
+        else ()
+    )
+    source, diff = load_source_state(Path(request.command[1]).parent if request.kind == "train" else request.workdir)
+    plan, script = plan_job(request, settings, new, dependencies=dependencies, environ=asked.environ, source=source)
+    return Ready(plan=plan, script=script, diff=diff, variables=asked.variables), resumed
+
+
+def launch(
+    asked: Asked, settings: Settings, record: Record, scheduler: Scheduler, clock: Callable[[], datetime]
+) -> tuple[Job, str, bool]:
+    """Bring a request into the queue exactly once; return the run, a warning or "", and whether it was gone on with.
+
+    Raises
+    ------
+    InputError, SiteError
+        As `carry_out` does.
+    """
+    for _ in range(_TRIES):
+        ready, resumed = prepare(asked, settings, record, clock())
+        try:
+            job, warning = carry_out(ready, record, scheduler, environ=asked.environ, resumed=resumed)
+        except NameTaken:  # the same command, at the same moment, was faster: this is the next run of it
+            continue
+        return job, warning, resumed is not None
+    raise InputError(f"no free name for {asked.request.slug!r} was found", "choose another --name")
+
+
+def new_run(request: JobRequest, settings: Settings, record: Record | None, now: datetime) -> NewRun:
+    """Choose id and token of a new run (pure but for the question whether they are taken).
+
+    They follow from the request and from how often it was made before, so that `--dry-run` shows the very script that
+    the next real run sends.
+    """
+    fingerprint = request.fingerprint(settings.site.name, settings.work_dir)
+    for number in itertools.count(record.count(fingerprint) if record else 0):
+        digest = hashlib.sha256(f"{fingerprint}\0{number}".encode()).hexdigest()
+        run_id = f"{request.kind}-{request.slug}-{digest[:4]}"
+        is_taken = (record is not None and record.has(run_id)) or RunFolder(settings.work_dir / run_id).path.exists()
+        if not is_taken:
+            return NewRun(run_id=run_id, token=digest[4:36], created_at=now)
+    raise AssertionError("count() does not end")

@@ -1,0 +1,188 @@
+"""What the user asked for, checked once and frozen: JobRequest, and how it is loaded from arguments and files."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+from deephpc.errors import InputError
+from deephpc.jobs.spec import Array, Mail, Resources
+from deephpc.model import Model
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_ENTRY_POINTS = ("train.py", "__main__.py", "main.py")
+
+
+class JobOptions(Model):
+    """Everything one run may be told on the command line beyond its program."""
+
+    resources: Resources = Resources()
+    array: Array | None = None
+    dependency: str = ""
+    """As written: `afterok:RUN[:RUN…][,afterany:RUN…]`."""
+    max_requeues: int | None = None
+    grace: timedelta | None = None
+    mail: Mail | None = None
+    raw_options: tuple[str, ...] = ()
+    """The user's own scheduler options, checked, one word each."""
+    variable_names: tuple[str, ...] = ()
+    """Names of the variables given with --env; their values never enter a plan."""
+    modules: tuple[str, ...] = ()
+    venv: Path | None = None
+    active_venv: Path | None = None
+    """The environment active in the submitting shell; used where neither the user nor the settings name one."""
+    name: str | None = None
+
+
+class JobRequest(Model):
+    """One run, as asked for."""
+
+    kind: Literal["train", "run"]
+    target: str
+    """What is run, as the user wrote it."""
+    command: tuple[str, ...]
+    workdir: Path
+    """Where the program runs, absolute."""
+    options: JobOptions = JobOptions()
+
+    @property
+    def slug(self) -> str:
+        """The middle of the run's id: the user's name for it, or the target's."""
+        if self.options.name:
+            return self.options.name
+        path = Path(self.target)
+        stem = path.parent.name if path.name in _ENTRY_POINTS and path.parent.name else path.stem
+        return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:24].strip("-") or "job"
+
+    def fingerprint(self, site: str, work_dir: Path) -> str:
+        """Return a hash that equal requests on one site share."""
+        text = "\0".join((site, str(work_dir), self.model_dump_json()))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_train_request(target: str, arguments: Sequence[str], cwd: Path, options: JobOptions) -> JobRequest:
+    """Find the program a training target names: a Python file, or a project folder with an entry point.
+
+    Raises
+    ------
+    InputError
+        There is no such file, or nothing in it to run.
+    """
+    path = (cwd / target).absolute()
+    if path.is_file():
+        if path.suffix != ".py":
+            raise InputError(f"{target!r} is not a Python file", "use `deephpc run -- CMD…` for any other program")
+        program, workdir = path, cwd
+    elif path.is_dir():
+        program, workdir = _entry_point(path, target), path
+    else:
+        raise InputError(
+            f"{target!r} is neither a Python file nor a project folder here",
+            "give a path to a .py file or a folder; modules of the catalogue are not in this version",
+        )
+    command = ("python3", str(program), *arguments)
+    return JobRequest(kind="train", target=target, command=checked_words(command), workdir=workdir, options=options)
+
+
+def load_run_request(command: Sequence[str], cwd: Path, options: JobOptions) -> JobRequest:
+    """Take any command.
+
+    Raises
+    ------
+    InputError
+        There is none.
+    """
+    if not command or not command[0]:
+        raise InputError(
+            "no command was given", "write it behind `--`: deephpc run --time 10 -- ./simulate --steps 100"
+        )
+    return JobRequest(kind="run", target=command[0], command=checked_words(command), workdir=cwd, options=options)
+
+
+def checked_name(name: str | None) -> str | None:
+    """Check the name of a run: it becomes a folder, a job name and a word people type.
+
+    Raises
+    ------
+    InputError
+        The name has other characters than letters, digits, dot, dash and underscore, or is too long.
+    """
+    if name is not None and not _NAME.fullmatch(name):
+        raise InputError(
+            f"{name!r} cannot name a run",
+            "use up to 40 letters, digits, '.', '_' and '-', beginning with a letter or digit",
+        )
+    return name
+
+
+def checked_words(words: Sequence[str]) -> tuple[str, ...]:
+    """Check that words survive being written down: valid UTF-8, no NUL.
+
+    Raises
+    ------
+    InputError
+        A word is not valid UTF-8 text.
+    """
+    for number, word in enumerate(words):
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"argument {number} ({word!r}) is not valid UTF-8", "rename the file, or pass the name another way"
+            ) from error
+    return tuple(words)
+
+
+def find_active_venv(environ: Mapping[str, str]) -> Path | None:
+    """Return the virtual environment active in this shell, if it still exists."""
+    folder = environ.get("VIRTUAL_ENV")
+    return Path(folder) if folder and (Path(folder) / "bin" / "activate").is_file() else None
+
+
+def load_variables(assignments: Sequence[str], env_file: Path | None, environ: Mapping[str, str]) -> dict[str, str]:
+    """Read `--env K=V` (or `K`, to take the value from here) and `--env-file`; the option wins over the file.
+
+    Raises
+    ------
+    InputError
+        A name is not a variable's, is not set here, or the file cannot be read.
+    """
+    variables: dict[str, str] = {}
+    for line in _lines(env_file) if env_file else ():
+        variables.update([_assignment(line, environ, f"{env_file}: ")])
+    for text in assignments:
+        variables.update([_assignment(text, environ, "--env ")])
+    return variables
+
+
+def _assignment(text: str, environ: Mapping[str, str], where: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not _VARIABLE.fullmatch(name):
+        raise InputError(f"{where}{text.partition('=')[0]!r} is not a variable's name", "write NAME=VALUE")
+    if name.startswith(("SLURM_", "SBATCH_", "DEEPHPC_")):
+        raise InputError(f"{where}{name} is not yours to set: the job gets it from elsewhere", "choose another name")
+    if not equals:
+        if name not in environ:
+            raise InputError(f"{where}{name} is not set here", f"write {name}=VALUE")
+        value = environ[name]
+    if "\0" in value:
+        raise InputError(f"{where}{name} contains a NUL character", "")
+    return name, value
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--env-file {path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}", "") from error
+    return [line for line in (raw.strip() for raw in text.splitlines()) if line and not line.startswith("#")]
+
+
+def _entry_point(folder: Path, target: str) -> Path:
+    for name in _ENTRY_POINTS:
+        if (folder / name).is_file():
+            return folder / name
+    raise InputError(f"the folder {target!r} has none of {', '.join(_ENTRY_POINTS)}", "name the file to run instead")

@@ -1,0 +1,268 @@
+"""Brings the record up to date with the truth: one look at each scheduler, then at the run folders."""
+
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from functools import partial
+
+from deephpc.errors import DeephpcError, SiteError
+from deephpc.jobs.evidence import load_attempts, load_result, write_standing
+from deephpc.jobs.job import Job, Standing
+from deephpc.jobs.record import Record
+from deephpc.jobs.scheduler import Observation, Question, Scheduler, Sighting
+from deephpc.jobs.state import JobState, summarize
+from deephpc.jobs.submission import find_by_name, read_answer, submitter_lives, write_answer
+from deephpc.jobs.truth import SETTLE, Evidence, judge
+from deephpc.workflows.metrics import last_values
+
+#: LOST is looked at again for this long: a file system that was away may come back with a result.
+_SECOND_THOUGHTS = timedelta(days=7)
+#: Sources are asked from a little before the oldest run: clocks of nodes differ.
+_CLOCK_SKEW = timedelta(minutes=10)
+_LONGEST_POLL_S = 10.0
+
+Schedulers = Mapping[str, Scheduler]
+Tasks = dict[int, JobState]
+
+
+def refresh(
+    record: Record, schedulers: Schedulers, now: datetime, only: Iterable[Job] | None = None
+) -> tuple[str, ...]:
+    """Bring unfinished runs up to date; return one line for each source that did not answer (login node).
+
+    However many runs there are, each scheduler is asked once. Runs whose scheduler is not here keep their last state.
+    """
+    jobs = list(only) if only is not None else [*record.unfinished(), *record.lost_since(now - _SECOND_THOUGHTS)]
+    by_scheduler: dict[str, list[Job]] = defaultdict(list)
+    for job in jobs:
+        if only is None or not job.state.is_final:
+            by_scheduler[job.scheduler].append(job)
+    troubles: list[str] = []
+    for name, group in by_scheduler.items():
+        scheduler = schedulers.get(name)
+        if scheduler is None:
+            troubles.append(f"{len(group)} unfinished runs belong to {name}, which is not on this machine")
+            continue
+        observation = scheduler.observe(_question(group))
+        troubles += observation.troubles
+        _settle(record, group, observation, now)
+    return tuple(troubles)
+
+
+def wait_for(
+    record: Record,
+    schedulers: Schedulers,
+    run_ids: Sequence[str],
+    *,
+    clock: Callable[[], datetime],
+    timeout: timedelta | None,
+    tell: Callable[[str], None],
+    sleep: Callable[[float], None] = time.sleep,
+) -> list[Job]:
+    """Wait until runs are final, and return them; `tell` gets one line per change of state.
+
+    Raises
+    ------
+    SiteError
+        The timeout passed first (transient).
+    """
+    started, pause = time.monotonic(), 0.5
+    last_seen: dict[str, JobState] = {}
+    while True:
+        jobs = [record.get(run_id) for run_id in run_ids]
+        open_jobs = [job for job in jobs if not job.state.is_final]
+        if open_jobs:
+            refresh(record, schedulers, clock(), only=open_jobs)
+            jobs = [record.get(run_id) for run_id in run_ids]
+        for job in jobs:
+            if last_seen.get(job.run_id) != job.state:
+                last_seen[job.run_id] = job.state
+                pause = 0.5
+                tell(f"{job.run_id}: {job.state.value}{f' ({job.reason})' if job.reason else ''}")
+        if all(job.state.is_final for job in jobs):
+            return jobs
+        if timeout is not None and time.monotonic() - started > timeout.total_seconds():
+            names = ", ".join(job.run_id for job in jobs if not job.state.is_final)
+            raise SiteError(
+                f"not finished in time: {names}", "the runs go on; wait again, or `deephpc why ID`", transient=True
+            )
+        _sleep_until_result(jobs, pause, sleep)
+        pause = min(pause * 1.5, _LONGEST_POLL_S)
+
+
+def adopt(job: Job, observation: Observation, now: datetime) -> Job:
+    """Return an unconfirmed run with the id it was found under, in its folder or in the queue."""
+    answer = read_answer(job.files)
+    found = find_by_name(job.job_name, observation.queue, observation.accounting)
+    if answer is not None:
+        job_id, at = answer
+    elif found:
+        job_id, at = found[0], now
+        write_answer(job.files, job_id, at)
+    else:
+        return job
+    return job.model_copy(
+        update={
+            "job_id": job_id,
+            "submitted_at": at,
+            "submitter": "",
+            "state": JobState.PENDING,
+            "reason": "",
+            "seen_at": now,
+        }
+    )
+
+
+def _unless_confirmed(adopted: Job, row: Job) -> Job:
+    """Return the adopted run, unless its own command has confirmed it meanwhile."""
+    return adopted if row.job_id is None else row
+
+
+def _question(jobs: Sequence[Job]) -> Question:
+    return Question(
+        job_ids=tuple(job.job_id for job in jobs if job.job_id is not None),
+        job_names=tuple(job.job_name for job in jobs if job.job_id is None),
+        since=min(job.created_at for job in jobs) - _CLOCK_SKEW,
+    )
+
+
+def _settle(record: Record, jobs: Sequence[Job], observation: Observation, now: datetime) -> None:
+    standings: dict[str, tuple[Standing, Tasks]] = {}
+    for job in jobs:
+        if job.job_id is None:
+            known = adopt(job, observation, now)
+            if known.job_id is not None:
+                job = record.change(job.run_id, partial(_unless_confirmed, known), now, "adopted")  # noqa: PLW2901
+            else:
+                standings[job.run_id] = (_unsent(job, observation, now), job.tasks)
+                continue
+        standings[job.run_id] = _judge_job(job, observation, now)
+    record.settle(standings, now)
+    for job in jobs:
+        standing, tasks = standings[job.run_id]
+        if standing.state.is_final and standing.state is not JobState.LOST:
+            _close(record, job, standing, tasks)
+
+
+def _close(record: Record, job: Job, standing: Standing, tasks: Tasks) -> None:
+    """Keep in the run folder how a run ended, so that the record can be rebuilt, and its last metrics in the record."""
+    try:
+        write_standing(job.files, standing, tasks)
+        record.keep_metrics(job.run_id, last_values(job.files.task(None).metrics))
+    except DeephpcError:  # the folder is gone or its disk is full: the record has it
+        return
+
+
+def _unsent(job: Job, observation: Observation, now: datetime) -> Standing:
+    """Judge a run that no scheduler confirmed and that was not found."""
+    if submitter_lives(job.submitter) or observation.queue is None or now - job.created_at < SETTLE:
+        return job
+    reason = "it never reached the queue: its command ended first; repeat the command to go on with it"
+    return job.model_copy(update={"state": JobState.LOST, "reason": reason, "source": "record"})
+
+
+def _judge_job(job: Job, observation: Observation, now: datetime) -> tuple[Standing, Tasks]:
+    queue = (observation.queue or {}).get(job.job_id or "", ())
+    accounting = (observation.accounting or {}).get(job.job_id or "", ())
+    if not job.tasks:
+        return _judge_one(job, job, None, _only(queue), _only(accounting), observation, now), {}
+    in_queue = {sighting.task: sighting for sighting in queue}
+    in_accounting = {sighting.task: sighting for sighting in accounting}
+    standings: dict[int, Standing] = {}
+    for number, state in job.tasks.items():
+        known = job.model_copy(update={"state": state})
+        if state.is_final and state is not JobState.LOST:
+            standings[number] = known
+            continue
+        # a task that only the array as a whole stands for: pending, or cancelled before it was split off
+        seen = in_queue.get(number) or _whole_array(in_queue, in_accounting)
+        standings[number] = _judge_one(known, job, number, seen, in_accounting.get(number), observation, now)
+    tasks = {number: standing.state for number, standing in standings.items()}
+    return _summary(job, standings, now), tasks
+
+
+def _whole_array(
+    in_queue: Mapping[int | None, Sighting], in_accounting: Mapping[int | None, Sighting]
+) -> Sighting | None:
+    return in_queue.get(None) or in_accounting.get(None)
+
+
+def _judge_one(
+    known: Standing,
+    job: Job,
+    number: int | None,
+    queue: Sighting | None,
+    accounting: Sighting | None,
+    observation: Observation,
+    now: datetime,
+) -> Standing:
+    files = job.files.task(number)
+    waits = queue is not None and queue.state is JobState.PENDING and known.attempt == 0
+    result = None if waits else load_result(files)
+    silent = queue is None and accounting is None and result is None
+    evidence = Evidence(
+        queue=queue,
+        queue_answered=observation.queue is not None,
+        accounting=accounting,
+        accounting_answered=observation.accounting is not None,
+        result=result,
+        attempts=load_attempts(files) if silent else (),
+    )
+    return judge(_plain(known), evidence, now, was_cancelled=job.cancelled_at is not None)
+
+
+def _summary(job: Job, standings: Mapping[int, Standing], now: datetime) -> Standing:
+    """Return how an array stands as a whole: the liveliest task, then the worst end."""
+    state = summarize(frozenset(standing.state for standing in standings.values()))
+    example = next(standing for standing in standings.values() if standing.state is state)
+    starts = [standing.started_at for standing in standings.values() if standing.started_at]
+    ends = [standing.ended_at for standing in standings.values() if standing.ended_at]
+    failed = sum(
+        standing.state.is_final and standing.state is not JobState.COMPLETED for standing in standings.values()
+    )
+    reason = (
+        example.reason
+        if not state.is_final
+        else (f"{failed} of {len(standings)} tasks did not complete" if failed else "")
+    )
+    return _plain(example).model_copy(
+        update={
+            "reason": reason,
+            "started_at": min([*starts, *([job.started_at] if job.started_at else [])], default=None),
+            "ended_at": max([*ends, *([job.ended_at] if job.ended_at else [])], default=None)
+            if state.is_final
+            else None,
+            "nodes": "",
+            "seen_at": max(
+                (standing.seen_at for standing in standings.values() if standing.seen_at), default=job.seen_at
+            ),
+        }
+    )
+
+
+def _only(sightings: Sequence[Sighting]) -> Sighting | None:
+    return sightings[0] if sightings else None
+
+
+def _plain(standing: Standing) -> Standing:
+    """Return the Standing part of a Job."""
+    if type(standing) is Standing:
+        return standing
+    return Standing.model_construct(**{name: getattr(standing, name) for name in Standing.model_fields})
+
+
+def _sleep_until_result(jobs: Sequence[Job], pause_s: float, sleep: Callable[[float], None]) -> None:
+    """Sleep, but no longer than until a plain run leaves its result: that costs one stat, not a question to the scheduler."""
+    waiting = [job.files.task(None).result for job in jobs if not job.state.is_final and not job.tasks]
+    wake_at = time.monotonic() + pause_s * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
+    while (left := wake_at - time.monotonic()) > 0:
+        sleep(min(left, 0.5))
+        if any(path.exists() for path in waiting):
+            return
+
+
+def utc_now() -> datetime:
+    """Return the present, aware; the one clock of the program."""
+    return datetime.now(timezone.utc)

@@ -1,0 +1,19 @@
+#!/bin/bash
+# setup.sh : as root, installs what the test cluster needs on a Debian 12 or 13 host; says nothing and costs nothing when it is there.
+set -euo pipefail
+export DEBIAN_FRONTEND=noninteractive
+
+PACKAGES=(mmdebstrap debian-archive-keyring ca-certificates iproute2 util-linux openssh-client zstd python3 python3-venv)
+
+missing=()
+for package in "${PACKAGES[@]}"; do
+  [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)" = installed ] || missing+=("$package")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+[ "$(id -u)" = 0 ] || { echo "setup.sh: missing ${missing[*]}; run as root: sudo tests/cluster/setup.sh" >&2; exit 1; }
+echo "setup.sh: installing ${missing[*]}" >&2
+apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null 2>&1 || {
+  apt-get update -qq
+  apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null
+}

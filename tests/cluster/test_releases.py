@@ -1,0 +1,88 @@
+"""What deephpc writes is accepted by two releases of Slurm, with and without accounting, in both GPU dialects."""
+
+import json
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import pytest
+
+from tests.cluster.acceptance import Session
+from tests.cluster.cluster import Cluster
+
+pytestmark = pytest.mark.cluster
+
+SHAPES = {
+    "plain": ["--time", "5"],
+    "wide": ["--time", "1:00:00", "--nodes", "2", "--tasks-per-node", "2", "--cpus-per-task", "2", "--mem", "1G"],
+    "gpus": ["--time", "5", "--gpus-per-node", "2"],
+    "typed gpus": ["--time", "5", "--gpus-per-node", "a100:1"],
+    "array": ["--time", "5", "--array", "0-9%3"],
+    "everything": ["--time", "5", "--partition", "debug", "--exclusive", "--max-requeues", "0", "--grace", "30",
+                   "--mail-user", "a@example.org", "--sbatch", "--nice=10"],
+}  # fmt: skip
+GPU_SITES = ("gres", "gpus-per-node")
+
+
+def _boxes(request: pytest.FixtureRequest, release: str) -> Any:
+    return request.getfixturevalue("cluster" if release == "24.11" else "cheap_cluster")
+
+
+@pytest.mark.parametrize("accounting", ["with accounting", "without accounting"])
+@pytest.mark.parametrize("release", ["24.11", "22.05"])
+def test_scripts_of_every_shape_pass_sbatch_test_only(request: pytest.FixtureRequest, release: str, accounting: str) -> None:
+    box: Cluster = _boxes(request, release)
+    switched: AbstractContextManager[Any] = box.without_accounting() if accounting.startswith("without") else nullcontext()
+    user = Session(box, "shapes")
+    user.write("quick.py", "print('done')\n")
+    sites = f"{box.home('alice')}/.config/deephpc/sites"
+    box.run(["mkdir", "-p", sites])
+    with switched:
+        assert release in box.run(["sbatch", "--version"]).stdout
+        for gpu_request in GPU_SITES:
+            box.run(["tee", f"{sites}/{gpu_request}.toml"], stdin=f'name = "{gpu_request}"\ngpu_request = "{gpu_request}"\n')
+            for words in SHAPES.values():
+                answer = user.deephpc("--site", gpu_request, "--json", "train", "quick.py", *words, "--dry-run")
+                assert answer.returncode == 0, answer.stderr
+                script = json.loads(answer.stdout)["script"]
+                user.write("shape.sh", script)
+                verdict = box.run(["sbatch", "--test-only", "shape.sh"], cwd=user.folder, check=False)
+                assert verdict.returncode == 0, f"{words}: {verdict.stderr}\n{script}"
+    box.run(["rm", "-r", sites])
+
+
+@pytest.mark.parametrize("gpu_request", GPU_SITES)
+@pytest.mark.parametrize("release", ["24.11", "22.05"])
+def test_a_gpu_job_gets_its_gpu_in_either_dialect(request: pytest.FixtureRequest, release: str, gpu_request: str) -> None:
+    box: Cluster = _boxes(request, release)
+    user = Session(box, "gpus")
+    sites = f"{box.home('alice')}/.config/deephpc/sites"
+    box.run(["mkdir", "-p", sites])
+    box.run(["tee", f"{sites}/dialect.toml"], stdin=f'name = "dialect"\ngpu_request = "{gpu_request}"\n')
+    words = ("run", "--time", "5", "--gpus-per-node", "2", "--wait", "--", "sh", "-c", "echo GPUS $SLURM_GPUS_ON_NODE $CUDA_VISIBLE_DEVICES")
+    answer = user.deephpc("--site", "dialect", *words)
+    box.run(["rm", "-r", sites])
+    assert answer.returncode == 0, answer.stderr
+    assert "GPUS 2 0,1" in answer.stderr
+
+
+@pytest.mark.parametrize("release", ["24.11", "22.05"])
+def test_the_probed_site_runs_a_job(request: pytest.FixtureRequest, release: str) -> None:
+    box: Cluster = _boxes(request, release)
+    user = Session(box, "probed")
+    assert user.deephpc("site", "init", "probed", "--force").returncode == 0
+    shown = user.deephpc("site", "show", "probed")
+    assert "debug" in shown.stdout
+    answer = user.deephpc("--site", "probed", "run", "--time", "5", "--wait", "--", "echo", "it runs")
+    box.run(["rm", f"{box.home('alice')}/.config/deephpc/sites/probed.toml"])
+    assert answer.returncode == 0, answer.stderr
+    assert "it runs" in answer.stderr
+
+
+def test_doctor_finds_a_healthy_cluster_healthy_and_names_a_dead_controller(cluster: Cluster) -> None:
+    user = Session(cluster, "doctor")
+    healthy = user.deephpc("doctor")
+    assert healthy.returncode == 0, healthy.stdout + healthy.stderr
+    with cluster.stopped("slurmctld"):
+        ill = user.deephpc("doctor", timeout=180)
+    assert ill.returncode == 3
+    assert "controller" in ill.stdout

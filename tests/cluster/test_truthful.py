@@ -1,0 +1,117 @@
+"""The record is right when Slurm's daemons are frozen, dead, forgetful or absent, and cheap when there is much to ask."""
+
+import json
+import time
+
+import pytest
+
+from tests.cluster.acceptance import Session, wait_until
+from tests.cluster.cluster import Cluster
+
+pytestmark = pytest.mark.cluster
+FINISHED = 200
+MANY = 3000
+COUNTING = """#!/bin/sh
+echo "$0 $*" >> "$CALLS"
+exec /usr/bin/{name} "$@"
+"""
+
+
+@pytest.fixture
+def alice(cluster: Cluster) -> Session:
+    session = Session(cluster, "truth")
+    session.write("ends.py", "import sys\nsys.exit(int(sys.argv[1]))\n")
+    return session
+
+
+def _timed_jobs(alice: Session, *words: str) -> tuple[dict[str, dict[str, object]], float]:
+    started = time.monotonic()
+    jobs = alice.jobs("--limit", "10000", *words)
+    return jobs, time.monotonic() - started
+
+
+def test_with_two_hundred_finished_jobs_purged_and_slurmdbd_frozen_or_dead_none_is_misstated(
+    cluster: Cluster, alice: Session
+) -> None:
+    script = f"for i in $(seq {FINISHED}); do deephpc -q train ends.py --time 5 --name purged -- $((i % 4 ? 0 : 9)) || exit 1; done"
+    run_ids = cluster.run(script, cwd=alice.folder, timeout=420).stdout.split()
+    assert len(set(run_ids)) == FINISHED
+
+    def all_ended() -> bool:
+        return not [name for _, name in alice.slurm_jobs("PENDING", "RUNNING", "COMPLETING") if "purged" in name]
+
+    wait_until(all_ended, 420, lambda: "the jobs did not end")
+    cluster.purge_jobs()
+    with cluster.frozen("slurmdbd"):
+        jobs, seconds = _timed_jobs(alice, "--text", "purged")
+        assert seconds < 6
+        assert {jobs[run_id]["state"] for run_id in run_ids[3::4]} == {"FAILED"}
+        assert {jobs[run_id]["exit_code"] for run_id in run_ids[3::4]} == {9}
+        rest = [run_id for number, run_id in enumerate(run_ids, 1) if number % 4]
+        assert {jobs[run_id]["state"] for run_id in rest} == {"COMPLETED"}
+    with cluster.stopped("slurmdbd"):
+        again, seconds = _timed_jobs(alice, "--text", "purged")
+        assert seconds < 6
+        assert {run_id: job["state"] for run_id, job in again.items()} == {run_id: job["state"] for run_id, job in jobs.items()}
+
+
+def test_the_record_comes_back_equal_from_the_run_folders(alice: Session) -> None:
+    run_id = alice.submit("train", "ends.py", "--time", "5", "--", "0")
+    assert alice.deephpc("jobs", "wait", run_id).returncode == 0
+    before = alice.jobs("--limit", "10000")
+    alice.box.run("rm ~/.local/state/deephpc/deephpc.db")
+    assert alice.deephpc("jobs", "rebuild").returncode == 0
+    after = alice.jobs("--limit", "10000")
+    assert after == before
+
+
+def test_without_any_accounting_ends_are_still_told_right(cluster: Cluster, alice: Session) -> None:
+    with cluster.without_accounting():
+        good = alice.submit("train", "ends.py", "--time", "5", "--", "0")
+        bad = alice.submit("train", "ends.py", "--time", "5", "--", "9")
+        gone = alice.submit("run", "--time", "10", "--", "sleep", "300")
+        alice.wait_for(gone, ["RUNNING"])
+        assert alice.deephpc("jobs", "cancel", gone).returncode == 0
+        assert alice.deephpc("jobs", "wait", good).returncode == 0
+        answer = alice.deephpc("jobs", "wait", bad)
+        assert answer.returncode == 6
+        assert "exit code 9" in answer.stderr
+        cluster.purge_jobs()
+        ends = ["CANCELLED", "COMPLETED", "FAILED", "LOST"]
+        assert alice.wait_for(gone, ends, timeout=120)["state"] == "CANCELLED"
+
+
+def test_a_job_that_no_source_knows_is_lost_and_never_completed(cluster: Cluster, alice: Session) -> None:
+    with cluster.without_accounting():
+        run_id = alice.submit("run", "--time", "10", "--max-requeues", "0", "--", "sleep", "300")
+        job = alice.wait_for(run_id, ["RUNNING"])
+        node = str(job["nodes"])
+        cluster.power_off(node)
+        try:
+            cluster.root(["scancel", str(job["job_id"])], check=False)
+            cluster.root(["scontrol", "update", f"nodename={node}", "state=down", "reason=test"], check=False)
+            ended = alice.wait_for(run_id, ["LOST", "COMPLETED", "NODE_FAIL", "FAILED", "CANCELLED"], timeout=180)
+        finally:
+            cluster.power_on(node)
+        assert ended["state"] in ("LOST", "NODE_FAIL", "CANCELLED")
+
+
+def test_three_thousand_jobs_cost_one_squeue_and_one_sacct(cluster: Cluster, alice: Session) -> None:
+    for name in ("squeue", "sacct"):
+        path = alice.write(name, COUNTING.format(name=name))
+        cluster.run(["chmod", "755", path])
+    array = alice.submit("run", "--time", "5", "--sbatch=--hold", "--array", f"0-{MANY - 101}", "--", "true")
+    singles = cluster.run(
+        "for i in $(seq 100); do deephpc -q run --time 5 --sbatch=--hold -- true; done", cwd=alice.folder, timeout=300
+    ).stdout.split()
+    calls = f"{alice.folder}/calls"
+    env = {"PATH": f"{alice.folder}:{cluster.home('alice')}/deephpc-venv/bin:/usr/bin:/bin", "CALLS": calls}
+    answer = alice.deephpc("jobs", "--json", "--limit", "10000", env=env)
+    assert answer.returncode == 0, answer.stderr
+    jobs = {job["run_id"]: job for job in json.loads(answer.stdout)["jobs"]}
+    assert set(jobs[array]["tasks"].values()) == {"PENDING"}
+    assert {jobs[run_id]["state"] for run_id in singles} == {"PENDING"}
+    lines = cluster.run(["cat", calls]).stdout.splitlines()
+    assert len([line for line in lines if "/squeue " in line]) == 1
+    assert len([line for line in lines if "/sacct " in line]) <= 1
+    assert alice.deephpc("jobs", "cancel", array, *singles).returncode == 0

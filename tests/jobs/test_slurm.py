@@ -1,0 +1,310 @@
+"""The Slurm scheduler with fake programs first on PATH: what they are called with, what is made of their answers."""
+
+import os
+import shlex
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from deephpc.errors import SiteError
+from deephpc.jobs.scheduler import Ambiguous, Question, Refused, Submission
+from deephpc.jobs.slurm import SlurmScheduler, Timeouts
+from deephpc.jobs.spec import Environment, JobSpec, Resources
+from deephpc.jobs.state import JobState
+from deephpc.shell import CommandNotFound
+
+QUICK = Timeouts(submit=1.0, queue=1.0, accounting=1.0, cancel=1.0)
+RUNNING = "7\x1fRUNNING\x1fNone\x1f10\x1f20\x1fN/A\x1f4\x1fn[1-2]\x1frun-a.1234"
+TASK = "8_0\x1fRUNNING\x1fNone\x1f10\x1f20\x1fN/A\x1f4\x1fn1\x1frun-b.1234"
+ENDED = "9\x1fFAILED\x1fNone\x1f10\x1f20\x1f30\x1f4\x1fn1\x1f7:0\x1fbig\x1frun-c.1234"
+
+
+class Fakes:
+    """Programs that note their arguments, place and environment, and say what they are told to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+        self.path = f"{self.bin}:{os.environ['PATH']}"
+
+    def make(self, name: str, stdout: str = "", stderr: str = "", status: int = 0, before: str = "") -> None:
+        program = self.bin / name
+        program.write_text(
+            "#!/bin/bash\n"
+            f"printf '%s\\0' \"$@\" > {self.folder}/{name}.argv\n"
+            f"echo x >> {self.folder}/{name}.calls\n"
+            f"pwd > {self.folder}/{name}.cwd; env -0 > {self.folder}/{name}.env\n"
+            f"{before}\n"
+            f"printf '%s' {shlex.quote(stdout)}; printf '%s' {shlex.quote(stderr)} >&2; exit {status}\n"
+        )
+        program.chmod(0o755)
+
+    def argv(self, name: str) -> list[str]:
+        return (self.folder / f"{name}.argv").read_text().split("\0")[:-1]
+
+    def calls(self, name: str) -> int:
+        noted = self.folder / f"{name}.calls"
+        return len(noted.read_text().splitlines()) if noted.exists() else 0
+
+    def environment(self, name: str) -> dict[str, str]:
+        text = (self.folder / f"{name}.env").read_text()
+        return dict(entry.split("=", 1) for entry in text.split("\0") if "=" in entry)
+
+
+@pytest.fixture
+def fakes(tmp_path: Path) -> Fakes:
+    return Fakes(tmp_path)
+
+
+@pytest.fixture
+def slurm(fakes: Fakes) -> SlurmScheduler:
+    return SlurmScheduler({"PATH": fakes.path, "SQUEUE_FORMAT": "%i"}, "me", timeouts=QUICK)
+
+
+@pytest.fixture
+def submission(tmp_path: Path, fakes: Fakes) -> Submission:
+    folder = tmp_path / "runs" / "run a"
+    folder.mkdir(parents=True)
+    (folder / "job.sh").write_text("#!/bin/bash\n")
+    spec = JobSpec(
+        run_id="run-a",
+        token="1234abcd",
+        kind="run",
+        folder=folder,
+        command=("true",),
+        workdir=tmp_path,
+        resources=Resources(),
+        environment=Environment(),
+    )
+    environ = {"PATH": fakes.path, "SLURM_JOB_ID": "1", "SLURM_MEM_PER_NODE": "5", "SBATCH_EXPORT": "NONE", "MINE": "é"}
+    return Submission(spec=spec, script=folder / "job.sh", environment=environ)
+
+
+def test_a_job_is_sent_from_inside_its_run_folder(slurm: SlurmScheduler, fakes: Fakes, submission: Submission):
+    fakes.make("sbatch", "Welcome\n4711\n")
+    assert slurm.submit(submission) == "4711"
+    assert fakes.argv("sbatch") == ["--parsable", "job.sh"]
+    assert (fakes.folder / "sbatch.cwd").read_text().strip() == str(submission.spec.folder)
+
+
+def test_the_job_inherits_the_users_environment_but_nothing_of_an_enclosing_job(
+    slurm: SlurmScheduler, fakes: Fakes, submission: Submission
+):
+    fakes.make("sbatch", "4711\n")
+    slurm.submit(submission)
+    seen = fakes.environment("sbatch")
+    assert seen["MINE"] == "é"
+    assert not {"SLURM_JOB_ID", "SLURM_MEM_PER_NODE", "SBATCH_EXPORT"} & set(seen)
+
+
+def test_a_refusal_is_told_in_one_line(slurm: SlurmScheduler, fakes: Fakes, submission: Submission):
+    said = "sbatch: error: Batch job submission failed: Invalid partition name specified\n"
+    fakes.make("sbatch", stderr=said, status=1)
+    with pytest.raises(Refused, match=r"^Invalid partition name specified$"):
+        slurm.submit(submission)
+
+
+@pytest.mark.parametrize(
+    ("stdout", "stderr", "status"),
+    [
+        ("", "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation\n", 1),
+        ("hello\n", "", 0),
+        ("4711\n", "wrapper: accounting hook failed\n", 1),
+    ],
+)
+def test_no_clear_answer_is_ambiguous(
+    slurm: SlurmScheduler, fakes: Fakes, submission: Submission, stdout: str, stderr: str, status: int
+):
+    fakes.make("sbatch", stdout, stderr, status)
+    with pytest.raises(Ambiguous):
+        slurm.submit(submission)
+
+
+def test_a_frozen_controller_is_ambiguous_after_the_deadline(
+    slurm: SlurmScheduler, fakes: Fakes, submission: Submission
+):
+    fakes.make("sbatch", "4711\n", before="sleep 60")
+    start = time.monotonic()
+    with pytest.raises(Ambiguous, match="no answer within 1 s"):
+        slurm.submit(submission)
+    assert time.monotonic() - start < 3
+
+
+def test_a_machine_without_sbatch_says_so(slurm: SlurmScheduler, fakes: Fakes, submission: Submission):
+    bare = Submission(submission.spec, submission.script, {"PATH": str(fakes.bin)})
+    with pytest.raises(CommandNotFound, match="sbatch"):
+        slurm.submit(bare)
+
+
+def test_live_jobs_are_settled_by_the_queue_alone(slurm: SlurmScheduler, fakes: Fakes):
+    fakes.make("squeue", RUNNING + "\n")
+    fakes.make("sacct")
+    seen = slurm.observe(Question(job_ids=("7",)))
+    assert seen.queue is not None
+    assert seen.queue["7"][0].nodes == ("n1", "n2")
+    assert seen.accounting is None
+    assert seen.troubles == ()
+    assert (fakes.calls("squeue"), fakes.calls("sacct")) == (1, 0)
+
+
+def test_the_users_own_formats_do_not_reach_the_programs(slurm: SlurmScheduler, fakes: Fakes):
+    fakes.make("squeue", RUNNING + "\n")
+    slurm.observe(Question(job_ids=("7",)))
+    seen = fakes.environment("squeue")
+    assert "SQUEUE_FORMAT" not in seen
+    assert (seen["SLURM_TIME_FORMAT"], seen["SLURM_BITSTR_LEN"], seen["TZ"]) == ("%s", "0", "UTC")
+
+
+def test_any_number_of_jobs_costs_one_call_to_each_source(slurm: SlurmScheduler, fakes: Fakes):
+    fakes.make("squeue", RUNNING + "\n" + TASK + "\n")
+    fakes.make("sacct", ENDED + "\n")
+    seen = slurm.observe(Question(job_ids=("7", "8", "9", "10"), job_names=("run-d.1234",)))
+    assert seen.queue is not None
+    assert seen.accounting is not None
+    assert set(seen.queue) == {"7", "8"}
+    assert seen.accounting["9"][0].exit_code == 7
+    assert (fakes.calls("squeue"), fakes.calls("sacct")) == (1, 1)
+
+
+def test_an_array_in_the_queue_is_looked_up_in_accounting_too(slurm: SlurmScheduler, fakes: Fakes):
+    fakes.make("squeue", TASK + "\n")
+    fakes.make("sacct", "")
+    assert slurm.observe(Question(job_ids=("8",))).accounting == {}
+    assert fakes.argv("sacct")[-1] == "--jobs=8"
+
+
+def test_jobs_are_found_by_name_and_others_of_the_user_left_out(slurm: SlurmScheduler, fakes: Fakes):
+    fakes.make("squeue", RUNNING + "\n" + TASK + "\n")
+    fakes.make("sacct", ENDED + "\n")
+    since = datetime(2026, 11, 21, tzinfo=timezone.utc)
+    seen = slurm.observe(Question(job_names=("run-b.1234",), since=since))
+    assert seen.queue is not None
+    assert set(seen.queue) == {"8"}
+    assert seen.accounting == {}
+    assert fakes.argv("sacct")[-2:] == ["--starttime=2026-11-20T23:55:00", "--name=run-b.1234"]
+
+
+def test_silence_is_never_absence(slurm: SlurmScheduler, fakes: Fakes):
+    fakes.make("squeue", before="sleep 60")
+    fakes.make("sacct", before="sleep 60")
+    start = time.monotonic()
+    seen = slurm.observe(Question(job_ids=("7",)))
+    assert time.monotonic() - start < 2.5
+    assert (seen.queue, seen.accounting) == (None, None)
+    assert seen.troubles == ("squeue gave no answer within 1 s", "sacct gave no answer within 1 s")
+
+
+def test_frozen_accounting_is_left_alone_for_a_minute(fakes: Fakes, tmp_path: Path):
+    silence = tmp_path / "silent"
+    slurm = SlurmScheduler({"PATH": fakes.path}, "me", timeouts=QUICK, silence=silence)
+    fakes.make("squeue", "")
+    fakes.make("sacct", before="sleep 60")
+    slurm.observe(Question(job_ids=("9",)))
+    second = slurm.observe(Question(job_ids=("9",)))
+    assert fakes.calls("sacct") == 1
+    assert second.accounting is None
+    assert "asked again in a minute" in second.troubles[0]
+    assert slurm.used("9") == ()
+
+    os.utime(silence, (time.time() - 61, time.time() - 61))
+    fakes.make("sacct", ENDED + "\n")
+    third = slurm.observe(Question(job_ids=("9",)))
+    assert third.accounting is not None
+    assert third.accounting["9"][0].state is JobState.FAILED
+    assert not silence.exists()
+
+
+def test_a_silence_that_cannot_be_noted_is_no_error(fakes: Fakes):
+    slurm = SlurmScheduler({"PATH": fakes.path}, "me", timeouts=QUICK, silence=Path("/proc/nowhere/silent"))
+    fakes.make("squeue", "")
+    fakes.make("sacct", before="sleep 60")
+    assert slurm.observe(Question(job_ids=("9",))).accounting is None
+
+
+def test_a_site_without_accounting_has_nothing_more_to_say(slurm: SlurmScheduler, fakes: Fakes):
+    fakes.make("squeue", "")
+    fakes.make("sacct", stderr="Slurm accounting storage is disabled\n", status=1)
+    seen = slurm.observe(Question(job_ids=("9",)))
+    assert (seen.queue, seen.accounting, seen.troubles) == ({}, {}, ())
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_a_dead_database_is_silence_whatever_sacct_exits_with(slurm: SlurmScheduler, fakes: Fakes, status: int):
+    fakes.make("squeue", "")
+    fakes.make("sacct", stderr="sacct: error: Problem talking to the database: Connection refused\n", status=status)
+    seen = slurm.observe(Question(job_ids=("9",)))
+    assert seen.accounting is None
+    assert "Connection refused" in seen.troubles[0]
+
+
+def test_a_dead_controller_leaves_accounting_to_answer(slurm: SlurmScheduler, fakes: Fakes):
+    fakes.make(
+        "squeue", stderr="slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n", status=1
+    )
+    fakes.make("sacct", ENDED + "\n")
+    seen = slurm.observe(Question(job_ids=("9",)))
+    assert seen.queue is None
+    assert seen.accounting is not None
+    assert "Unable to contact" in seen.troubles[0]
+
+
+def test_missing_programs_are_troubles_and_no_exception(fakes: Fakes):
+    bare = SlurmScheduler({"PATH": str(fakes.bin)}, "me", timeouts=QUICK)
+    seen = bare.observe(Question(job_ids=("9",)))
+    assert (seen.queue, seen.accounting) == (None, None)
+    assert len(seen.troubles) == 2
+
+
+def test_jobs_of_a_named_cluster_are_asked_for_there(slurm: SlurmScheduler, fakes: Fakes):
+    fakes.make("squeue", f"CLUSTER: big\n{RUNNING}\n")
+    seen = slurm.observe(Question(job_ids=("7;big",)))
+    assert seen.queue is not None
+    assert list(seen.queue) == ["7;big"]
+    assert "--clusters=big" in fakes.argv("squeue")
+
+
+def test_nothing_asked_calls_nothing(slurm: SlurmScheduler, fakes: Fakes):
+    fakes.make("squeue")
+    assert slurm.observe(Question()).queue == {}
+    assert fakes.calls("squeue") == 0
+
+
+def test_jobs_and_tasks_are_cancelled_in_one_call_per_cluster(slurm: SlurmScheduler, fakes: Fakes):
+    fakes.make("scancel")
+    slurm.cancel(["7", "8_3"])
+    assert fakes.argv("scancel") == ["--quiet", "7", "8_3"]
+    slurm.cancel(["7;big"])
+    assert fakes.argv("scancel") == ["--quiet", "--clusters=big", "7"]
+    slurm.cancel([])
+    assert fakes.calls("scancel") == 2
+
+
+def test_what_is_gone_already_is_cancelled_enough(slurm: SlurmScheduler, fakes: Fakes):
+    fakes.make("scancel", stderr="scancel: error: Kill job error on job id 7: Invalid job id specified\n", status=1)
+    slurm.cancel(["7"])
+    assert fakes.calls("scancel") == 1
+
+
+def test_a_cancellation_that_failed_is_said(slurm: SlurmScheduler, fakes: Fakes):
+    fakes.make("scancel", stderr="scancel: error: Kill job error on job id 7: Access/permission denied\n", status=1)
+    with pytest.raises(SiteError, match="permission denied"):
+        slurm.cancel(["7"])
+
+
+def test_a_cancellation_without_answer_may_be_tried_again(slurm: SlurmScheduler, fakes: Fakes):
+    fakes.make("scancel", before="sleep 60")
+    with pytest.raises(SiteError, match="no answer") as caught:
+        slurm.cancel(["7"])
+    assert caught.value.transient
+
+
+def test_usage_comes_from_accounting_or_not_at_all(slurm: SlurmScheduler, fakes: Fakes):
+    row = "7_3\x1f100\x1f01:30.500\x1f2\x1fbilling=2,cpu=2,gres/gpu=1,mem=4G,node=1\x1f\x1f\x1f1\x1f\x1fCOMPLETED\n"
+    fakes.make("sacct", row)
+    (used,) = slurm.used("7_3")
+    assert (used.task, used.cpu_seconds, used.gpus, used.memory_mib) == (3, 90.5, 1, 4096)
+    fakes.make("sacct", status=1)
+    assert slurm.used("7_3") == ()

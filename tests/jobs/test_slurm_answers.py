@@ -1,0 +1,152 @@
+"""What sbatch answers, and the environment Slurm's commands get."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deephpc.jobs.slurm_answers import (
+    classify_sbatch_failure,
+    clean_environment,
+    outside_of_any_job,
+    parse_sbatch_id,
+    refusal_reason,
+)
+from deephpc.jobs.slurm_reasons import explain_refusal
+from deephpc.shell import Completed
+
+RECORDED = Path(__file__).parent.parent / "recorded"
+
+
+def refusals() -> list[tuple[str, int, str]]:
+    """Return (request, exit status, what was said) from the recordings."""
+    found = []
+    for path in sorted(RECORDED.glob("slurm-*-refusals.txt")):
+        for block in path.read_text(encoding="utf-8").split("\n$ ")[1:]:
+            request, _, rest = block.partition("\n")
+            said, _, status = rest.rpartition("rc=")
+            if int(status) != 0:
+                found.append((f"{path.name}: {request}", int(status), said))
+    return found
+
+
+def failed(stderr: str, returncode: int | None = 1, stdout: str = "") -> Completed:
+    return Completed(("sbatch",), returncode, stdout, stderr)
+
+
+@pytest.mark.parametrize(("request_", "status", "said"), refusals())
+def test_every_recorded_refusal_is_told_as_one(request_: str, status: int, said: str):
+    assert classify_sbatch_failure(failed(said, status)) == "refused", request_
+    assert "\n" not in refusal_reason(said)
+    assert refusal_reason(said)
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "said"), [case for case in refusals() if "submission failed" in case[2]]
+)
+def test_every_refusal_of_the_controller_has_a_hint_of_its_own(request_: str, status: int, said: str):
+    assert not explain_refusal(refusal_reason(said)).startswith("nothing was queued"), request_
+
+
+@pytest.mark.parametrize(
+    "stderr",
+    [
+        "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation",
+        "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)",
+        "sbatch: error: Batch job submission failed: Zero Bytes were transmitted or received",
+        "sbatch: error: Batch job submission failed: Unexpected message received",
+        "sbatch: error: Batch job submission failed: Transport endpoint is not connected",
+        "sbatch: error: slurm_receive_msg [10.0.0.1:6817]: Unexpected missing socket error",
+        "sbatch: error: Slurm controller not responding, sleeping and retrying\n"
+        "sbatch: error: Batch job submission failed: Invalid partition name specified",
+        "sbatch: error: Batch job submission failed: Invalid authentication credential",
+        "sbatch: error: Batch job submission failed: words never heard of",
+        "words never heard of",
+        "",
+    ],
+)
+def test_whatever_is_not_surely_a_refusal_is_looked_up(stderr: str):
+    assert classify_sbatch_failure(failed(stderr)) == "ambiguous"
+
+
+@given(st.text(max_size=60), st.sampled_from([None, -9, -15, 0]))
+def test_a_deadline_or_a_signal_is_never_a_refusal(stderr: str, returncode: int | None):
+    assert classify_sbatch_failure(failed(stderr, returncode)) == "ambiguous"
+
+
+def test_a_failure_after_an_id_was_printed_is_looked_up():
+    said = "sbatch: error: Batch job submission failed: Invalid partition name specified"
+    assert classify_sbatch_failure(failed(said, stdout="4711\n")) == "ambiguous"
+
+
+def test_the_sites_own_words_come_before_slurms():
+    said = "sbatch: error: GPU jobs need an account\nsbatch: error: Batch job submission failed: Unspecified error\n"
+    assert classify_sbatch_failure(failed(said)) == "refused"
+    assert refusal_reason(said) == "GPU jobs need an account"
+
+
+@pytest.mark.parametrize(
+    ("stdout", "expected"),
+    [
+        ("4711\n", "4711"),
+        ("4711;big\n", "4711;big"),
+        ("== Welcome to the cluster ==\nYour balance: 12\n4711\n", "4711"),
+        ("Submitted batch job 4711\n", "4711"),
+        ("Submitted batch job 4711 on cluster big", "4711;big"),
+        ("4711\nHave a nice day\n\n", "4711"),
+    ],
+)
+def test_the_id_is_found_amid_a_wrappers_chatter(stdout: str, expected: str):
+    assert parse_sbatch_id(stdout) == expected
+
+
+@pytest.mark.parametrize("stdout", ["", "hello\n", "0\n", "7_3\n", "job 4711 queued"])
+def test_no_id_is_made_up(stdout: str):
+    with pytest.raises(ValueError, match="no job id"):
+        parse_sbatch_id(stdout)
+
+
+@given(st.text(max_size=80))
+def test_any_output_has_an_id_or_none(stdout: str):
+    try:
+        assert parse_sbatch_id(stdout)
+    except ValueError as error:
+        assert "no job id" in str(error)
+
+
+def test_variables_that_change_the_output_are_taken_away():
+    cleaned = clean_environment(
+        {
+            "PATH": "/bin",
+            "SQUEUE_FORMAT": "%i",
+            "SACCT_FORMAT": "jobid",
+            "SLURM_TIME_FORMAT": "relative",
+            "SLURM_BITSTR_LEN": "8",
+            "SLURM_JOB_ID": "7",
+            "SLURM_CONF": "/etc/slurm.conf",
+            "TZ": "Europe/Lisbon",
+        }
+    )
+    assert cleaned == {
+        "PATH": "/bin",
+        "SLURM_CONF": "/etc/slurm.conf",
+        "SLURM_TIME_FORMAT": "%s",
+        "SLURM_BITSTR_LEN": "0",
+        "TZ": "UTC",
+    }
+
+
+def test_a_job_submitted_inside_a_job_is_not_shaped_by_it():
+    inside = {
+        "SLURM_JOB_ID": "7",
+        "SLURM_MEM_PER_NODE": "1000",
+        "SLURMD_NODENAME": "n1",
+        "SLURM_CONF": "c",
+        "HOME": "/h",
+    }
+    assert outside_of_any_job(inside) == {"SLURM_CONF": "c", "HOME": "/h"}
+
+
+def test_outside_of_a_job_the_users_own_variables_stay():
+    assert outside_of_any_job({"SLURM_HINT": "nomultithread"}) == {"SLURM_HINT": "nomultithread"}

@@ -1,0 +1,144 @@
+"""Reasons in words, each with a next step."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deephpc.jobs.slurm_reasons import explain_end, explain_pending, explain_refusal
+from deephpc.jobs.state import JobState
+
+#: JOB REASON CODES of squeue(1), Slurm 22.05, with members of its families (resource_limits.html).
+DOCUMENTED = (
+    "AssocGrpCpuLimit",
+    "AssocGrpMemLimit",
+    "AssocGrpCPUMinutesLimit",
+    "AssocGrpCPURunMinutesLimit",
+    "AssocGrpBillingMinutes",
+    "AssocGrpGRES",
+    "AssocGrpNodeLimit",
+    "AssociationJobLimit",
+    "AssocMaxJobsLimit",
+    "AssocMaxWallDurationPerJobLimit",
+    "AssocMaxCpuPerJobLimit",
+    "AssocMaxSubmitJobLimit",
+    "AssociationResourceLimit",
+    "AssociationTimeLimit",
+    "BadConstraints",
+    "BeginTime",
+    "Cleaning",
+    "Dependency",
+    "DependencyNeverSatisfied",
+    "FrontEndDown",
+    "InvalidAccount",
+    "InvalidQOS",
+    "JobArrayTaskLimit",
+    "JobHeldAdmin",
+    "JobHeldUser",
+    "JobLaunchFailure",
+    "Licenses",
+    "MaxMemPerLimit",
+    "NodeDown",
+    "PartitionConfig",
+    "PartitionDown",
+    "PartitionInactive",
+    "PartitionNodeLimit",
+    "PartitionTimeLimit",
+    "Priority",
+    "Prolog",
+    "QOSGrpCpuLimit",
+    "QOSGrpGRES",
+    "QOSGrpNodeLimit",
+    "QOSGrpSubmitJobsLimit",
+    "QOSJobLimit",
+    "QOSMaxCpuPerUserLimit",
+    "QOSMaxGRESPerUser",
+    "QOSMaxJobsPerUserLimit",
+    "QOSMaxSubmitJobPerUserLimit",
+    "QOSMaxWallDurationPerJobLimit",
+    "QOSMinGRES",
+    "QOSResourceLimit",
+    "QOSTimeLimit",
+    "QOSUsageThreshold",
+    "ReqNodeNotAvail",
+    "Reservation",
+    "Resources",
+    "SystemFailure",
+    "TimeLimit",
+    "WaitingForScheduling",
+)
+
+
+@pytest.mark.parametrize("reason", DOCUMENTED)
+def test_every_documented_reason_is_explained(reason: str):
+    explanation = explain_pending(reason)
+    assert not explanation.text.startswith("Slurm says")
+    assert explanation.next_step
+
+
+@pytest.mark.parametrize("reason", ["(Resources)", "ReqNodeNotAvail, UnavailableNodes:gpu[01-02]", "", "None"])
+def test_reasons_are_known_with_their_details(reason: str):
+    explanation = explain_pending(reason)
+    assert not explanation.text.startswith("Slurm says")
+    if "gpu" in reason:
+        assert "UnavailableNodes:gpu[01-02]" in explanation.text
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions",
+        "launch failed requeued held",
+        "job requeued in special exit state",
+    ],
+)
+def test_reasons_that_are_sentences_are_explained(reason: str):
+    assert not explain_pending(reason).text.startswith("Slurm says")
+
+
+@given(st.text(max_size=60))
+def test_any_reason_is_explained_or_given_back(reason: str):
+    explanation = explain_pending(reason)
+    assert explanation.text
+    assert explanation.next_step
+
+
+def test_a_reason_never_heard_of_is_given_back_raw():
+    assert explain_pending("FluxCapacitor").text == "Slurm says: FluxCapacitor"
+
+
+@pytest.mark.parametrize("state", sorted(JobState))
+def test_every_state_is_explained_with_a_next_step(state: JobState):
+    explanation = explain_end(state)
+    assert explanation.text
+    assert explanation.next_step
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "signal", "said"),
+    [
+        (7, None, "exit code 7"),
+        (127, None, "not found"),
+        (None, 11, "SIGSEGV"),
+        (143, None, "SIGTERM"),
+        (137, None, "memory"),
+        (None, 63, "63"),
+        (None, None, "could not start"),
+    ],
+)
+def test_a_failure_names_its_exit_code_or_signal(exit_code: int | None, signal: int | None, said: str):
+    assert said in explain_end(JobState.FAILED, exit_code, signal).text
+
+
+@given(st.integers(-1000, 1000) | st.none(), st.integers(-10, 200) | st.none())
+def test_no_exit_code_or_signal_is_an_exception(exit_code: int | None, signal: int | None):
+    assert explain_end(JobState.FAILED, exit_code, signal).text
+
+
+def test_out_of_memory_names_what_was_asked_for():
+    explanation = explain_end(JobState.OUT_OF_MEMORY, memory_mib=4096)
+    assert "4G" in explanation.text
+    assert "--mem" in explanation.next_step
+
+
+def test_a_refusal_never_heard_of_has_a_hint_too():
+    assert "deephpc doctor" in explain_refusal("words never heard of")
