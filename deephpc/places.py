@@ -1,4 +1,4 @@
-"""Finds the files that ship beside the package (`jobscripts/`, `configs/`) in a checkout, an editable install and a wheel."""
+"""Finds the files that ship beside the package (`jobscripts/`, `configs/`) in a checkout, an install, a wheel."""
 
 from pathlib import Path
 

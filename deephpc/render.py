@@ -3,23 +3,30 @@
 JSON answers carry `schema`; its number rises when a key changes its meaning or goes (docs/reference/json.md).
 """
 
+import csv
 import io
 import json
+import math
 import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
-from deephpc.jobs.evidence import Attempt
 from deephpc.jobs.job import Job
 from deephpc.jobs.state import JobState
-from deephpc.workflows.detail import JobDetail, Usage
-from deephpc.workflows.keep import render_csv, render_series_csv
 from deephpc.workflows.metrics import Series, load_series
-from deephpc.workflows.submit import JobPlan
-from deephpc.workflows.why import Diagnosis
+
+if TYPE_CHECKING:  # loaded by the one command that has them: `deephpc jobs` starts without
+    from rich.table import Table
+
+    from deephpc.jobs.evidence import Attempt
+    from deephpc.jobs.record import JobEvent
+    from deephpc.workflows.detail import JobDetail, Usage
+    from deephpc.workflows.submit import JobPlan
+    from deephpc.workflows.why import Diagnosis
 
 _COLOURS = {
     JobState.COMPLETED: "green",
@@ -32,7 +39,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 _PLAIN_WIDTH = 200
 
 
-def render_plan(plan: JobPlan, script: str, *, as_json: bool) -> str:
+def render_plan(plan: "JobPlan", script: str, *, as_json: bool) -> str:
     """Return a plan and the exact script."""
     if as_json:
         return _json("deephpc.dry-run/1", {"plan": json.loads(plan.render()), "script": script})
@@ -56,9 +63,8 @@ def render_jobs(jobs: Sequence[Job], troubles: Sequence[str], now: datetime, *, 
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, options in (("RUN", {"no_wrap": True}), ("STATE", {"no_wrap": True}), ("TIME", {"justify": "right"}),
-                          ("JOB", {"no_wrap": True}), ("NODES", {}), ("SUBMITTED", {"no_wrap": True}), ("WHY", {})):  # fmt: skip
-        table.add_column(name, **options)  # type: ignore[arg-type]
+    for name in ("RUN", "STATE", "TIME", "JOB", "NODES", "SUBMITTED", "WHY"):
+        table.add_column(name, no_wrap=name not in ("NODES", "WHY"), justify="right" if name == "TIME" else "left")
     for job in jobs:
         state = job.state.value + (f" {_code(job)}" if _code(job) else "")
         colour = _COLOURS.get(job.state, "red" if job.state.is_final else "yellow")
@@ -83,7 +89,7 @@ def describe_end(job: Job) -> str:
     )
 
 
-def render_diagnosis(diagnosis: Diagnosis, *, as_json: bool) -> str:
+def render_diagnosis(diagnosis: "Diagnosis", *, as_json: bool) -> str:
     """Return why a run waits or failed, and the next step."""
     if as_json:
         return _json("deephpc.why/1", diagnosis.model_dump(mode="json"))
@@ -100,7 +106,7 @@ def render_diagnosis(diagnosis: Diagnosis, *, as_json: bool) -> str:
     return "\n".join(lines)
 
 
-def render_detail(detail: JobDetail, *, as_json: bool) -> str:
+def render_detail(detail: "JobDetail", *, as_json: bool) -> str:
     """Return everything about one run."""
     if as_json:
         facts = detail.model_dump(mode="json", exclude={"job"}, by_alias=True)
@@ -119,10 +125,7 @@ def render_detail(detail: JobDetail, *, as_json: bool) -> str:
         dirty = " with uncommitted changes (source.diff)" if plan.source.is_dirty else ""
         blocks.append(f"code       {plan.source.commit[:12] or 'no commit yet'} {plan.source.branch}{dirty}")
     if detail.events:
-        blocks.append("history\n" + "\n".join(
-            f"  {_local_time(event.at)}  {event.to_state.value:<14} from {event.source}{f': {event.detail}' if event.detail else ''}"
-            for event in detail.events
-        ))  # fmt: skip
+        blocks.append("history\n" + "\n".join(_event_line(event) for event in detail.events))
     blocks.append("places\n" + "\n".join(f"  {name:<12} {path}" for name, path in detail.places.items()))
     return "\n\n".join(blocks)
 
@@ -130,20 +133,16 @@ def render_detail(detail: JobDetail, *, as_json: bool) -> str:
 def render_export(jobs: Sequence[Job], metrics: Mapping[str, Mapping[str, float]], *, as_json: bool) -> str:
     """Return runs with the last value of each metric."""
     if not as_json:
-        return render_csv(jobs, metrics)
-    return (
-        _json(
-            "deephpc.export/1", {"jobs": [{**_job_facts(job), "metrics": metrics.get(job.run_id, {})} for job in jobs]}
-        )
-        + "\n"
-    )
+        return _csv(jobs, metrics)
+    rows = [{**_job_facts(job), "metrics": metrics.get(job.run_id, {})} for job in jobs]
+    return _json("deephpc.export/1", {"jobs": rows}) + "\n"
 
 
 def render_series(job: Job, task: int | None, *, as_json: bool) -> str:
     """Return the metrics of one run, point by point."""
     series = load_series(job.files.task(task).metrics)
     if not as_json:
-        return render_series_csv(series)
+        return _series_csv(series)
     return _json("deephpc.metrics/1", {"run_id": job.run_id, "metrics": series}) + "\n"
 
 
@@ -151,13 +150,48 @@ def sparkline(values: Sequence[float], width: int = 40) -> str:
     """Return a curve of at most `width` characters; a long series is averaged in equal parts."""
     if len(values) > width:
         edges = [round(index * len(values) / width) for index in range(width + 1)]
-        values = [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+        values = [math.fsum(value / (b - a) for value in values[a:b]) for a, b in pairwise(edges)]
     low, high = min(values, default=0.0), max(values, default=0.0)
-    span = (high - low) or 1.0
-    return "".join(_BARS[min(len(_BARS) - 1, int((value - low) / span * len(_BARS)))] for value in values)
+    step = (high / len(_BARS) - low / len(_BARS)) or 1.0  # divided first: the span itself may be too large for a float
+    return "".join(_BARS[min(len(_BARS) - 1, int(value / step - low / step))] for value in values)
 
 
-def _facts(detail: JobDetail) -> str:
+def _csv(jobs: Sequence[Job], metrics: Mapping[str, Mapping[str, float]]) -> str:
+    """Return one line per run, one column per fact, then one per metric with its last value."""
+    names = sorted({name for values in metrics.values() for name in values})
+    facts = (
+        "run_id",
+        "kind",
+        "target",
+        "state",
+        "exit_code",
+        "site",
+        "job_id",
+        "submitted_at",
+        "started_at",
+        "ended_at",
+        "nodes",
+    )
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow([*facts, *names])
+    for job in jobs:
+        row = job.model_dump(mode="json")
+        values = metrics.get(job.run_id, {})
+        writer.writerow([*(row[fact] for fact in facts), *(values.get(name, "") for name in names)])
+    return out.getvalue()
+
+
+def _series_csv(series: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """Return `metric,x,value` lines of one run."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(["metric", "x", "value"])
+    writer.writerows((name, x, value) for name, points in series.items() for x, value in points)
+    return out.getvalue()
+
+
+def _facts(detail: "JobDetail") -> str:
     job, plan = detail.job, detail.plan
     source = f"{job.source}, {_local_time(job.seen_at)}" if job.seen_at else job.source
     rows = [
@@ -165,7 +199,7 @@ def _facts(detail: JobDetail) -> str:
         ("site", f"{job.site} ({job.scheduler})"),
         ("job", job.job_id or "not confirmed yet"),
         ("known from", source + (f", the scheduler says {job.raw_state}" if job.raw_state else "")),
-        ("asked for", _asked_for(job)),
+        ("asked for", job.resources.describe() or "the site's defaults"),
         ("nodes", job.nodes),
         ("submitted", _local_time(job.submitted_at)),
         ("started", _local_time(job.started_at)),
@@ -176,20 +210,21 @@ def _facts(detail: JobDetail) -> str:
     return "\n".join(f"{name:<10} {value}" for name, value in rows if value)
 
 
-def _asked_for(job: Job) -> str:
-    words = job.resources.model_dump(exclude_none=True)
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in words.items()) or "the site's defaults"
+def _event_line(event: "JobEvent") -> str:
+    detail = f": {event.detail}" if event.detail else ""
+    return f"  {_local_time(event.at)}  {event.to_state.value:<14} from {event.source}{detail}"
 
 
-def _attempt_line(attempt: Attempt) -> str:
+def _attempt_line(attempt: "Attempt") -> str:
     if attempt.state is not None:
-        end = f"{attempt.state.value}{f', exit code {attempt.exit_code}' if attempt.exit_code else ''} {_local_time(attempt.ended_at)}"
+        code = f", exit code {attempt.exit_code}" if attempt.exit_code else ""
+        end = f"{attempt.state.value}{code} {_local_time(attempt.ended_at)}"
     else:
         end = "told to end" if attempt.was_terminated else "no end recorded"
     return f"  {attempt.number}  on {attempt.nodes}, {_local_time(attempt.started_at)} → {end}"
 
 
-def _usage_lines(usage: Usage) -> str:
+def _usage_lines(usage: "Usage") -> str:
     lines = [f"cost       {usage.core_hours:.3f} core-hours, {usage.gpu_hours:.3f} GPU-hours ({usage.source})"]
     if usage.cpu_efficiency is not None:
         lines.append(f"CPU        {usage.cpu_efficiency:.0%} of what was allocated")
@@ -245,7 +280,7 @@ def _plain(text: str) -> str:
     return escape(text)
 
 
-def _drawn(table: Any) -> str:
+def _drawn(table: "Table") -> str:
     from rich.console import Console
 
     is_terminal = sys.stdout.isatty()

@@ -1,5 +1,6 @@
 """Starts every process deephpc starts: argv lists only, always with a deadline."""
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 from deephpc.errors import SiteError
 
 _PR_SET_PDEATHSIG = 1
+_LAST_WORDS_S = 1.0
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -42,7 +44,7 @@ class Completed:
         return lines[-1].strip() if lines else ""
 
 
-class CommandNotFound(SiteError):
+class CommandNotFound(SiteError):  # noqa: N818 - says what happened; callers catch it as such
     """The program is not on PATH."""
 
 
@@ -75,7 +77,7 @@ def run(
             encoding="utf-8",
             errors="replace",
             start_new_session=True,
-            preexec_fn=_die_with(os.getpid()),
+            preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509 - two system calls that take no lock
         )
     except (FileNotFoundError, PermissionError) as error:
         if cwd is not None and not cwd.is_dir():
@@ -87,8 +89,7 @@ def run(
             return Completed(tuple(argv), process.returncode, stdout, stderr)
         except subprocess.TimeoutExpired:
             _kill_session(process.pid)
-            stdout, stderr = process.communicate()
-            return Completed(tuple(argv), None, stdout, stderr)
+            return Completed(tuple(argv), None, *_last_output(process))
         except BaseException:
             _kill_session(process.pid)
             raise
@@ -120,10 +121,16 @@ def start_detached(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], lo
 
 
 def _kill_session(pid: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+
+
+def _last_output(process: "subprocess.Popen[str]") -> tuple[str, str]:
+    """Return what a killed process wrote; nothing where a process in a session of its own still holds the pipes."""
+    try:
+        return process.communicate(timeout=_LAST_WORDS_S)
+    except subprocess.TimeoutExpired:
+        return "", ""
 
 
 class _die_with:  # noqa: N801 - reads as a verb where it is used

@@ -3,7 +3,7 @@
 usage: sample_usage.py PID FILE
 
 Runs on the compute node beside the program, with Python 3.6's standard library, until it is told to end or the program
-is gone. Samples come after 1, 2, 4, ... seconds, then every 30. Source of the fields: proc(5), `nvidia-smi --help-query-gpu`.
+is gone. Samples come after 1, 2, 4, ... seconds, then every 30. Fields: proc(5), `nvidia-smi --help-query-gpu`.
 """
 
 import json

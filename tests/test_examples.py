@@ -1,4 +1,4 @@
-"""The digits example, run as its users run it."""
+"""The digits example, run as its users run it: by hand, and by deephpc."""
 
 import importlib.util
 import json
@@ -92,3 +92,29 @@ def test_a_training_killed_after_sigusr1_ends_as_if_it_had_never_been_interrupte
     train(interrupted, "--epochs", epochs, *steady)
     train(whole, "--epochs", epochs, *steady)
     assert metrics(interrupted)[-1] == metrics(whole)[-1]
+
+
+def test_deephpc_trains_the_digits_as_a_local_job(tmp_path):
+    places = {f"DEEPHPC_{name.upper()}_DIR": str(tmp_path / name) for name in ("state", "work", "cache")}
+    (tmp_path / "config.toml").touch()
+    plain = {key: value for key, value in os.environ.items() if not key.startswith(("DEEPHPC_", "SBATCH_", "SLURM_"))}
+    venv = {"VIRTUAL_ENV": sys.prefix, "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}"}
+    local = {**plain, **venv, **places, "DEEPHPC_SITE": "local", "DEEPHPC_CONFIG": str(tmp_path / "config.toml")}
+    options = ["--cpus-per-task", "2", "--time", "10", "--wait"]
+
+    done = subprocess.run(
+        ["deephpc", "train", str(TRAIN), *options, "--", "--epochs", "12"],
+        cwd=tmp_path,
+        env=local,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "work" / done.stdout.strip()
+    assert "test accuracy 0.9" in done.stderr
+    assert json.loads((run / "output" / "summary.json").read_text())["test_accuracy"] > 0.95
+    assert json.loads((run / "result.json").read_text())["state"] == "COMPLETED"
+    assert len(metrics(run)) == 12

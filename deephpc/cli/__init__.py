@@ -30,15 +30,15 @@ COMMANDS = {
 class _LazyGroup(TyperGroup):
     """Loads a command's module when the command is asked for, never for `--help`."""
 
-    def __init__(self, **attributes: Any) -> None:
+    def __init__(self, **attributes: Any) -> None:  # noqa: ANN401 - Click's own, passed on
         super().__init__(**attributes)
         self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment] # names alone: read for "did you mean"
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override] # noqa: ARG002 - Click's
         """Return the names in the order of the table."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override] # noqa: ANN401, ARG002 - Click's
         """Import and return a command; None when there is no such name."""
         if cmd_name not in COMMANDS:
             return None
@@ -50,7 +50,7 @@ class _LazyGroup(TyperGroup):
         single.command(cmd_name, **getattr(found, "command_settings", {}))(found)
         return typer.main.get_command(single)
 
-    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override] # noqa: ANN401, ARG002
         """Write the table of commands without loading them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
@@ -65,8 +65,14 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"deephpc {__version__}")
+        raise typer.Exit()
+
+
 @app.callback()
-def _root(
+def _root(  # noqa: PLR0917 - Typer's options are parameters
     ctx: typer.Context,
     site: Annotated[
         str | None, typer.Option(help="Site profile to use, such as `lumi`; see `deephpc site list`.")
@@ -75,17 +81,16 @@ def _root(
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON; may stand anywhere before `--`.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only errors on stderr.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001 - main()'s
+    version: Annotated[  # noqa: ARG001 - its callback answers
+        bool, typer.Option("--version", help="Print the version and end.", is_eager=True, callback=_print_version)
+    ] = False,
 ) -> None:
     """deephpc: the whole machine-learning cycle on any Slurm cluster, from a plain user account.
 
     Example: deephpc train train.py --gpus-per-node 4 --time 2:00:00 -- --epochs 40
     """
     ctx.obj = Globals(site=site, config=config, json=as_json, verbose=verbose, quiet=quiet)
-    if version:
-        typer.echo(f"deephpc {__version__}")
-        raise typer.Exit()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -98,8 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except DeephpcError as error:
         code = _tell(error.message, error.hint, error.exit_code, error if debug else None)
     except typer.TyperException as error:
-        message = getattr(error, "format_message", lambda: str(error))()
-        code = _tell(message, _usage_hint(error), 2, error if debug else None) if message else 2
+        code = _tell_misuse(error, debug)
     except (KeyboardInterrupt, typer.Abort):
         code = _tell("interrupted", "", 130, None)
     except BrokenPipeError:  # the reader of our output left: `deephpc jobs | head`
@@ -124,6 +128,15 @@ def _global_flags_first(words: list[str]) -> list[str]:
 
 def _before_dashes(words: list[str]) -> list[str]:
     return words[: words.index("--")] if "--" in words else words
+
+
+def _tell_misuse(error: typer.TyperException, debug: bool) -> int:
+    """Say which word on the command line is wrong; a noun without its verb gets the noun's help."""
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(message, err=True)
+        return 2
+    return _tell(message, _usage_hint(error), 2, error if debug else None)
 
 
 def _usage_hint(error: Exception) -> str:

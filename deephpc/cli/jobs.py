@@ -19,7 +19,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     invoke_without_command=True,
-    help="List, show, wait for, cancel and rerun jobs.\n\nAlone it lists. Example: deephpc jobs --state FAILED --since 7-0",
+    help="List, show, wait for, cancel and rerun jobs.\n\n"
+    "Alone it lists. Example: deephpc jobs --state FAILED --since 7-0",
 )
 
 RunId = Annotated[

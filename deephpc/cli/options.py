@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
 Text = str | None
 Number = int | None
+_Parsed = TypeVar("_Parsed")
 _GRACE = re.compile(r"(?:B:)?(?:(?:SIG)?USR1@|10@)?([0-9]{1,6})", re.IGNORECASE)
 
 
-def _option(*names: str, help: str, metavar: str | None = None) -> Any:  # noqa: A002 - Typer's word
+def _option(*names: str, help: str, metavar: str | None = None) -> Any:  # noqa: ANN401 - as typer.Option
     return typer.Option(*names, help=help, metavar=metavar, show_default=False)
 
 
@@ -89,7 +90,7 @@ def takes_job_options(command: Callable[..., None]) -> Callable[..., None]:
     ]
 
     @functools.wraps(command)
-    def wrapper(*args: Any, **values: Any) -> None:
+    def wrapper(*args: Any, **values: Any) -> None:  # noqa: ANN401 - the command's own and ours
         words = JobOptionWords(**{f.name: values.pop(f.name) for f in fields(JobOptionWords)})
         command(*args, words=words, **values)
 
@@ -202,7 +203,7 @@ def _venv(folder: Path | None, cwd: Path) -> Path | None:
     return path
 
 
-def _checked(option: str, text: str | None, parse: Callable[[str], Any]) -> Any:
+def _checked(option: str, text: str | None, parse: Callable[[str], _Parsed]) -> _Parsed | None:
     """Parse the text of an option; None stays None."""
     try:
         return None if text is None else parse(text)

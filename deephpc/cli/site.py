@@ -35,7 +35,7 @@ def list_(ctx: typer.Context) -> None:
     from deephpc.workflows.site import list_sites
 
     here = context(ctx)
-    print(render_sites(list_sites(_places(here)), here.settings.site.name, as_json=here.json))  # noqa: T201
+    print(render_sites(list_sites(_places(here)), _current(here), as_json=here.json))  # noqa: T201 - the answer
 
 
 @app.command()
@@ -48,7 +48,7 @@ def show(ctx: typer.Context, name: Name = None) -> None:
     from deephpc.workflows.site import show_site
 
     here = context(ctx)
-    site, file = show_site(name or here.settings.site.name, _places(here))
+    site, file = show_site(name or _current(here), _places(here))
     print(render_site(site, file, as_json=here.json))  # noqa: T201 - the answer
 
 
@@ -92,6 +92,16 @@ def _places(here: Context) -> "UserPlaces":
     from deephpc.config import locate_user_places
 
     return locate_user_places(here.options.config, here.environ, here.home)
+
+
+def _current(here: Context) -> str:
+    """Return the profile in use, also where its folders cannot be filled in."""
+    from deephpc.config import choose_site
+
+    asked = here.options
+    return choose_site(
+        site=asked.site, config=asked.config, environ=here.environ, home=here.home, has_slurm=here.has_slurm
+    )
 
 
 def _around(here: Context) -> "Surroundings":

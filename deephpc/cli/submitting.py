@@ -86,8 +86,9 @@ def conclude(here: "Context", jobs: "list[Job]") -> None:
     from deephpc.jobs.state import JobState
     from deephpc.render import describe_end
 
-    for job in jobs:
-        here.say(describe_end(job))
     failed = [job for job in jobs if job.state is not JobState.COMPLETED]
+    for job in jobs:
+        if job not in failed:
+            here.say(describe_end(job))
     if failed:
         raise ProgramError("; ".join(describe_end(job) for job in failed), f"deephpc why {failed[0].run_id}")

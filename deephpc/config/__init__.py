@@ -2,7 +2,7 @@
 
 from deephpc.config.layers import UserFile
 from deephpc.config.paths import UserPlaces, locate_user_places
-from deephpc.config.settings import Settings, load_settings
+from deephpc.config.settings import Settings, choose_site, load_settings
 from deephpc.config.site import Partition, Site
 from deephpc.config.site_files import SiteFile, list_site_files, load_site
 
@@ -13,6 +13,7 @@ __all__ = [
     "SiteFile",
     "UserFile",
     "UserPlaces",
+    "choose_site",
     "list_site_files",
     "load_settings",
     "load_site",

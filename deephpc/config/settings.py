@@ -68,17 +68,32 @@ def load_settings(
         A file, key, value or variable is at fault; named in the message.
     """
     places = locate_user_places(config, environ, home)
-    user, environment = user_layer(places), environment_layer(environ)
-    option: Layer = {} if site is None else {"site": (site, "option --site")}
-    built_in = overlay(built_in_layer(places, environ, home), _built_in_site(places, has_slurm))
-    name, chosen_by = overlay(built_in, user, environment, option)["site"]
+    said = overlay(user_layer(places), environment_layer(environ))
+    choice = _choice(site, said, places, has_slurm=has_slurm)
+    name, chosen_by = choice["site"]
     file = find_site(str(name), places.sites_dir, chosen_by)
     profile = load_site(file)
-    layer = overlay(built_in, site_layer(profile, file.path), user, environment, option)
+    layer = overlay(built_in_layer(places, environ, home), site_layer(profile, file.path), said, choice)
     return _resolved(layer, profile, environ, home)
 
 
-def _built_in_site(places: UserPlaces, has_slurm: bool) -> Layer:
+def choose_site(
+    *, site: str | None = None, config: Path | None = None, environ: Mapping[str, str], home: Path, has_slurm: bool
+) -> str:
+    """Return the name of the site `load_settings` would take, also where its folders cannot be filled in."""
+    places = locate_user_places(config, environ, home)
+    said = overlay(user_layer(places), environment_layer(environ))
+    return str(_choice(site, said, places, has_slurm=has_slurm)["site"][0])
+
+
+def _choice(site: str | None, said: Layer, places: UserPlaces, *, has_slurm: bool) -> Layer:
+    """Return the layer with nothing but the site."""
+    if site is not None:
+        return {"site": (site, "option --site")}
+    return {"site": said["site"]} if "site" in said else _built_in_site(places, has_slurm=has_slurm)
+
+
+def _built_in_site(places: UserPlaces, *, has_slurm: bool) -> Layer:
     """Choose a site without asking anything of the cluster, so that every command starts fast."""
     if not has_slurm:
         return {"site": ("local", "built-in: no Slurm commands on PATH")}

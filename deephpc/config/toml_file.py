@@ -36,7 +36,7 @@ _EXPECTED = {
     "path_type": "a path in quotes",
 }
 
-_MANUAL = "docs/reference/configuration.md says what each key may be"
+_MANUAL = "docs/reference/settings.md says what each key may be"
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -1,10 +1,9 @@
 """What a run folder proves: the result, the events of every attempt, and how the run ended as last judged."""
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import AwareDatetime, ValidationError
 
 from deephpc.jobs.job import Standing
 from deephpc.jobs.run_folder import RunFolder, TaskFolder, read_json, read_json_lines, write_atomically
@@ -29,8 +28,8 @@ class Result(Model):
     host: str
     nodes: str
     cpus: int
-    started_at: datetime
-    ended_at: datetime
+    started_at: AwareDatetime
+    ended_at: AwareDatetime
     elapsed_s: float
     cpu_s: float | None
     """CPU seconds of all processes on the first node."""
@@ -43,8 +42,8 @@ class Attempt(Model):
     job_id: str
     nodes: str = ""
     cpus: int | None = None
-    started_at: datetime
-    ended_at: datetime | None = None
+    started_at: AwareDatetime
+    ended_at: AwareDatetime | None = None
     """None: it runs, or ended without a word (its node died, or it was killed)."""
     state: JobState | None = None
     exit_code: int | None = None

@@ -4,6 +4,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from deephpc.jobs.run_folder import RunFolder
 from deephpc.jobs.scheduler import job_name
 from deephpc.jobs.spec import Resources
@@ -58,7 +60,7 @@ class Job(Standing):
     cancelled_at: datetime | None = None
     """When its end was asked for through deephpc."""
     resources: Resources = Resources()
-    tasks: dict[int, JobState] = {}
+    tasks: dict[int, JobState] = Field(default_factory=dict)
     """Array tasks and their states; empty for a plain job."""
 
     @property

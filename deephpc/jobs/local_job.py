@@ -1,16 +1,18 @@
 """The files through which the local scheduler and a job's supervisor speak to each other.
 
-One folder (0700) per job: `order.json` (what to run; written by the submitter), `view.json` (how it stands; created once,
-exclusively, by the one supervisor, and only written by it), `outcome-N.json` (how a task ended; written by its keeper),
-`cancel-all` and `cancel-N` (requests; empty files), `supervisor.log`.
+One folder (0700) per job: `order.json` (what to run; written by the submitter), `view.json` (how it stands; created
+once, exclusively, by the one supervisor, and only written by it), `outcome-N.json` (how a task ended; written by its
+keeper), `cancel-all` and `cancel-N` (requests; empty files), `supervisor.log`.
 Free of pydantic: the supervisor starts fast and stays small.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -21,7 +23,17 @@ from deephpc.jobs.run_folder import read_json, read_text, unwritable, write_atom
 from deephpc.jobs.state import JobState
 
 SUPERVISOR_GONE = "the supervisor is gone: it was killed, or the machine was restarted"
+_ROOT = Path(__file__).resolve().parents[2]
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def module_argv(module: str, *arguments: str) -> list[str]:
+    """Return the words that run one of our modules on this Python, whatever the job's environment and folder hold.
+
+    Isolated (`-I`) and without site packages (`-S`): neither PYTHONPATH nor a `json.py` beside the job is looked at.
+    """
+    start = f"import sys; sys.path.append(sys.argv[1]); from {module} import main; main(sys.argv[2:])"
+    return [sys.executable, "-I", "-S", "-c", start, str(_ROOT), *arguments]
 
 
 def local_job_id(name: str) -> str:
@@ -59,10 +71,8 @@ class ProcessMark:
     def send(self, number: int) -> None:
         """Send a signal, unless the process is gone."""
         if self.is_alive:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
-            except ProcessLookupError:
-                pass
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """The record of jobs: one SQLite file that several login nodes may write at once.
 
 The home directory may be NFS, Lustre or GPFS, where SQLite's write-ahead log corrupts (https://sqlite.org/wal.html,
-"all processes must be on the same host"), so the record keeps the rollback journal everywhere; transactions are short and
-take the write lock from their first statement, and a locked file is waited for. The run folders are the truth: whatever
-is lost here comes back by `deephpc jobs rebuild`.
+"all processes must be on the same host"), so the record keeps the rollback journal everywhere; transactions are short
+and take the write lock from their first statement, and a locked file is waited for. The run folders are the truth:
+whatever is lost here comes back by `deephpc jobs rebuild`.
 """
 
 import json
@@ -29,10 +29,10 @@ _BUSY_TIMEOUT_S = 30.0
 _PATIENCE_S = 90.0
 _LOOKS_APART = timedelta(seconds=20)
 _COLUMNS: dict[str, type] = {
-    "run_id": str, "token": str, "kind": str, "target": str, "site": str, "scheduler": str, "job_id": str, "folder": str,
-    "fingerprint": str, "submitter": str, "created_at": str, "submitted_at": str, "cancelled_at": str, "state": str,
-    "raw_state": str, "reason": str, "exit_code": int, "signal": int, "started_at": str, "ended_at": str, "nodes": str,
-    "attempt": int, "source": str, "seen_at": str, "resources": str, "tasks": str,
+    "run_id": str, "token": str, "kind": str, "target": str, "site": str, "scheduler": str, "job_id": str,
+    "folder": str, "fingerprint": str, "submitter": str, "created_at": str, "submitted_at": str, "cancelled_at": str,
+    "state": str, "raw_state": str, "reason": str, "exit_code": int, "signal": int, "started_at": str, "ended_at": str,
+    "nodes": str, "attempt": int, "source": str, "seen_at": str, "resources": str, "tasks": str,
 }  # fmt: skip
 _EVENT_COLUMNS: dict[str, type] = {
     "run_id": str,
@@ -68,7 +68,7 @@ class JobFilter(Model):
     limit: int = 50
 
 
-class NameTaken(InputError):
+class NameTaken(InputError):  # noqa: N818 - says what happened; callers go on with the next name
     """Another run has this id."""
 
 
@@ -106,7 +106,7 @@ class Record:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # --- writing ---------------------------------------------------------------------------------------------------------
+    # --- writing ---
 
     def add(self, job: Job, detail: str = "") -> None:
         """Record a new run.
@@ -147,14 +147,17 @@ class Record:
         return self._patiently(write)
 
     def settle(self, standings: Mapping[str, tuple[Standing, Mapping[int, JobState]]], now: datetime) -> None:
-        """Write where runs stand now, all in one transaction; rows that did not change are left alone."""
+        """Write where runs stand now, all in one transaction.
+
+        Rows that did not change are left alone, and so are those that another process has looked at since.
+        """
 
         def write() -> None:
             with self._transaction():
                 for before in self._read_many(standings):
                     standing, tasks = standings[before.run_id]
                     after = before.with_standing(standing).model_copy(update={"tasks": dict(tasks)})
-                    if _differs(before, after):
+                    if _differs(before, after) and not _is_older(standing, before):
                         self._write(before, after, now, standing.reason)
 
         if standings:
@@ -192,7 +195,7 @@ class Record:
         if rows:
             self._patiently(write)
 
-    # --- reading ---------------------------------------------------------------------------------------------------------
+    # --- reading ---
 
     def get(self, run_id: str) -> Job:
         """Return a run by its exact id.
@@ -285,7 +288,7 @@ class Record:
                 found.setdefault(row["run_id"], {})[row["name"]] = row["value"]
         return found
 
-    # --- inside ----------------------------------------------------------------------------------------------------------
+    # --- inside ---
 
     def _prepare(self) -> None:
         if self._version() == _SCHEMA_VERSION:
@@ -294,8 +297,9 @@ class Record:
             if self._version() == _SCHEMA_VERSION:  # another process was first
                 return
             if self._version() != 0:
+                versions = f"schema {self._version()}, ours {_SCHEMA_VERSION}"
                 raise SiteError(
-                    f"{self.path} was written by another version of deephpc (schema {self._version()}, ours {_SCHEMA_VERSION})",
+                    f"{self.path} was written by another version of deephpc ({versions})",
                     "move it away and run `deephpc jobs rebuild`",
                 )
             self._database.table("jobs").create(
@@ -326,7 +330,7 @@ class Record:
         connection.execute("commit")
 
     def _patiently(self, action: Callable[[], _Answer]) -> _Answer:
-        """Do one transaction, again while the file is locked beyond SQLite's own patience, which is not fair to late comers."""
+        """Do one transaction, again while the file stays locked: SQLite's own patience is unfair to late comers."""
         deadline = time.monotonic() + _PATIENCE_S
         while True:
             try:
@@ -388,6 +392,13 @@ def _differs(before: Job, after: Job) -> bool:
     if after.seen_at and before.seen_at and after.seen_at - before.seen_at < _LOOKS_APART:
         after = after.model_copy(update={"seen_at": before.seen_at})
     return after != before
+
+
+def _is_older(look: Standing, known: Standing) -> bool:
+    """Whether a look at a run began before another process saw it end, or saw it at all."""
+    if known.seen_at is None or look.seen_at is None:
+        return known.seen_at is not None
+    return known.state.is_final and look.seen_at < known.seen_at
 
 
 def _row(job: Job) -> dict[str, Any]:

@@ -21,6 +21,8 @@ _NO_ROOM = {
     errno.EDQUOT: "over quota",
     errno.EROFS: "read-only",
     errno.EACCES: "no permission to write",
+    errno.EEXIST: "a file lies where a folder should be",
+    errno.ENOTDIR: "a file lies where a folder should be",
 }
 
 
@@ -126,6 +128,9 @@ class RunFolder:
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(self.path.parent, error) from error
+        try:
             self.path.mkdir(mode=0o700)
         except FileExistsError as error:
             raise InputError(f"the run folder {self.path} exists already", "choose another --name") from error
@@ -157,12 +162,12 @@ def write_atomically(path: Path, text: str, mode: int = 0o600, *, sync: bool = T
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         try:
-            with open(descriptor, "w", encoding="utf-8") as file:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
                 if sync:
                     os.fsync(file.fileno())
-            os.replace(temporary, path)
+            temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -177,17 +182,17 @@ def read_json(path: Path) -> dict[str, Any] | None:
         return None
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Read the JSON objects of a file, one a line; half lines and foreign lines are passed over."""
-    for line in (read_text(path) or "").splitlines():
+    for line in (read_text(path) or "").split("\n"):  # not splitlines(): U+2028 and its like may stand inside a string
         try:
             value = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(value, dict):
             yield value

@@ -61,7 +61,7 @@ def render_script(spec: JobSpec, directives: Sequence[str]) -> str:
 def quote_for_bash(text: str) -> str:
     r"""Quote one word for bash so that it reads back exactly, on one line.
 
-    Words of visible characters get single quotes where they need any; others `$'…'` with `\xHH` escapes, since Slurm
+    Words of visible characters get single quotes where they need any; others `$'…'` with octal escapes, since Slurm
     refuses scripts with carriage returns and a newline would hide in a listing.
     """
     if not _NEEDS_ESCAPE.search(text):

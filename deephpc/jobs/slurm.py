@@ -19,7 +19,7 @@ from deephpc.jobs.slurm_answers import (
 )
 from deephpc.jobs.slurm_environment import environment_for_sbatch
 from deephpc.jobs.slurm_ids import parse_slurm_id
-from deephpc.jobs.slurm_reports import Report, parse_sacct, parse_squeue, sacct_argv, squeue_argv
+from deephpc.jobs.slurm_reports import Report, parse_sacct, parse_squeue, sacct_argv, sacct_by_name_argv, squeue_argv
 from deephpc.jobs.slurm_usage import Accounted, parse_usage, usage_argv
 from deephpc.jobs.state import JobState
 from deephpc.shell import CommandNotFound, Completed, run
@@ -30,7 +30,7 @@ _HEAD_START_S = 0.5
 _SILENCE_S = 60.0
 _LIVE = frozenset({JobState.PENDING, JobState.RUNNING, JobState.COMPLETING})
 _NO_ACCOUNTING = re.compile(r"accounting storage is disabled|accounting_storage/none|not configured", re.IGNORECASE)
-#: sacct may print these and exit 0 (seen in 22.05 with slurmdbd gone).
+#: sacct's words when its database is away, whatever status it ends with.
 _NO_DATABASE = re.compile(r"problem talking to the database|persistent connection|unable to connect", re.IGNORECASE)
 _ALREADY_GONE = re.compile(
     r"invalid job id|already completing|already finished|already done|job/step already|not pending"
@@ -126,8 +126,9 @@ class SlurmScheduler:
         """Ask squeue, and beside it sacct where squeue alone does not settle the question.
 
         Live jobs that are no arrays are settled by squeue; then accounting is None. A site that keeps no accounting
-        answers with an empty mapping. A job neither source lists is left out. Ids with a cluster name (`4711;big`) cost
-        one call more to each source if others have none.
+        answers with an empty mapping. A job neither source lists is left out. Names
+        beside ids cost one more sacct, since asked by name it forgets jobs that never became eligible; ids with a
+        cluster name (`4711;big`) beside others cost one more call to each source.
         """
         if not question.job_ids and not question.job_names:
             return Observation(queue={}, accounting={})
@@ -187,11 +188,14 @@ class SlurmScheduler:
     def _ask_accounting(self, question: Question) -> _Answer:
         if self._is_silent():
             return _Answer(None, "sacct did not answer a moment ago; it is asked again in a minute")
-        calls = []
-        for ids, clusters in _groups(question):
-            names = () if clusters else question.job_names
-            argv = sacct_argv(ids, user=self._user, job_names=names, since=question.since, clusters=clusters)
-            calls.append(_Call(argv, partial(parse_sacct, with_cluster=bool(clusters))))
+        calls = [
+            _Call(sacct_argv(ids, clusters), partial(parse_sacct, with_cluster=bool(clusters)))
+            for ids, clusters in _groups(question)
+            if ids
+        ]
+        if question.job_names:
+            argv = sacct_by_name_argv(question.job_names, user=self._user, since=question.since)
+            calls.append(_Call(argv, parse_sacct))
         answer = self._ask(question, calls, self._timeouts.accounting)
         self._note_silence(answer)
         return answer

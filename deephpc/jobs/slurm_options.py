@@ -70,7 +70,7 @@ def quote_directive(word: str) -> str:
 
     In such a line double quotes hold words together, a backslash takes the next character as it is (except a space
     outside quotes, which it drops), and `#` outside quotes starts a comment.
-    Source: `_get_argument` in Slurm's src/sbatch/opt.c, and sbatch 22.05 and 24.11 asked with `-vvv`.
+    Source: `_get_argument` in Slurm's src/sbatch/opt.c, and sbatch 22.05 asked with `-vvv`.
     """
     if word and all(character in _SAFE for character in word):
         return word

@@ -20,7 +20,7 @@ _GPU = re.compile(r"gpu(?::(?P<type>[A-Za-z][\w.-]*))?:(?P<count>\d+)(?:\(.*\))?
 _STARTS = re.compile(r"Job \d+ to start at (\S+) using (\d+) processors on nodes (\S+) in partition (\S+)")
 _NO_ANSWER = re.compile(r"unable to contact|timed out|connect|communication|authentication|zero bytes", re.IGNORECASE)
 _PING = re.compile(r"Slurmctld\((\S+?)\) at (\S+) is (\S+)")
-_CONFIG_READ_AT = re.compile(r"Configuration data as of (?:(\d{9,12})|(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d))")
+_CONFIG_READ_AT = re.compile(r"Configuration data as of (?:([0-9]{9,10})\b|([0-9T:-]{19}))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,10 @@ def parse_config_time(text: str) -> datetime | None:
         return None
     if match[1]:
         return datetime.fromtimestamp(int(match[1]), timezone.utc)
-    return datetime.fromisoformat(match[2]).replace(tzinfo=timezone.utc)
+    try:
+        return datetime.fromisoformat(match[2]).replace(tzinfo=timezone.utc)
+    except ValueError:
+        return None
 
 
 def parse_slurm_version(text: str) -> str | None:
@@ -208,9 +211,11 @@ def node_local_scratch(config: Mapping[str, str]) -> str | None:
 
 
 def has_accounting(config: Mapping[str, str]) -> bool | None:
-    """Whether the cluster keeps accounts; None when the configuration does not say."""
-    kind = config.get("AccountingStorageType")
-    return None if kind is None else not kind.endswith("/none")
+    """Whether the cluster keeps accounts; None when no configuration was read.
+
+    Without a plugin 22.05 shows `accounting_storage/none`, 24.11 `(null)` (both seen).
+    """
+    return "/slurmdbd" in config.get("AccountingStorageType", "") if config else None
 
 
 def controller_clock_skew(config_text: str, before: datetime, after: datetime) -> timedelta | None:
@@ -233,7 +238,7 @@ def _partition_row(words: Sequence[str]) -> PartitionFacts | None:
         return None
     name, avail, limit, default_limit, size, cpus, memory, nodes, gres = (word.strip() for word in words)
     gpus, gpu_type = parse_gpus(gres)
-    if not name or not nodes.isdigit():
+    if not name or not nodes.isdecimal():
         return None
     return PartitionFacts(
         name=name.rstrip("*"),
@@ -277,7 +282,7 @@ def _time(text: str) -> timedelta | None:
 def _largest(size: str) -> int | None:
     """Return the upper end of a job size: `1-4` is 4, `1-infinite` is None."""
     top = size.rpartition("-")[2]
-    return int(top) if top.isdigit() and int(top) > 0 else None
+    return int(top) if top.isdecimal() and int(top) > 0 else None
 
 
 def _number(text: str) -> int:

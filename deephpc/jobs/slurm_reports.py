@@ -21,8 +21,16 @@ _DELIMITER = "\x1f"
 #: The name comes last: it is the one field that could hold the delimiter.
 _SQUEUE_FORMAT = _DELIMITER.join(("%i", "%T", "%r", "%V", "%S", "%e", "%C", "%N", "%j"))
 _SACCT_FIELDS = "JobID,State,Reason,Submit,Start,End,AllocCPUS,NodeList,ExitCode,Cluster,JobName"
-#: sacct's ids travel as one argument, which Linux limits to 128 KiB (execve(2), MAX_ARG_STRLEN).
-_LONGEST_ID_LIST = 100_000
+_SACCT = (
+    "sacct",
+    "--allocations",
+    "--duplicates",
+    "--parsable2",
+    "--noheader",
+    f"--delimiter={_DELIMITER}",
+    f"--format={_SACCT_FIELDS}",
+)
+_IDS_AT_ONCE = 5000
 _CLOCK_SKEW = timedelta(minutes=5)
 _LONGEST_HISTORY = timedelta(days=30)
 _LAST_SIGNAL = 64
@@ -118,27 +126,25 @@ def parse_squeue(text: str) -> Report:
     return {job_id: tuple(sightings) for job_id, sightings in found.items()}
 
 
-def sacct_argv(
-    job_ids: Sequence[str],
-    *,
-    user: str,
-    job_names: Sequence[str] = (),
-    since: datetime | None = None,
-    clusters: Iterable[str] = (),
-) -> list[str]:
-    """Ask for jobs by id; where names are asked for too, or the ids are too many, for all of the user's since then.
+def sacct_argv(job_ids: Sequence[str], clusters: Iterable[str] = ()) -> list[str]:
+    """Ask for jobs by id, however many and however old.
 
-    Every incarnation of a requeued job is asked for (`--duplicates`); `parse_sacct` keeps the last and counts.
-    Without ids sacct leaves out held jobs; those are squeue's to know.
+    Every incarnation of a requeued job is asked for (`--duplicates`); `parse_sacct` keeps the last and counts. Ids go
+    in portions, since Linux limits one argument to 128 KiB (execve(2)); sacct adds `--jobs` up (seen in 22.05).
     """
-    argv = ["sacct", "--allocations", "--duplicates", "--parsable2", "--noheader", f"--delimiter={_DELIMITER}"]
-    argv += [f"--format={_SACCT_FIELDS}", *_on_clusters(clusters)]
-    ids = ",".join(job_ids)
-    if ids and not job_names and len(ids) <= _LONGEST_ID_LIST:
-        return [*argv, f"--jobs={ids}"]
+    portions = (job_ids[start : start + _IDS_AT_ONCE] for start in range(0, len(job_ids), _IDS_AT_ONCE))
+    return [*_SACCT, *_on_clusters(clusters), *(f"--jobs={','.join(portion)}" for portion in portions)]
+
+
+def sacct_by_name_argv(job_names: Sequence[str], *, user: str, since: datetime | None) -> list[str]:
+    """Ask for jobs whose id never came back, among a user's since then (30 days back where that is not known).
+
+    Asked this way, sacct leaves out jobs that were never eligible to run: held ones, and those cancelled while held or
+    waiting for another (seen in 22.05 and 24.11). squeue has them while they wait.
+    """
     begin = (since or datetime.now(timezone.utc) - _LONGEST_HISTORY).astimezone(timezone.utc) - _CLOCK_SKEW
-    argv += [f"--user={user}", f"--starttime={begin:%Y-%m-%dT%H:%M:%S}"]
-    return argv if ids else [*argv, f"--name={','.join(job_names)}"]
+    begin_text = begin.strftime("%Y-%m-%dT%H:%M:%S")
+    return [*_SACCT, f"--user={user}", f"--starttime={begin_text}", f"--name={','.join(job_names)}"]
 
 
 def parse_sacct(text: str, *, with_cluster: bool = False) -> Report:

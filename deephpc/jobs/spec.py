@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from deephpc.jobs.slurm_units import parse_memory, parse_walltime
+from deephpc.jobs.slurm_units import parse_memory, parse_walltime, render_memory, render_walltime
 from deephpc.model import Model
 
 
@@ -75,6 +75,16 @@ class Resources(Model):
         return self.node_count * (self.gpus_per_node or 0)
 
 
+    def describe(self) -> str:
+        """Return what is asked for in one line, as people write it; empty when nothing is."""
+        words = self.model_dump(exclude_none=True)
+        if self.walltime is not None:
+            words["walltime"] = render_walltime(self.walltime)
+        if self.memory_mib is not None:
+            words["memory"] = render_memory(words.pop("memory_mib"))
+        return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in words.items())
+
+
 class Array(Model):
     """The tasks of an array job."""
 
@@ -116,7 +126,7 @@ class Environment(Model):
     """Environment modules to load, in order."""
     setup: tuple[str, ...] = ()
     """Shell lines of the site, run as they are."""
-    variables: dict[str, str] = {}
+    variables: dict[str, str] = Field(default_factory=dict)
     """Variables to set; they lie in the script, so no secrets."""
     venv: Path | None = None
     """Python virtual environment to activate."""

@@ -1,10 +1,10 @@
 """Submits a run exactly once, whatever happens to the scheduler, the network or ourselves.
 
-The run stands in the record with its token before anything is sent. The token travels in the job's name, so a job whose
-submission got no clear answer is found and adopted before anything is sent again. Slurm can lose an answer and keep the
-job (https://slurm.schedmd.com/sbatch.html gives up after MessageTimeout while slurmctld still holds the request), so a
-lookup counts as "not there" only after two looks that the queue answered, some seconds apart. Should two jobs of one run
-reach the queue all the same, the job script's claim lets only the first one run.
+The run stands in the record with its token before anything is sent. The token travels in the job's name, so a job
+whose submission got no clear answer is found and adopted before anything is sent again. Slurm can lose an answer and
+keep the job (https://slurm.schedmd.com/sbatch.html gives up after MessageTimeout while slurmctld still holds the
+request), so a lookup counts as "not there" only after two looks that the queue answered, some seconds apart. Should two
+jobs of one run reach the queue all the same, the job script's claim lets only the first one run.
 """
 
 import json
@@ -50,7 +50,7 @@ def place(
     *,
     created_at: datetime,
     may_be_queued: bool,
-    patience: Patience = Patience(),  # noqa: B008 - frozen
+    patience: Patience = Patience(),
     sleep: Callable[[float], None] = time.sleep,
 ) -> Placed:
     """Bring a job into the queue once (login node).
@@ -77,6 +77,8 @@ def place(
         except Ambiguous as doubt:
             search.doubt = str(doubt)
             adopted = search.run()
+            if adopted is None and search.is_late:
+                raise search.no_clear_answer() from doubt
     return adopted
 
 
@@ -99,6 +101,19 @@ class _Search:
         self.deadline = time.monotonic() + patience.deadline_s
         self.doubt = "an earlier submission of this run got no answer"
 
+    @property
+    def is_late(self) -> bool:
+        """Whether the deadline has passed."""
+        return time.monotonic() > self.deadline
+
+    def no_clear_answer(self) -> SiteError:
+        """Return the error that leaves the run to the next command."""
+        return SiteError(
+            f"no clear answer about run {self.submission.spec.run_id}: {self.doubt}",
+            "repeat the same command when the scheduler answers again: it goes on with this run, never submits twice",
+            transient=True,
+        )
+
     def run(self) -> Placed | None:
         """Return the job found, or None when it is certain that there is none."""
         absent_since: float | None = None
@@ -114,12 +129,8 @@ class _Search:
                 absent_since = now
             elif now - absent_since >= self.patience.settle_s:
                 return None
-            if now > self.deadline and absent_since is None:
-                raise SiteError(
-                    f"no clear answer about run {self.submission.spec.run_id}: {self.doubt}",
-                    "repeat the same command when the scheduler answers again: it goes on with this run and never submits twice",
-                    transient=True,
-                )
+            if self.is_late and absent_since is None:
+                raise self.no_clear_answer()
             self.sleep(self.patience.pause_s * random.uniform(0.7, 1.3))  # noqa: S311 - jitter
 
     def _adopt(self, found: tuple[JobId, ...]) -> Placed:

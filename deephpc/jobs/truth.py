@@ -1,7 +1,7 @@
 """Decides how a run stands from sources that may be missing, frozen, late or wrong. Pure.
 
-The order of trust is: `result.json`, accounting, the queue, `events.jsonl`. A source that did not answer proves nothing;
-only when every source that can know the job answered and none does is it LOST, and LOST is never success.
+The order of trust is: `result.json`, accounting, the queue, `events.jsonl`. A source that did not answer proves
+nothing; only when every source that can know the job answered and none does is it LOST, and LOST is never success.
 """
 
 from collections.abc import Callable
@@ -49,7 +49,7 @@ def judge(known: Standing, evidence: Evidence, now: datetime, *, was_cancelled: 
 
 def _by_result(evidence: Evidence, now: datetime) -> Standing | None:
     result = evidence.result
-    if result is None or _lives_again(result, evidence.queue, now):
+    if result is None or _lives_on(result, evidence, now):
         return None
     state, word = result.state, ""
     for sighting in (evidence.accounting, evidence.queue):
@@ -80,11 +80,16 @@ def _by_result(evidence: Evidence, now: datetime) -> Standing | None:
     )
 
 
-def _lives_again(result: Result, queue: Sighting | None, now: datetime) -> bool:
-    """Whether the queue holds a later life of a job whose earlier attempt left a result: it was requeued."""
-    if queue is None or queue.state not in ACTIVE or queue.state is JobState.COMPLETING:
+def _lives_on(result: Result, evidence: Evidence, now: datetime) -> bool:
+    """Whether a result may not be the last word: the job was queued again, or was told to end and may yet be."""
+    queue, accounting = evidence.queue, evidence.accounting
+    if result.ended_by == "signal":
+        if queue is not None:
+            return queue.state in ACTIVE
+        return not evidence.queue_answered and (accounting is None or not accounting.state.is_final)
+    if queue is None or queue.state not in (JobState.PENDING, JobState.RUNNING):
         return False
-    if queue.started_at is not None and queue.state is JobState.RUNNING:
+    if queue.state is JobState.RUNNING and queue.started_at is not None:
         return queue.started_at > result.ended_at
     return now - result.ended_at > timedelta(seconds=5)  # younger than that, the queue was asked before the end
 
@@ -93,9 +98,9 @@ def _by_live_queue(evidence: Evidence, now: datetime) -> Standing | None:
     queue, accounting = evidence.queue, evidence.accounting
     if queue is None or queue.state not in ACTIVE:
         return None
-    if accounting is not None and accounting.state.is_final and accounting.ended_at and queue.started_at:
-        if queue.started_at < accounting.ended_at:  # the queue lags behind the end of this very life
-            return None
+    ended_at = accounting.ended_at if accounting is not None and accounting.state.is_final else None
+    if ended_at and queue.started_at and queue.started_at < ended_at:  # it lags behind the end of this very life
+        return None
     return _seen(queue, "queue", now)
 
 

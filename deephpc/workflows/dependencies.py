@@ -11,10 +11,15 @@ from deephpc.jobs.state import JobState
 _KINDS: tuple[str, ...] = get_args(DependencyKind)
 
 
-def resolve_dependencies(text: str, record: Record, scheduler: str) -> tuple[Dependency, ...]:
+def resolve_dependencies(text: str, record: Record | None, scheduler: str) -> tuple[Dependency, ...]:
     """Read `afterok:RUN[:RUN…][,afterany:RUN…]`; a number is the scheduler's own id of a job we do not know.
 
     Dependencies that are fulfilled already are dropped, since the scheduler forgets finished jobs.
+
+    Parameters
+    ----------
+    record
+        None where there is none yet: then only numbers are known.
 
     Raises
     ------
@@ -39,11 +44,14 @@ def resolve_dependencies(text: str, record: Record, scheduler: str) -> tuple[Dep
     return tuple(resolved)
 
 
-def _find(record: Record, name: str) -> Job | None:
+def _find(record: Record | None, name: str) -> Job | None:
+    is_number = name.isascii() and name.isdecimal()
+    if record is None and not is_number:
+        raise InputError(f"--dependency: no run named {name!r} is recorded", "nothing is recorded here yet")
     try:
-        return record.resolve(name)[0]
+        return record.resolve(name)[0] if record else None
     except InputError:
-        if name.isdecimal():
+        if is_number:
             return None
         raise
 

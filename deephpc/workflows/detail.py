@@ -1,8 +1,11 @@
 """Gathers all that is known of one run: plan, attempts, what it used and cost, metrics, where everything lies."""
 
+import contextlib
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from deephpc.jobs.evidence import Attempt, Result, load_attempts, load_result
 from deephpc.jobs.job import Job
@@ -42,6 +45,25 @@ class Usage(Model):
         return self.memory_peak_mib / self.memory_asked_mib
 
 
+class GpuSample(Model):
+    """One GPU in one sample."""
+
+    index: int
+    utilization_percent: float
+    memory_mib: float
+
+
+class Sample(Model):
+    """One line of `usage.jsonl`, as jobscripts/sample_usage.py writes it."""
+
+    at: datetime
+    cpu_s: float
+    """CPU seconds of the program and its children so far."""
+    rss_mib: float
+    processes: int
+    gpus: tuple[GpuSample, ...] = ()
+
+
 class JobDetail(Model):
     """One run, whole."""
 
@@ -68,7 +90,7 @@ def gather_detail(job: Job, task: int | None, record: Record, scheduler: Schedul
         plan=load_plan(job.files),
         result=result,
         attempts=attempts,
-        usage=_accounted_usage(job, task, scheduler) or _sampled_usage(job, files, attempts, result, now),
+        usage=_accounted_usage(job, task, scheduler) or _sampled_usage(job, files, now),
         metrics=load_series(files.metrics),
         events=tuple(record.events(job.run_id)),
         places={name: path for name, path in _places(job, files).items() if path.exists()},
@@ -112,30 +134,24 @@ def usage_from_accounting(rows: Sequence[Accounted], memory_asked_mib: int | Non
     )
 
 
-def _sampled_usage(
-    job: Job, files: TaskFolder, attempts: Sequence[Attempt], result: Result | None, now: datetime
-) -> Usage | None:
-    folders = [files] if not job.tasks or files.path != job.folder else [job.files.task(number) for number in job.tasks]
-    if len(folders) > 1:
-        parts = [
-            part for part in (_sampled(job, one, load_attempts(one), load_result(one), now) for one in folders) if part
-        ]
-        return _sum(parts) if parts else None
-    return _sampled(job, files, attempts, result, now)
+def _sampled_usage(job: Job, files: TaskFolder, now: datetime) -> Usage | None:
+    if not job.tasks or files.path != job.folder:
+        return _sampled(job, files, now)
+    parts = [part for part in (_sampled(job, job.files.task(number), now) for number in job.tasks) if part]
+    return _sum(parts) if parts else None
 
 
-def _sampled(
-    job: Job, files: TaskFolder, attempts: Sequence[Attempt], result: Result | None, now: datetime
-) -> Usage | None:
+def _sampled(job: Job, files: TaskFolder, now: datetime) -> Usage | None:
+    attempts, result = load_attempts(files), load_result(files)
     if not attempts:
         return None
     end = result.ended_at if result else (attempts[-1].ended_at or job.ended_at or now)
     elapsed = sum(_length(attempt, attempts[index + 1 :], end) for index, attempt in enumerate(attempts))
     cpus = job.resources.cpu_count
-    samples = list(read_json_lines(files.usage))
-    memory = [sample["rss_mib"] for sample in samples if isinstance(sample.get("rss_mib"), (int, float))]
-    busy = [gpu["utilization_percent"] for sample in samples for gpu in sample.get("gpus", ())]
-    cpu_s = result.cpu_s if result else (samples[-1].get("cpu_s") if samples else None)
+    samples = _load_samples(files.usage)
+    memory = [sample.rss_mib for sample in samples]
+    busy = [gpu.utilization_percent for sample in samples for gpu in sample.gpus]
+    cpu_s = result.cpu_s if result else (samples[-1].cpu_s if samples else None)
     last = _length(attempts[-1], (), end)
     on_first_node = cpus / job.resources.node_count
     return Usage(
@@ -150,6 +166,15 @@ def _sampled(
     )
 
 
+def _load_samples(path: Path) -> list[Sample]:
+    """Read `usage.jsonl`; lines that are none of the sampler's are passed over."""
+    samples = []
+    for line in read_json_lines(path):
+        with contextlib.suppress(ValidationError):
+            samples.append(Sample.model_validate(line))
+    return samples
+
+
 def _length(attempt: Attempt, later: Sequence[Attempt], end: datetime) -> float:
     """Return an attempt's seconds; one that ended without a word is taken to have run until the next began."""
     until = attempt.ended_at or (later[0].started_at if later else end)
@@ -160,6 +185,7 @@ def _sum(parts: Sequence[Usage]) -> Usage:
     efficiencies = [(part.cpu_efficiency, part.elapsed_s) for part in parts if part.cpu_efficiency is not None]
     weight = sum(elapsed for _, elapsed in efficiencies)
     peaks = [part.memory_peak_mib for part in parts if part.memory_peak_mib is not None]
+    busy = [part.gpu_utilization_percent for part in parts if part.gpu_utilization_percent is not None]
     return Usage(
         source=parts[0].source,
         elapsed_s=sum(part.elapsed_s for part in parts),
@@ -168,4 +194,5 @@ def _sum(parts: Sequence[Usage]) -> Usage:
         cpu_efficiency=sum(value * elapsed for value, elapsed in efficiencies) / weight if weight else None,
         memory_peak_mib=max(peaks) if peaks else None,
         memory_asked_mib=parts[0].memory_asked_mib,
+        gpu_utilization_percent=sum(busy) / len(busy) if busy else None,
     )

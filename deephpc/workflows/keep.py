@@ -1,14 +1,12 @@
 """Changes to runs after their submission: cancel, rerun, rebuild, export."""
 
-import csv
-import io
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from deephpc.errors import InputError
+from deephpc.errors import InputError, SiteError
 from deephpc.jobs.evidence import load_standing
 from deephpc.jobs.job import Job
 from deephpc.jobs.record import Record
@@ -47,11 +45,11 @@ def cancel_jobs(
                 f"run {job.run_id} belongs to {job.scheduler}, which is not on this machine", "go to its login node"
             )
         by_scheduler.setdefault(job.scheduler, []).append(job.job_id if task is None else f"{job.job_id}_{task}")
-        if task is None:
-            record.change(job.run_id, lambda known: known.model_copy(update={"cancelled_at": now}), now)
-            write_atomically(job.files.cancelled, json.dumps({"cancelled_at": now.isoformat()}) + "\n")
     for name, job_ids in by_scheduler.items():
         schedulers[name].cancel(job_ids)
+    for job, task in found:
+        if task is None and not job.state.is_final:
+            _note_cancelled(job, record, now)
     return found
 
 
@@ -79,12 +77,10 @@ def load_rerun(job: Job) -> tuple[JobRequest, dict[str, str]]:
 
 def rebuild(record: Record, work_dirs: Iterable[Path]) -> list[Job]:
     """Read every run folder and write its row anew (login node); rows of runs without a folder stay as they are."""
-    jobs = []
+    jobs: list[Job] = []
     for work_dir in work_dirs:
-        for path in sorted(work_dir.iterdir()) if work_dir.is_dir() else ():
-            job = read_job(RunFolder(path))
-            if job is not None:
-                jobs.append(job)
+        found = (read_job(RunFolder(path)) for path in _folders(work_dir))
+        jobs += [job for job in found if job is not None]
     record.put_back(jobs)
     for job in jobs:
         if job.state.is_final:
@@ -110,39 +106,21 @@ def read_job(folder: RunFolder) -> Job | None:
     return job
 
 
-def render_csv(jobs: Sequence[Job], metrics: Mapping[str, Mapping[str, float]]) -> str:
-    """Return one line per run, one column per fact, then one per metric with its last value."""
-    names = sorted({name for values in metrics.values() for name in values})
-    facts = (
-        "run_id",
-        "kind",
-        "target",
-        "state",
-        "exit_code",
-        "site",
-        "job_id",
-        "submitted_at",
-        "started_at",
-        "ended_at",
-        "nodes",
-    )
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow([*facts, *names])
-    for job in jobs:
-        row = job.model_dump(mode="json")
-        values = metrics.get(job.run_id, {})
-        writer.writerow([*(row[fact] for fact in facts), *(values.get(name, "") for name in names)])
-    return out.getvalue()
+def _folders(work_dir: Path) -> list[Path]:
+    try:
+        return sorted(work_dir.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise SiteError(f"cannot read {work_dir}: {error.strerror}", "is its file system there?") from error
 
 
-def render_series_csv(series: Mapping[str, Sequence[tuple[float, float]]]) -> str:
-    """Return `metric,x,value` lines of one run."""
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(["metric", "x", "value"])
-    writer.writerows((name, x, value) for name, points in series.items() for x, value in points)
-    return out.getvalue()
+def _note_cancelled(job: Job, record: Record, now: datetime) -> None:
+    record.change(job.run_id, lambda known: known.model_copy(update={"cancelled_at": now}), now)
+    try:
+        write_atomically(job.files.cancelled, json.dumps({"cancelled_at": now.isoformat()}) + "\n")
+    except SiteError:  # its folder is full or gone, which is no reason not to end it: the record has it
+        return
 
 
 def _planned(plan: JobPlan, folder: RunFolder) -> Job:

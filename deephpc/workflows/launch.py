@@ -46,11 +46,7 @@ def prepare(asked: Asked, settings: Settings, record: Record | None, now: dateti
         else new_run(request, settings, record, now)
     )
     scheduler = "local" if settings.scheduler == "local" else "slurm"
-    dependencies = (
-        resolve_dependencies(request.options.dependency, record, scheduler)
-        if record and request.options.dependency
-        else ()
-    )
+    dependencies = resolve_dependencies(request.options.dependency, record, scheduler)
     source, diff = load_source_state(Path(request.command[1]).parent if request.kind == "train" else request.workdir)
     plan, script = plan_job(request, settings, new, dependencies=dependencies, environ=asked.environ, source=source)
     return Ready(plan=plan, script=script, diff=diff, variables=asked.variables), resumed

@@ -13,6 +13,7 @@ from deephpc.workflows.watch import Schedulers, refresh
 _CHUNK = 1 << 20
 _PAUSE_S = 0.3
 _REFRESH_EVERY_S = 3.0
+_LONGEST_TAIL = 16 << 20
 
 Emit = Callable[[bytes], None]
 
@@ -119,8 +120,7 @@ class LogFollower:
             if not prefix:
                 self._emit(data)
                 continue
-            rest += data
-            *lines, tail = bytes(rest).split(b"\n")
+            *lines, tail = (bytes(rest) + data).split(b"\n")
             rest[:] = tail
             self._emit(b"".join(prefix + line + b"\n" for line in lines))
         return moved
@@ -134,18 +134,24 @@ class LogFollower:
 
 
 def read_tail(path: Path, lines: int) -> bytes:
-    """Return the last lines of a file, reading it from its end."""
+    """Return the last lines of a file, reading it from its end; of lines beyond 16 MiB only the end.
+
+    A line ends with a newline alone: the carriage returns of a progress bar are part of it.
+    """
     if lines <= 0:
         return b""
+    blocks: list[bytes] = []
+    found = 0
     with path.open("rb") as file:
-        position = file.seek(0, 2)
-        data = b""
-        while position > 0 and data.count(b"\n") <= lines:
+        end = position = file.seek(0, 2)
+        while position > 0 and found <= lines and end - position < _LONGEST_TAIL:
             step = min(64 * 1024, position)
             position -= step
             file.seek(position)
-            data = file.read(step) + data
-    return b"".join(data.splitlines(keepends=True)[-lines:])
+            blocks.append(file.read(step))
+            found += blocks[-1].count(b"\n")
+    pieces = b"".join(reversed(blocks)).split(b"\n")
+    return b"\n".join(pieces[-lines - (not pieces[-1]) :])
 
 
 def log_paths(job: Job, task: int | None) -> Iterator[tuple[str, Path]]:

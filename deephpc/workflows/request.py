@@ -71,7 +71,7 @@ def load_train_request(target: str, arguments: Sequence[str], cwd: Path, options
     InputError
         There is no such file, or nothing in it to run.
     """
-    path = (cwd / target).absolute()
+    path = (_checked_workdir(cwd) / target).absolute()
     if path.is_file():
         if path.suffix != ".py":
             raise InputError(f"{target!r} is not a Python file", "use `deephpc run -- CMD…` for any other program")
@@ -99,7 +99,9 @@ def load_run_request(command: Sequence[str], cwd: Path, options: JobOptions) -> 
         raise InputError(
             "no command was given", "write it behind `--`: deephpc run --time 10 -- ./simulate --steps 100"
         )
-    return JobRequest(kind="run", target=command[0], command=checked_words(command), workdir=cwd, options=options)
+    return JobRequest(
+        kind="run", target=command[0], command=checked_words(command), workdir=_checked_workdir(cwd), options=options
+    )
 
 
 def checked_name(name: str | None) -> str | None:
@@ -127,12 +129,10 @@ def checked_words(words: Sequence[str]) -> tuple[str, ...]:
         A word is not valid UTF-8 text.
     """
     for number, word in enumerate(words):
-        try:
-            word.encode()
-        except UnicodeEncodeError as error:
+        if not _is_text(word):
             raise InputError(
                 f"argument {number} ({word!r}) is not valid UTF-8", "rename the file, or pass the name another way"
-            ) from error
+            )
     return tuple(words)
 
 
@@ -158,6 +158,17 @@ def load_variables(assignments: Sequence[str], env_file: Path | None, environ: M
     return variables
 
 
+def _is_text(word: str) -> bool:
+    """Whether a word can be written down as UTF-8, and given to a program; Python carries other bytes as surrogates."""
+    return not re.search("[\0\ud800-\udfff]", word)
+
+
+def _checked_workdir(cwd: Path) -> Path:
+    if not _is_text(str(cwd)):
+        raise InputError(f"the name of this folder ({str(cwd)!r}) is not valid UTF-8", "work in another folder")
+    return cwd
+
+
 def _assignment(text: str, environ: Mapping[str, str], where: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not _VARIABLE.fullmatch(name):
@@ -168,8 +179,8 @@ def _assignment(text: str, environ: Mapping[str, str], where: str) -> tuple[str,
         if name not in environ:
             raise InputError(f"{where}{name} is not set here", f"write {name}=VALUE")
         value = environ[name]
-    if "\0" in value:
-        raise InputError(f"{where}{name} contains a NUL character", "")
+    if not _is_text(value):
+        raise InputError(f"{where}{name} holds bytes that are not UTF-8 text", "encode the value, as base64 for one")
     return name, value
 
 

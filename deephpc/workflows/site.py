@@ -59,6 +59,8 @@ class _Inquiry:
     environ: Mapping[str, str]
     learned: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    is_silent: bool = False
+    """Whether a command's deadline passed: the next would wait as long."""
 
     def ask(self, argv: Sequence[str], about: str) -> str:
         """Return what a command printed, or nothing, with a line why."""
@@ -68,6 +70,7 @@ class _Inquiry:
             self.unknown.append(f"{about}: {error.message}")
             return ""
         if completed.timed_out:
+            self.is_silent = True
             self.unknown.append(f"{about}: {argv[0]} gave no answer within {_TIMEOUT_S:g} s")
         elif not completed.ok:
             self.unknown.append(f"{about}: {completed.last_words() or f'{argv[0]} ended with {completed.returncode}'}")
@@ -99,11 +102,12 @@ def probe_site(name: str | None, around: Surroundings) -> Probe:
     """
     inquiry = _Inquiry(slurm.probe_environment(around.environ))
     config = slurm.parse_config(inquiry.ask(slurm.config_argv(), "the configuration"))
-    partitions = slurm.parse_partitions(inquiry.ask(slurm.sinfo_argv(), "the partitions"))
+    sinfo = "" if inquiry.is_silent else inquiry.ask(slurm.sinfo_argv(), "the partitions")
+    partitions = slurm.parse_partitions(sinfo)
     if not config and not partitions:
         raise SiteError(
             f"this cluster told nothing about itself: {inquiry.unknown[0]}",
-            "run it on a login node; `deephpc doctor` says what is missing",
+            "try again in a moment; `deephpc doctor` says what is missing",
             transient=True,
         )
     inquiry.learned.append(f"{len(partitions)} partitions from sinfo")
@@ -176,28 +180,34 @@ def show_site(name: str, places: UserPlaces) -> tuple[Site, SiteFile]:
 
 
 def _probe_gpu_request(inquiry: _Inquiry, partitions: Sequence[slurm.PartitionFacts]) -> GpuRequest:
-    """Find the one form in which this cluster takes a request for GPUs."""
+    """Find the one form in which this cluster takes a request for GPUs; a refusal counts where a plain job is taken."""
     where = next((each.name for each in partitions if each.gpus_per_node and each.up), None)
     if where is None:
         inquiry.unknown.append("how GPUs are asked for: no partition that is up shows any")
         return "gpus-per-node"
-    for form, option in (("gpus-per-node", "--gpus-per-node=1"), ("gres", "--gres=gpu:1")):
+    forms: tuple[tuple[GpuRequest, str], ...] = (("gpus-per-node", "--gpus-per-node=1"), ("gres", "--gres=gpu:1"))
+    refusals: list[tuple[str, str]] = []
+    for form, option in forms:
         answer = inquiry.try_job(option, partition=where)
         if answer.accepted:
+            inquiry.learned += [f"GPUs: `{option}` is refused ({words})" for option, words in refusals]
             inquiry.learned.append(f"GPUs: `{option}` is accepted in partition {where}")
-            return "gres" if form == "gres" else "gpus-per-node"
-        inquiry.unknown.append(f"GPUs: `{option}` in partition {where}: {answer.words}")
+            return form
+        refusals.append((option, answer.words))
+    plain = inquiry.try_job(partition=where)
+    which = "a job with GPUs" if plain.accepted else "even a plain job"
+    words = refusals[-1][1] if plain.accepted else plain.words
+    inquiry.unknown.append(f"how GPUs are asked for: partition {where} refuses {which} ({words})")
     return "gpus-per-node"
 
 
 def _probe_memory_request(inquiry: _Inquiry) -> bool:
-    """Find out whether --mem may be given; only a refusal of --mem alone counts against it."""
+    """Find out whether --mem may be given; a refusal counts where a plain job is taken."""
     with_memory = inquiry.try_job("--mem=100M")
     if with_memory.accepted:
         inquiry.learned.append("memory: `--mem` is accepted")
         return True
-    without = inquiry.try_job()
-    if with_memory.accepted is False and without.accepted:
+    if with_memory.accepted is False and inquiry.try_job().accepted:
         inquiry.learned.append(f"memory: `--mem` is refused ({with_memory.words}), so jobs ask for none")
         return False
     inquiry.unknown.append(f"whether `--mem` is accepted: {with_memory.words}")

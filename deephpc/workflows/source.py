@@ -4,7 +4,7 @@ from pathlib import Path
 
 from deephpc.errors import SiteError
 from deephpc.model import Model
-from deephpc.shell import Completed, CommandNotFound, run
+from deephpc.shell import CommandNotFound, Completed, run
 
 _GIT_TIMEOUT_S = 20.0
 _MOST_UNTRACKED = 1000
@@ -28,8 +28,8 @@ class SourceState(Model):
 def load_source_state(folder: Path) -> tuple[SourceState | None, str]:
     """Return the state of the checkout that holds `folder`, and the diff of its tracked files.
 
-    Returns (None, "") outside a checkout and where there is no git. A checkout git cannot read in time is recorded with a
-    note rather than stopping the submission.
+    Returns (None, "") outside a checkout and where there is no git. A checkout git cannot read in time is recorded with
+    a note rather than stopping the submission.
     """
     try:
         root = _git(folder, "rev-parse", "--show-toplevel")

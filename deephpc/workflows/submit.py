@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -208,7 +207,7 @@ def carry_out(
     InputError
         The scheduler refused the job; the run folder stays, recorded as FAILED.
     SiteError
-        Nothing can be written (nothing is left behind), or the scheduler gave no clear answer (the run stays SUBMITTING).
+        Nothing can be written (nothing is left behind), or no clear answer came (the run stays SUBMITTING).
     """
     plan, spec = ready.plan, ready.plan.spec
     folder = RunFolder(spec.folder)
@@ -231,7 +230,8 @@ def carry_out(
         refused = record.change(job.run_id, lambda known: known.model_copy(update=gone), plan.created_at, reason)
         write_standing(folder, refused, refused.tasks)
         raise InputError(
-            f"the job was refused: {reason}", f"{explain_refusal(reason)}; its script stays in {folder.path}"
+            f"the job was refused: {reason} (asked for: {spec.resources.describe() or 'the defaults'})",
+            f"{explain_refusal(reason)}; its script stays in {folder.path}",
         ) from refusal
     write_answer(folder, placed.job_id, plan.created_at)
     return record.change(

@@ -180,7 +180,7 @@ def _judge_job(job: Job, observation: Observation, now: datetime) -> tuple[Stand
         seen = in_queue.get(number) or _whole_array(in_queue, in_accounting)
         standings[number] = _judge_one(known, job, number, seen, in_accounting.get(number), observation, now)
     tasks = {number: standing.state for number, standing in standings.items()}
-    return _summary(job, standings, now), tasks
+    return _summary(job, standings), tasks
 
 
 def _whole_array(
@@ -213,7 +213,7 @@ def _judge_one(
     return judge(_plain(known), evidence, now, was_cancelled=job.cancelled_at is not None)
 
 
-def _summary(job: Job, standings: Mapping[int, Standing], now: datetime) -> Standing:
+def _summary(job: Job, standings: Mapping[int, Standing]) -> Standing:
     """Return how an array stands as a whole: the liveliest task, then the worst end."""
     state = summarize(frozenset(standing.state for standing in standings.values()))
     example = next(standing for standing in standings.values() if standing.state is state)
@@ -254,8 +254,9 @@ def _plain(standing: Standing) -> Standing:
 
 
 def _sleep_until_result(jobs: Sequence[Job], pause_s: float, sleep: Callable[[float], None]) -> None:
-    """Sleep, but no longer than until a plain run leaves its result: that costs one stat, not a question to the scheduler."""
-    waiting = [job.files.task(None).result for job in jobs if not job.state.is_final and not job.tasks]
+    """Sleep, but no longer than until a plain run leaves its result: one stat costs less than asking the scheduler."""
+    results = (job.files.task(None).result for job in jobs if not job.state.is_final and not job.tasks)
+    waiting = [path for path in results if not path.exists()]  # an earlier attempt may have left one
     wake_at = time.monotonic() + pause_s * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
     while (left := wake_at - time.monotonic()) > 0:
         sleep(min(left, 0.5))

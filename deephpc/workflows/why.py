@@ -1,5 +1,7 @@
 """Says in words why a run waits or how it ended, and what to do next."""
 
+from pathlib import Path
+
 from deephpc.jobs.evidence import load_attempts, load_result
 from deephpc.jobs.job import Job, Standing
 from deephpc.jobs.slurm_reasons import Explanation, explain_end, explain_pending, explain_refusal
@@ -30,15 +32,21 @@ def diagnose(job: Job, task: int | None) -> Diagnosis:
     name = job.run_id if task is None else f"{job.run_id}_{task}"
     log = job.files.task(task).log
     wanted = state in (JobState.FAILED, JobState.OUT_OF_MEMORY, JobState.TIMEOUT, JobState.NODE_FAIL, JobState.LOST)
-    lines = read_tail(log, _LAST_LINES).decode(errors="replace").splitlines() if wanted and log.is_file() else []
+    lines = _last_lines(log) if wanted and log.is_file() else ()
     return Diagnosis(
         run_id=name,
         state=state,
         raw_state=job.raw_state,
         text=explanation.text,
         next_step=explanation.next_step,
-        last_lines=tuple(lines),
+        last_lines=lines,
     )
+
+
+def _last_lines(log: Path) -> tuple[str, ...]:
+    """Return the end of a log as a terminal would show it: of a progress bar its last state."""
+    text = read_tail(log, _LAST_LINES).decode(errors="replace")
+    return tuple(line.rstrip("\r").rpartition("\r")[2] for line in text.removesuffix("\n").split("\n"))
 
 
 def _telling_task(job: Job) -> int | None:
@@ -56,12 +64,7 @@ def _explain(job: Job, task: int | None, state: JobState) -> Explanation:
             "the scheduler has not confirmed it yet", "repeat the command that made it; it goes on with this run"
         )
     if state is JobState.LOST:
-        if job.job_id is None:
-            return Explanation(job.reason, "repeat the command that made it; it goes on with this run")
-        return Explanation(
-            job.reason or "no source knows this job any more",
-            f"look at its log below and its output; run it again with `deephpc jobs rerun {job.run_id}`",
-        )
+        return _explain_lost(job)
     if state is JobState.PENDING:
         return explain_pending(job.reason)
     if state.is_final and state is not JobState.COMPLETED:
@@ -69,11 +72,21 @@ def _explain(job: Job, task: int | None, state: JobState) -> Explanation:
     return explain_end(state)
 
 
+def _explain_lost(job: Job) -> Explanation:
+    if job.job_id is None:
+        return Explanation(job.reason, "repeat the command that made it; it goes on with this run")
+    return Explanation(
+        job.reason or "no source knows this job any more",
+        f"look at its log below and its output; run it again with `deephpc jobs rerun {job.run_id}`",
+    )
+
+
 def _explain_end(job: Job, task: int | None, state: JobState) -> Explanation:
-    result = load_result(job.files.task(task)) if task is not None else None
+    result = load_result(job.files.task(task))
     fate: Standing = Standing(state=state, exit_code=result.exit_code, signal=result.signal) if result else job
     ended = explain_end(state, fate.exit_code, fate.signal, job.resources.memory_mib)
-    reason = result.reason if result else job.reason
+    says_nothing = job.exit_code is None and job.signal is None
+    reason = result.reason if result else (job.reason if says_nothing else "")
     attempts = load_attempts(job.files.task(task))
     if (
         not attempts

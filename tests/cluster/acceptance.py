@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tests.cluster.box import Box
+from tests.cluster.box import Box, Process
 
 #: A program's text is written to a file in alice's home and run by `deephpc train`.
 Answer = subprocess.CompletedProcess[str]
@@ -35,8 +35,8 @@ class Session:
             ["deephpc", *words], user=self.user, cwd=self.folder, timeout=timeout, check=False, env=surroundings
         )
 
-    def start(self, *words: str) -> Any:
-        """Start deephpc in the project folder and return the process."""
+    def start(self, *words: str) -> Process:
+        """Start deephpc in the project folder; leaving the `with` block kills it."""
         return self.box.popen(["deephpc", *words], user=self.user, cwd=self.folder, env=self.env)
 
     def submit(self, *words: str) -> str:

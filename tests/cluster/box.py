@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from .host import PATH, HarnessError, call, children, locked, send, wait_for
-from .layout import NETWORK, USERS, Layout, render_slurm_conf, slurm_parameters
+from .layout import NETWORK, Layout, render_slurm_conf, slurm_parameters
 from .machine import Machine, cgroup_controllers, make_network, remove_leftovers
 from .prepare import prepare_state
 from .rootfs import RECIPES, fetch_rootfs
@@ -266,11 +266,10 @@ class Box:
         self, argv: list[str], command: Command, *, stdin: str | None, timeout: float, check: bool
     ) -> subprocess.CompletedProcess[str]:
         """Carry out a command whose own words hold the deadline; ours comes a little later, as a last resort."""
-        source: dict[str, object] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
+        source: dict[str, Any] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
+        limits: dict[str, Any] = {"timeout": timeout + 10, "env": {"PATH": PATH}}
         began = time.monotonic()
-        done: subprocess.CompletedProcess[str] = subprocess.run(  # type: ignore[call-overload]
-            argv, capture_output=True, text=True, timeout=timeout + 10, env={"PATH": PATH}, errors="replace", **source
-        )
+        done = subprocess.run(argv, capture_output=True, text=True, errors="replace", check=False, **limits, **source)
         if done.returncode in (124, 137) and time.monotonic() - began >= timeout:
             raise subprocess.TimeoutExpired(argv, timeout, done.stdout, done.stderr)
         if check and done.returncode != 0:

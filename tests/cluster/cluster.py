@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -203,8 +202,8 @@ class Cluster(Box):
         """
         options = f"size={size},uid={USERS.get(user, 0)},gid={USERS.get(user, 0)},mode=755"
         if Path(path).parts[1] in ("home", "scratch"):
+            self.run(["mkdir", "-p", path], user=user, node=node, cwd="/")
             place = self.on_host(path)
-            place.mkdir(parents=True, exist_ok=True)
             call(["mount", "-t", "tmpfs", "-o", options, "small", str(place)])
             try:
                 yield

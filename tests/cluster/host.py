@@ -23,7 +23,13 @@ def call(argv: Sequence[str], *, timeout: float = 30, check: bool = True) -> sub
     env = {**os.environ, "PATH": PATH + ":" + os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8"}
     try:
         done = subprocess.run(
-            list(argv), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, env=env
+            list(argv),
+            check=False,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env=env,
         )
     except subprocess.TimeoutExpired as error:
         raise HarnessError(f"{' '.join(argv)}: no end after {timeout} s") from error
@@ -80,12 +86,12 @@ def end(pids: Sequence[int], *, grace: float) -> None:
 
 def in_namespace_of(init: int) -> dict[int, str]:
     """Every process in the PID namespace of `init`, as host pid and command name."""
-    space = os.readlink(f"/proc/{init}/ns/pid")
+    space = Path(f"/proc/{init}/ns/pid").readlink()
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                if os.readlink(entry / "ns/pid") == space and alive(int(entry.name)):
+                if (entry / "ns/pid").readlink() == space and alive(int(entry.name)):
                     found[int(entry.name)] = (entry / "comm").read_text().strip()
     return found
 

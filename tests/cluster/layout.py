@@ -95,7 +95,7 @@ def slurm_parameters(layout: Layout, *, confined: bool) -> dict[str, str]:
         "SlurmdParameters": "config_overrides",
         "SelectType": "select/cons_tres",
         "SelectTypeParameters": "CR_CPU_Memory",
-        "DefMemPerCPU": "100",
+        "DefMemPerCPU": "600",
         "SchedulerType": "sched/backfill",
         "SchedulerParameters": "sched_interval=5,bf_interval=5,sched_min_interval=0,batch_sched_delay=0,"
         "default_queue_depth=1000,max_array_tasks=20000",

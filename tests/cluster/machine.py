@@ -1,4 +1,4 @@
-"""One machine of a test cluster: namespaces and a root of its own, a cable to the bridge; switched on and off by pid."""
+"""One machine of a test cluster: name spaces, a root of its own, a cable to the bridge; on and off by pid."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Machine:
         controllers = cgroup_controllers()
         joins = [str(self._control_group(controller) / "cgroup.procs") for controller in controllers]
         join = 'while [ "$1" != -- ]; do echo $$ >"$1"; shift; done; shift; exec "$@"'
-        isolation = "--mount --uts --ipc --pid --fork --kill-child=SIGKILL --propagation slave".split()
+        isolation = ["-m", "-u", "-i", "-p", "--fork", "--kill-child=SIGKILL", "--propagation", "slave"]
         if controllers:
             isolation.append("--cgroup")
         argv = [
@@ -109,10 +109,15 @@ class Machine:
             *("unshare", *isolation),
             *("bash", str(self.state / "inside" / "boot.sh")),
         ]
-        env = {"PATH": PATH, "MACHINE": self.name, "STATE": str(self.state), "CGROUPS": " ".join(controllers), **settings}
+        own = {"MACHINE": self.name, "STATE": str(self.state), "CGROUPS": " ".join(controllers)}
         with self.console.open("ab") as console:
             process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=console, stderr=console, env=env, start_new_session=True
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                env={"PATH": PATH, **own, **settings},
+                start_new_session=True,
             )
         self.pid_file.write_text(str(process.pid))
         _disown(process)

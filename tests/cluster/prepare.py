@@ -21,18 +21,20 @@ from .layout import (
     render_ssh_config,
 )
 
+FOLDERS = (
+    *("cfg/etc/ssh", "cfg/etc/munge", "slurm", "shared/home", "shared/scratch"),
+    *("db/mysql", "db/slurmctld", "nodes", "run", "log"),
+)
 BASHRC = 'export PATH="$HOME/deephpc-venv/bin:$PATH"\n'
 PROFILE = "[ -f ~/.bashrc ] && . ~/.bashrc\n"
 
 
 def prepare_state(state: Path, rootfs: Path, layout: Layout, *, prefix: str, confined: bool) -> None:
-    """Fill a new state folder; the machines see `cfg` as a layer over the root file system and `slurm` as /etc/slurm."""
-    for folder in ("cfg/etc/ssh", "cfg/etc/munge", "slurm", "shared/home", "shared/scratch", "db/mysql", "db/slurmctld"):
-        (state / folder).mkdir(parents=True)
-    for folder in ("nodes", "run", "log"):
-        (state / folder).mkdir(parents=True, exist_ok=True)
+    """Fill a new state folder; machines see `cfg` as a layer over the root file system and `slurm` as /etc/slurm."""
+    for name in FOLDERS:
+        (state / name).mkdir(parents=True)
     shutil.copytree(Path(__file__).parent / "inside", state / "inside")
-    for folder in (state, *(path for path in state.rglob("*") if path.is_dir())):
+    for folder in (state, *filter(Path.is_dir, state.rglob("*"))):
         folder.chmod(0o755)
     _write_accounts(state / "cfg/etc", rootfs)
     _write_keys(state, rootfs)
@@ -58,12 +60,14 @@ def _write_accounts(etc: Path, rootfs: Path) -> None:
         shutil.copy(rootfs / "etc" / name, etc / name)
     group, number = SHARED_GROUP
     members = ",".join(USERS)
-    with (etc / "passwd").open("a") as passwd, (etc / "shadow").open("a") as shadow, (etc / "group").open("a") as groups:
-        for user, uid in USERS.items():
-            passwd.write(f"{user}:x:{uid}:{uid}:{user}:/home/{user}:/bin/bash\n")
-            shadow.write(f"{user}:*:20000:0:99999:7:::\n")
-            groups.write(f"{user}:x:{uid}:\n")
-        groups.write(f"{group}:x:{number}:{members}\n")
+    added = {
+        "passwd": [f"{user}:x:{uid}:{uid}:{user}:/home/{user}:/bin/bash\n" for user, uid in USERS.items()],
+        "shadow": [f"{user}:*:20000:0:99999:7:::\n" for user in USERS],
+        "group": [*(f"{user}:x:{uid}:\n" for user, uid in USERS.items()), f"{group}:x:{number}:{members}\n"],
+    }
+    for name, lines in added.items():
+        with (etc / name).open("a") as table:
+            table.writelines(lines)
     for name in ("subuid", "subgid"):  # bob deliberately has none
         (etc / name).write_text("alice:1000000:65536\n")
 

@@ -2,6 +2,7 @@
 
 import random
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -36,11 +37,14 @@ def test_a_frozen_controller_and_a_repeated_command_leave_exactly_one_job(cluste
     assert alice.deephpc("jobs", "wait", row["run_id"]).returncode == 0
 
 
-def test_a_controller_that_answers_late_leaves_one_job_without_a_repeated_command(cluster: Cluster, alice: Session) -> None:
-    with cluster.frozen("slurmctld"):
-        process = alice.start("train", "quick.py", "--time", "5", "--name", "late")
-        time.sleep(12)  # longer than sbatch waits for an answer
-    assert process.wait(timeout=90) == 0
+def test_a_controller_that_answers_late_leaves_one_job_without_a_repeated_command(
+    cluster: Cluster, alice: Session
+) -> None:
+    with ExitStack() as at_the_end:
+        with cluster.frozen("slurmctld"):
+            process = at_the_end.enter_context(alice.start("train", "quick.py", "--time", "5", "--name", "late"))
+            time.sleep(12)  # longer than sbatch waits for an answer
+        assert process.wait(timeout=90) == 0
     run_ids = [run_id for run_id in alice.jobs() if "late" in run_id]
     assert len(run_ids) == 1
     assert len([name for _, name in alice.slurm_jobs() if name.startswith(run_ids[0])]) == 1
@@ -52,25 +56,25 @@ def test_killed_at_twenty_random_moments_a_submission_leaves_no_orphan_and_no_du
     known: list[str] = []
     for moment in range(MOMENTS):
         words = ("train", "quick.py", "--time", "5", "--name", f"killed-{moment:02d}")
-        process = alice.start(*words)
-        time.sleep(chance.uniform(0.15, 1.15) * span)
-        process.kill()
+        with alice.start(*words):  # killed as the block ends
+            time.sleep(chance.uniform(0.15, 1.15) * span)
         answer = alice.deephpc(*words)
         assert answer.returncode == 0, answer.stderr
         known.append(answer.stdout.strip())
     runs = alice.jobs("--limit", "500", "--text", "killed-")
     in_slurm = [name.rsplit(".", 1)[0] for _, name in alice.slurm_jobs() if "killed-" in name]
     assert len(in_slurm) == len(set(in_slurm)), "a run has two jobs"
-    assert set(in_slurm) == {run_id for run_id, job in runs.items() if job["job_id"]}, "an orphan, or a job that is not there"
+    assert set(in_slurm) == {run_id for run_id, job in runs.items() if job["job_id"]}, (
+        "an orphan, or a job that is not there"
+    )
     assert set(known) <= set(runs)
     assert not [run_id for run_id, job in runs.items() if job["job_id"] is None]
 
 
 def test_killed_and_never_repeated_a_job_in_the_queue_is_adopted_by_the_next_look(alice: Session) -> None:
     span = _seconds_of_one_submission(alice)
-    process = alice.start("train", "quick.py", "--time", "5", "--name", "adopted")
-    time.sleep(span * 0.9)
-    process.kill()
+    with alice.start("train", "quick.py", "--time", "5", "--name", "adopted"):  # killed as the block ends
+        time.sleep(span * 0.9)
 
     def all_settled() -> bool:
         runs = alice.jobs("--text", "adopted")

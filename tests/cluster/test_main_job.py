@@ -63,7 +63,19 @@ def test_the_script_in_the_queue_is_the_one_the_dry_run_showed(alice: Session) -
 
 def test_words_reach_the_program_exactly_and_nothing_in_them_is_executed(alice: Session) -> None:
     alice.write("echo words.py", "import json, sys\nprint('WORDS ' + json.dumps(sys.argv[1:]))\n")
-    words = ["a b", "$(touch pwned)", "`touch pwned`", "new\nline", "tab\tand\rreturn", "ünï→", "'\"\\", "#SBATCH --mem=1", "", "--json", "\n#SBATCH --hold"]
+    words = [
+        "a b",
+        "$(touch pwned)",
+        "`touch pwned`",
+        "new\nline",
+        "tab\tand\rreturn",
+        "ünï→",
+        "'\"\\",
+        "#SBATCH --mem=1",
+        "",
+        "--json",
+        "\n#SBATCH --hold",
+    ]
     run_id = alice.submit("train", "echo words.py", "--time", "5", "--", *words)
     assert alice.deephpc("jobs", "wait", run_id).returncode == 0
     log = alice.deephpc("logs", run_id).stdout
@@ -114,7 +126,9 @@ def test_a_job_whose_node_dies_is_requeued_and_completes(cluster: Cluster, alice
     run_id = alice.submit("train", "second.py", "--time", "10", "--max-requeues", "2")
     alice.wait_for(run_id, ["RUNNING"])
     node = alice.jobs()[run_id]["nodes"]
-    wait_until(lambda: "attempt 1" in alice.deephpc("logs", run_id).stdout, 30, lambda: "the first attempt wrote nothing")
+    wait_until(
+        lambda: "attempt 1" in alice.deephpc("logs", run_id).stdout, 30, lambda: "the first attempt wrote nothing"
+    )
     cluster.power_off(node)
     try:
         job = alice.wait_for(run_id, ["COMPLETED", "FAILED", "CANCELLED", "LOST"], timeout=300)
@@ -139,7 +153,10 @@ def test_a_job_whose_node_dies_for_good_is_node_fail(cluster: Cluster, alice: Se
 
 
 def test_an_array_runs_each_task_and_tells_which_failed(alice: Session) -> None:
-    alice.write("tasks.py", "import os, sys\nn = int(os.environ['DEEPHPC_TASK_ID'])\nprint('task', n)\nsys.exit(3 if n == 2 else 0)\n")
+    alice.write(
+        "tasks.py",
+        "import os, sys\nn = int(os.environ['DEEPHPC_TASK_ID'])\nprint('task', n)\nsys.exit(3 if n == 2 else 0)\n",
+    )
     run_id = alice.submit("train", "tasks.py", "--time", "5", "--array", "0-5%3")
     answer = alice.deephpc("jobs", "wait", run_id, timeout=180)
     assert answer.returncode == 6
@@ -170,5 +187,9 @@ def test_another_user_sees_nothing_of_a_run(cluster: Cluster, alice: Session) ->
     folder = alice.jobs()[run_id]["folder"]
     assert cluster.run(["ls", folder], user="bob", check=False).returncode != 0
     job_id = alice.jobs()[run_id]["job_id"]
-    for words in (["scontrol", "show", "job", job_id], ["deephpc", "jobs", "script", run_id], ["cat", f"{folder}/plan.json", f"{folder}/job.log"]):
+    for words in (
+        ["scontrol", "show", "job", job_id],
+        ["deephpc", "jobs", "script", run_id],
+        ["cat", f"{folder}/plan.json", f"{folder}/job.log"],
+    ):
         assert "hush-hush-hush" not in cluster.run(words, check=False).stdout

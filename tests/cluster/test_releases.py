@@ -29,9 +29,13 @@ def _boxes(request: pytest.FixtureRequest, release: str) -> Any:
 
 @pytest.mark.parametrize("accounting", ["with accounting", "without accounting"])
 @pytest.mark.parametrize("release", ["24.11", "22.05"])
-def test_scripts_of_every_shape_pass_sbatch_test_only(request: pytest.FixtureRequest, release: str, accounting: str) -> None:
+def test_scripts_of_every_shape_pass_sbatch_test_only(
+    request: pytest.FixtureRequest, release: str, accounting: str
+) -> None:
     box: Cluster = _boxes(request, release)
-    switched: AbstractContextManager[Any] = box.without_accounting() if accounting.startswith("without") else nullcontext()
+    switched: AbstractContextManager[Any] = (
+        box.without_accounting() if accounting.startswith("without") else nullcontext()
+    )
     user = Session(box, "shapes")
     user.write("quick.py", "print('done')\n")
     sites = f"{box.home('alice')}/.config/deephpc/sites"
@@ -39,7 +43,9 @@ def test_scripts_of_every_shape_pass_sbatch_test_only(request: pytest.FixtureReq
     with switched:
         assert release in box.run(["sbatch", "--version"]).stdout
         for gpu_request in GPU_SITES:
-            box.run(["tee", f"{sites}/{gpu_request}.toml"], stdin=f'name = "{gpu_request}"\ngpu_request = "{gpu_request}"\n')
+            box.run(
+                ["tee", f"{sites}/{gpu_request}.toml"], stdin=f'name = "{gpu_request}"\ngpu_request = "{gpu_request}"\n'
+            )
             for words in SHAPES.values():
                 answer = user.deephpc("--site", gpu_request, "--json", "train", "quick.py", *words, "--dry-run")
                 assert answer.returncode == 0, answer.stderr
@@ -52,13 +58,26 @@ def test_scripts_of_every_shape_pass_sbatch_test_only(request: pytest.FixtureReq
 
 @pytest.mark.parametrize("gpu_request", GPU_SITES)
 @pytest.mark.parametrize("release", ["24.11", "22.05"])
-def test_a_gpu_job_gets_its_gpu_in_either_dialect(request: pytest.FixtureRequest, release: str, gpu_request: str) -> None:
+def test_a_gpu_job_gets_its_gpu_in_either_dialect(
+    request: pytest.FixtureRequest, release: str, gpu_request: str
+) -> None:
     box: Cluster = _boxes(request, release)
     user = Session(box, "gpus")
     sites = f"{box.home('alice')}/.config/deephpc/sites"
     box.run(["mkdir", "-p", sites])
     box.run(["tee", f"{sites}/dialect.toml"], stdin=f'name = "dialect"\ngpu_request = "{gpu_request}"\n')
-    words = ("run", "--time", "5", "--gpus-per-node", "2", "--wait", "--", "sh", "-c", "echo GPUS $SLURM_GPUS_ON_NODE $CUDA_VISIBLE_DEVICES")
+    words = (
+        "run",
+        "--time",
+        "5",
+        "--gpus-per-node",
+        "2",
+        "--wait",
+        "--",
+        "sh",
+        "-c",
+        "echo GPUS $SLURM_GPUS_ON_NODE $CUDA_VISIBLE_DEVICES",
+    )
     answer = user.deephpc("--site", "dialect", *words)
     box.run(["rm", "-r", sites])
     assert answer.returncode == 0, answer.stderr

@@ -52,7 +52,9 @@ def test_with_two_hundred_finished_jobs_purged_and_slurmdbd_frozen_or_dead_none_
     with cluster.stopped("slurmdbd"):
         again, seconds = _timed_jobs(alice, "--text", "purged")
         assert seconds < 6
-        assert {run_id: job["state"] for run_id, job in again.items()} == {run_id: job["state"] for run_id, job in jobs.items()}
+        assert {run_id: job["state"] for run_id, job in again.items()} == {
+            run_id: job["state"] for run_id, job in jobs.items()
+        }
 
 
 def test_the_record_comes_back_equal_from_the_run_folders(alice: Session) -> None:

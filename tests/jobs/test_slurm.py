@@ -161,12 +161,21 @@ def test_the_users_own_formats_do_not_reach_the_programs(slurm: SlurmScheduler, 
 def test_any_number_of_jobs_costs_one_call_to_each_source(slurm: SlurmScheduler, fakes: Fakes):
     fakes.make("squeue", RUNNING + "\n" + TASK + "\n")
     fakes.make("sacct", ENDED + "\n")
-    seen = slurm.observe(Question(job_ids=("7", "8", "9", "10"), job_names=("run-d.1234",)))
+    seen = slurm.observe(Question(job_ids=("7", "8", "9", "10")))
     assert seen.queue is not None
     assert seen.accounting is not None
     assert set(seen.queue) == {"7", "8"}
     assert seen.accounting["9"][0].exit_code == 7
     assert (fakes.calls("squeue"), fakes.calls("sacct")) == (1, 1)
+
+
+def test_names_beside_ids_are_asked_for_apart_so_that_no_id_is_missed(slurm: SlurmScheduler, fakes: Fakes):
+    fakes.make("squeue", "")
+    fakes.make("sacct", ENDED + "\n")
+    seen = slurm.observe(Question(job_ids=("9",), job_names=("run-d.1234",)))
+    assert seen.accounting is not None
+    assert set(seen.accounting) == {"9"}
+    assert (fakes.calls("squeue"), fakes.calls("sacct")) == (1, 2)
 
 
 def test_an_array_in_the_queue_is_looked_up_in_accounting_too(slurm: SlurmScheduler, fakes: Fakes):

@@ -1,0 +1,44 @@
+"""Runs every benchmark, prints the table and keeps it in docs/benchmarks.md (as root on Debian: it needs the test cluster)."""
+
+import os
+import platform
+from datetime import date
+from pathlib import Path
+
+from bench import of_record
+from bench.cluster import run_on_cluster
+from bench.row import HEADER, Row, load
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PAGE = REPOSITORY / "docs" / "benchmarks.md"
+
+
+def main() -> None:
+    """Measure, print, keep."""
+    rows = [*of_record.measure(), *_on_cluster()]
+    table = "\n".join([HEADER, *(row.render() for row in rows)])
+    print(table)
+    PAGE.write_text(_page(table), encoding="utf-8")
+
+
+def _on_cluster() -> list[Row]:
+    return load(run_on_cluster())
+
+
+def _page(table: str) -> str:
+    return f"""# Benchmarks
+
+Made by `make bench` on {date.today().isoformat()} on {platform.machine()} with {_cores()} cores, everything on one machine:
+the test cluster of `tests/cluster` (Slurm 24.11, three compute nodes) runs beside what is measured, so trust the ratios,
+not the milliseconds. Each pair is run in turn; values are medians. Below 1 is faster than the peer.
+
+{table}
+"""
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+if __name__ == "__main__":
+    main()
