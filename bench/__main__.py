@@ -1,4 +1,4 @@
-"""Runs every benchmark, prints the table and keeps it in docs/benchmarks.md (as root on Debian: it needs the test cluster)."""
+"""Runs every benchmark and keeps the table in docs/benchmarks.md (as root on Debian: it brings the test cluster up)."""
 
 import os
 import platform
@@ -28,9 +28,9 @@ def _on_cluster() -> list[Row]:
 def _page(table: str) -> str:
     return f"""# Benchmarks
 
-Made by `make bench` on {date.today().isoformat()} on {platform.machine()} with {_cores()} cores, everything on one machine:
-the test cluster of `tests/cluster` (Slurm 24.11, three compute nodes) runs beside what is measured, so trust the ratios,
-not the milliseconds. Each pair is run in turn; values are medians. Below 1 is faster than the peer.
+Made by `make bench` on {date.today().isoformat()}, {platform.machine()} with {_cores()} cores. Everything runs on one
+machine: the test cluster of `tests/cluster` (Slurm 24.11, three compute nodes) stands beside what is measured, so trust
+the ratios, not the milliseconds. Each pair is run in turn; values are medians. Below 1 is faster than the peer.
 
 {table}
 """

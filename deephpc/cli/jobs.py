@@ -220,17 +220,25 @@ def export(
 
 
 @app.command()
-def rebuild(ctx: typer.Context) -> None:
+def rebuild(
+    ctx: typer.Context,
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[DIR]...", help="More folders that hold run folders.", show_default=False),
+    ] = None,
+) -> None:
     """Read every run folder and write the record anew; nothing in the folders changes.
 
-    Example: deephpc jobs rebuild
+    Looks wherever runs were ever put from here. Example: deephpc jobs rebuild
     """
     from deephpc.workflows.keep import rebuild as rebuild_record
     from deephpc.workflows.watch import refresh
+    from deephpc.workflows.work_dirs import load_work_dirs
 
     here = context(ctx)
     with here.open_record() as record:
-        work_dirs = {here.settings.work_dir, *(Path(job.folder).parent for job in record.unfinished())}
+        given = (folder.absolute() for folder in folders or ())
+        work_dirs = {here.settings.work_dir, *load_work_dirs(here.settings.state_dir), *given}
         jobs = rebuild_record(record, sorted(work_dirs))
         for line in refresh(record, here.schedulers, here.clock()):
             here.say(f"note: {line}")

@@ -80,7 +80,7 @@ class LocalScheduler:
         return job.job_id
 
     def observe(self, question: Question) -> Observation:
-        """Read how jobs stand from their supervisors' files; there is no accounting."""
+        """Read how jobs stand from their supervisors' files; accounting knows nothing, now and later."""
         ids = dict.fromkeys((*question.job_ids, *(local_job_id(name) for name in question.job_names)))
         found = {}
         try:
@@ -90,7 +90,7 @@ class LocalScheduler:
                     found[job_id] = sightings
         except SiteError as error:
             return Observation(queue=None, accounting=None, troubles=(error.message,))
-        return Observation(queue=found, accounting=None)
+        return Observation(queue=found, accounting={})
 
     def cancel(self, job_ids: Iterable[str]) -> None:
         """Ask for jobs, or array tasks (`local-1a2b3c4d5e6f_3`), to end; ids already gone are not an error.

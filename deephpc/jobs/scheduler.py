@@ -41,7 +41,7 @@ def job_name(run_id: str, token: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """One job, or one task of an array, as one source saw it. Times are aware (UTC); None means the source did not say."""
+    """One job, or one task of an array, as one source saw it; None: it did not say. Times are UTC."""
 
     job_id: JobId
     task: int | None
@@ -65,8 +65,9 @@ class Sighting:
 class Observation:
     """What the scheduler's sources answered to one question.
 
-    `queue` and `accounting` map a job id to its sightings (one, or one per array task that the source lists). A source that
-    did not answer is None, never an empty mapping: absence from an answer is evidence, silence is not.
+    `queue` and `accounting` map a job id to its sightings (one, or one per array task that the source lists). A source
+    that did not answer is None, never an empty mapping: absence from an answer is evidence, silence is not. A source
+    that a site does not have is an empty mapping: nothing will ever come from it.
     """
 
     queue: Mapping[JobId, tuple[Sighting, ...]] | None
@@ -111,7 +112,7 @@ class Scheduler(Protocol):
         ...
 
     def observe(self, question: Question) -> Observation:
-        """Look jobs up with at most one call to each source, however many are asked for. Never raises for a dead source."""
+        """Look jobs up, however many, with at most one call to each source; a dead source is silence, no error."""
         ...
 
     def cancel(self, job_ids: Iterable[str]) -> None:

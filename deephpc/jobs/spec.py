@@ -74,7 +74,6 @@ class Resources(Model):
         """GPUs asked for over all nodes."""
         return self.node_count * (self.gpus_per_node or 0)
 
-
     def describe(self) -> str:
         """Return what is asked for in one line, as people write it; empty when nothing is."""
         words = self.model_dump(exclude_none=True)

@@ -17,6 +17,7 @@ from deephpc.workflows.dependencies import resolve_dependencies
 from deephpc.workflows.request import JobRequest
 from deephpc.workflows.source import load_source_state
 from deephpc.workflows.submit import NewRun, Ready, carry_out, find_unfinished, plan_job
+from deephpc.workflows.work_dirs import remember_work_dir
 
 _TRIES = 20
 
@@ -62,6 +63,7 @@ def launch(
     InputError, SiteError
         As `carry_out` does.
     """
+    remember_work_dir(settings.state_dir, settings.work_dir)
     for _ in range(_TRIES):
         ready, resumed = prepare(asked, settings, record, clock())
         try:

@@ -13,7 +13,7 @@ from deephpc.jobs.slurm_pyslurm import open_pyslurm
 def open_schedulers(
     settings: Settings, environ: Mapping[str, str], *, has_slurm: bool
 ) -> tuple[dict[str, Scheduler], str]:
-    """Return the schedulers by the name jobs are recorded under, and one line where pyslurm was wanted but cannot be had."""
+    """Return the schedulers by the name jobs are recorded under, and one line where pyslurm cannot be had."""
     found: dict[str, Scheduler] = {"local": LocalScheduler(settings.state_dir)}
     note = ""
     if has_slurm:

@@ -149,8 +149,9 @@ def script_of(spec: JobSpec, settings: Settings) -> str:
         The words are too long for a script.
     """
     dialect = Dialect(gpu_request=settings.site.gpu_request, memory_request=settings.site.memory_request)
+    slurms = spec if settings.scheduler != "local" else spec.model_copy(update={"dependencies": ()})  # ids of its own
     try:
-        return render_script(spec, render_directives(spec, dialect))
+        return render_script(spec, render_directives(slurms, dialect))
     except ValueError as error:
         raise InputError(str(error), "pass long lists in a file") from error
 

@@ -31,6 +31,8 @@ def main() -> int:
     parser.add_argument("verb", choices=[*VERBS, "rootfs"])
     parser.add_argument("words", nargs=argparse.REMAINDER, help="run, ssh: the command; fault: a method and its words")
     asked = parser.parse_args()
+    if asked.words and asked.verb not in ("run", "ssh", "fault"):
+        parser.error(f"{asked.verb} takes no words; options come before it: {' '.join(asked.words)}")
     if os.geteuid() != 0:
         parser.error("the test cluster needs root: run this under sudo")
     try:

@@ -1,4 +1,4 @@
-"""Full, read-only and missing places, impossible wishes, a dead controller: one line, a hint, the right code, no remains."""
+"""Full and read-only places, impossible wishes, a dead controller: one line, a hint, the right code, no remains."""
 
 from collections.abc import Iterator
 

@@ -12,7 +12,12 @@ pytestmark = pytest.mark.cluster
 DIGITS = Path(__file__).parents[2] / "examples" / "digits" / "train.py"
 ATE_ALL = "import time\nhoard = []\nwhile True:\n    hoard.append(bytearray(20 << 20))\n    time.sleep(0.02)\n"
 SLEEPS = "import time\nprint('here', flush=True)\ntime.sleep(300)\n"
-FIRST_SLEEPS = "import os, time\nprint('attempt', os.environ['DEEPHPC_ATTEMPT'], flush=True)\nif os.environ['DEEPHPC_ATTEMPT'] == '1': time.sleep(300)\n"
+FIRST_SLEEPS = """
+import os, time
+print("attempt", os.environ["DEEPHPC_ATTEMPT"], flush=True)
+if os.environ["DEEPHPC_ATTEMPT"] == "1":
+    time.sleep(300)
+"""
 LISTENS = """
 import os, pathlib, signal, time
 kept = pathlib.Path(os.environ["DEEPHPC_OUTPUT_DIR"], "kept.txt")

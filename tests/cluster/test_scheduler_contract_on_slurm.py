@@ -8,6 +8,7 @@ import os
 import shutil
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,13 +20,13 @@ SOURCE = os.environ.get("DEEPHPC_PYSLURM_SRC", "")
 SCHEDULERS = ("slurm", "pyslurm") if SOURCE else ("slurm",)
 PYTHON = "~/deephpc-venv/bin/python"
 CLAUSES = [clause.__name__ for clause in scheduler_contract.CLAUSES]
-ASK_THE_FROZEN = """
+ASK_PYSLURM = """
 import getpass, json, os, sys, time
 from deephpc.jobs.scheduler import Question
 from deephpc.jobs.slurm import SlurmScheduler
 from deephpc.jobs.slurm_pyslurm import PyslurmScheduler
 began = time.monotonic()
-seen = PyslurmScheduler(SlurmScheduler(os.environ, getpass.getuser())).observe(Question(job_ids=("4000000000",)))
+seen = PyslurmScheduler(SlurmScheduler(os.environ, getpass.getuser())).observe(Question(job_ids=("60000000",)))
 took = time.monotonic() - began
 print(json.dumps({"s": took, "queue": seen.queue, "accounting": seen.accounting, "troubles": seen.troubles}))
 """
@@ -52,16 +53,32 @@ def test_real_slurm_keeps_the_contract(cluster: Cluster, scheduler: str, clause:
     assert faults(cluster, scheduler)[clause] == ""
 
 
+def asked(cluster: Cluster) -> dict[str, Any]:
+    """Ask pyslurm, as alice, about a job nobody knows."""
+    said = cluster.run([str(cluster.home("alice") / "deephpc-venv/bin/python"), "-c", ASK_PYSLURM], timeout=30)
+    answer: dict[str, Any] = json.loads(said.stdout)
+    return answer
+
+
 @pytest.mark.parametrize("scheduler", SCHEDULERS[1:])
-@pytest.mark.parametrize(("daemon", "source"), [("slurmctld", "queue"), ("slurmdbd", "accounting")])
+@pytest.mark.parametrize(
+    ("daemon", "silent", "other"), [("slurmctld", "queue", ""), ("slurmdbd", "accounting", "queue")]
+)
 def test_a_frozen_daemon_is_silence_within_six_seconds(
-    cluster: Cluster, scheduler: str, daemon: str, source: str
+    cluster: Cluster, scheduler: str, daemon: str, silent: str, other: str
 ) -> None:
     assert faults(cluster, scheduler)["a_job_runs_to_its_end"] == ""
     with cluster.frozen(daemon):
-        said = cluster.run([str(cluster.home("alice") / "deephpc-venv/bin/python"), "-c", ASK_THE_FROZEN], timeout=30)
-    seen = json.loads(said.stdout)
+        seen = asked(cluster)
     assert seen["s"] < 6
-    assert seen[source] is None
-    assert seen[{"queue": "accounting", "accounting": "queue"}[source]] is not None
-    assert len(seen["troubles"]) == 1
+    assert seen[silent] is None
+    assert seen["troubles"]
+    assert not other or seen[other] == {}
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS[1:])
+def test_a_site_without_accounting_is_no_trouble(cluster: Cluster, scheduler: str) -> None:
+    assert faults(cluster, scheduler)["a_job_runs_to_its_end"] == ""
+    with cluster.without_accounting():
+        seen = asked(cluster)
+    assert (seen["queue"], seen["accounting"], seen["troubles"]) == ({}, {}, [])

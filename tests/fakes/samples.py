@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from deephpc.config import Settings, load_settings
 from deephpc.jobs.job import Job
 from deephpc.jobs.spec import Environment, JobSpec, Resources
 from deephpc.jobs.state import JobState
@@ -49,3 +50,10 @@ def a_spec(folder: Path, *command: str, **changes: object) -> JobSpec:
         "environment": Environment(),
     }
     return JobSpec.model_validate({**facts, **changes})
+
+
+def settings_in(folder: Path, *, scheduler: str = "local", **environ: str) -> Settings:
+    """Return the settings of a user whose every place lies in a folder, on the site `local` or on Slurm."""
+    site = "local" if scheduler == "local" else "generic"
+    places = {f"DEEPHPC_{name}_DIR": str(folder / name.lower()) for name in ("WORK", "CACHE", "STATE")}
+    return load_settings(site=site, environ={**places, **environ}, home=folder, has_slurm=scheduler == "slurm")

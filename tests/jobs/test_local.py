@@ -302,4 +302,4 @@ def test_a_state_that_cannot_be_read_is_silence_not_absence(tmp_path: Path, benc
 def test_there_is_no_accounting(bench: Bench) -> None:
     job_id = bench.submit("exit 0")
     assert bench.scheduler.used(job_id) == ()
-    assert bench.scheduler.observe(Question(job_ids=(job_id,))).accounting is None
+    assert bench.scheduler.observe(Question(job_ids=(job_id,))).accounting == {}

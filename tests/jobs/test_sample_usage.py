@@ -1,0 +1,51 @@
+"""The sampler that runs beside the program on the node."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deephpc.places import shipped
+from tests.fakes.waiting import wait_until
+
+SAMPLER = shipped("jobscripts") / "sample_usage.py"
+
+
+def test_it_is_python_3_6_and_needs_the_standard_library_alone():
+    tree = ast.parse(SAMPLER.read_text(), feature_version=(3, 6))
+    imported = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
+    assert imported <= set(sys.stdlib_module_names)
+    assert not any(isinstance(node, ast.ImportFrom) for node in ast.walk(tree))
+
+
+def test_it_ends_when_the_program_is_gone(tmp_path: Path):
+    done = subprocess.run([sys.executable, SAMPLER, "999999999", tmp_path / "usage.jsonl"], timeout=30, check=False)
+    assert done.returncode == 0
+    assert not (tmp_path / "usage.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_it_counts_the_program_and_its_children_and_their_gpus(tmp_path: Path):
+    fake = tmp_path / "bin" / "nvidia-smi"
+    fake.parent.mkdir()
+    fake.write_text("#!/bin/sh\necho '0, 97, 1024'\necho '1, [N/A], 5'\necho 'No devices'\n")
+    fake.chmod(0o755)
+    program = subprocess.Popen(["bash", "-c", "sleep 60 & sleep 60 & wait"], start_new_session=True)
+    usage = tmp_path / "usage.jsonl"
+    environ = {**os.environ, "PATH": f"{fake.parent}:{os.environ['PATH']}"}
+    sampler = subprocess.Popen([sys.executable, SAMPLER, str(program.pid), usage], env=environ)
+    try:
+        wait_until(lambda: usage.exists() and usage.read_text().endswith("\n"))
+    finally:
+        sampler.terminate()
+        os.killpg(program.pid, 9)
+        sampler.wait(30)
+        program.wait(30)
+    first = json.loads(usage.read_text().splitlines()[0])
+    assert first["processes"] == 3
+    assert first["rss_mib"] > 0
+    assert first["gpus"] == [{"index": 0, "utilization_percent": 97, "memory_mib": 1024}]

@@ -1,0 +1,106 @@
+"""Every process has a deadline and leaves nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from deephpc.errors import SiteError
+from deephpc.shell import CommandNotFound, run, start_detached
+from tests.fakes.waiting import wait_until
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_output_and_status_come_back():
+    done = run(["bash", "-c", "cat; echo oh >&2; exit 7"], timeout_s=30, stdin="hé\n")
+    assert (done.returncode, done.stdout, done.stderr, done.ok) == (7, "hé\n", "oh\n", False)
+    assert done.last_words() == "oh"
+
+
+def test_bytes_that_are_no_text_are_replaced():
+    assert run(["printf", r"a\xffb"], timeout_s=30).stdout == "a\N{REPLACEMENT CHARACTER}b"
+
+
+def test_words_reach_the_program_unread_by_any_shell():
+    assert run(["printf", "%s", "$(id) `id` ;|&"], timeout_s=30).stdout == "$(id) `id` ;|&"
+
+
+def test_no_input_is_an_empty_input():
+    assert run(["cat"], timeout_s=30).ok
+
+
+def test_the_deadline_kills_the_program_and_its_children(tmp_path: Path):
+    pids = tmp_path / "pids"
+    program = f"sleep 60 & echo $! > {pids}; echo said; wait"
+    done = run(["bash", "-c", program], timeout_s=0.5)
+    assert done.timed_out
+    assert done.stdout == "said\n"
+    wait_until(lambda: not is_alive(int(pids.read_text())))
+
+
+def test_the_deadline_holds_although_a_stranger_keeps_the_pipes(tmp_path: Path):
+    pid = tmp_path / "pid"
+    program = f"setsid sleep 60 & echo $! > {pid}; wait"
+    began = time.monotonic()
+    done = run(["bash", "-c", program], timeout_s=0.3)
+    took = time.monotonic() - began
+    os.kill(int(pid.read_text()), signal.SIGKILL)
+    assert done.timed_out
+    assert took < 10
+
+
+def test_a_program_that_is_not_there_is_named():
+    with pytest.raises(CommandNotFound, match="no-such-program: command not found") as caught:
+        run(["no-such-program"], timeout_s=1)
+    assert caught.value.exit_code == 3
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path):
+    with pytest.raises(SiteError, match="gone does not exist"):
+        run(["true"], timeout_s=1, cwd=tmp_path / "gone")
+
+
+def test_a_killed_parent_takes_its_child_along(tmp_path: Path):
+    program = (
+        "import sys; from deephpc.shell import run\n"
+        "run(['bash', '-c', 'echo $$ > pid; exec sleep 60'], timeout_s=60)\n"
+    )  # fmt: skip
+    parent = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.getcwd()})
+    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip() != "")
+    parent.kill()
+    parent.wait(30)
+    wait_until(lambda: not is_alive(int((tmp_path / "pid").read_text())))
+
+
+def test_a_detached_process_outlives_us_and_logs(tmp_path: Path):
+    program = (
+        "import sys; from pathlib import Path; from deephpc.shell import start_detached\n"
+        "here = Path(sys.argv[1])\n"
+        "argv = ['bash', '-c', 'while [ ! -e go ]; do sleep 0.05; done; echo done']\n"
+        "print(start_detached(argv, cwd=here, env={'PATH': '/usr/bin:/bin'}, log=here / 'log'))\n"
+    )
+    argv = [sys.executable, "-W", "error", "-c", program, tmp_path]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr == ""
+    assert is_alive(int(done.stdout))
+    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "go").touch()
+    wait_until(lambda: (tmp_path / "log").read_text() == "done\n")
+
+
+def test_a_detached_process_has_a_session_of_its_own(tmp_path: Path):
+    pid = start_detached(["sleep", "60"], cwd=tmp_path, env=dict(os.environ), log=tmp_path / "log")
+    session = os.getsid(pid)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert session == pid

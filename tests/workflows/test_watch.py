@@ -1,0 +1,217 @@
+"""The record follows the truth with one question to each scheduler."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from deephpc.errors import SiteError
+from deephpc.jobs.evidence import load_standing
+from deephpc.jobs.job import Job
+from deephpc.jobs.record import JobFilter, Record
+from deephpc.jobs.scheduler import Observation
+from deephpc.jobs.state import JobState
+from deephpc.jobs.submission import describe_submitter, write_answer
+from deephpc.workflows.watch import refresh, wait_for
+from tests.fakes.samples import NOON, a_job, after
+from tests.fakes.schedulers import NOTHING, SILENCE, ScriptedScheduler, seen, sighting
+
+S = JobState
+LATER = after(3600)
+
+
+@pytest.fixture
+def record(tmp_path: Path):
+    with Record(tmp_path / "deephpc.db") as opened:
+        yield opened
+
+
+def known(record: Record, tmp_path: Path, run_id: str = "run-a-0001", **facts: object) -> Job:
+    job = a_job(tmp_path, run_id, **facts)
+    job.folder.mkdir()
+    record.add(job)
+    return job
+
+
+def leave_result(job: Job, task: int | None = None, state: str = "COMPLETED", code: int = 0, **more: object) -> None:
+    folder = job.files.task(task).path
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = {"schema": "deephpc.result/1", "run_id": job.run_id, "job_id": job.job_id, "task": task, "attempt": 1,
+             "state": state, "exit_code": code, "signal": None, "ended_by": "program", "reason": "", "host": "n1",
+             "nodes": "n1", "cpus": 2, "started_at": after(10).isoformat(), "ended_at": after(600).isoformat(),
+             "elapsed_s": 590, "cpu_s": 1.0}  # fmt: skip
+    (folder / "result.json").write_text(json.dumps({**facts, **more}))
+
+
+def test_however_many_runs_each_scheduler_is_asked_once(record: Record, tmp_path: Path):
+    for number in range(50):
+        known(record, tmp_path, f"run-a-{number:04d}", job_id=str(number + 1))
+    scheduler = ScriptedScheduler(
+        observations=[Observation(queue=seen(*(sighting(str(n + 1), S.RUNNING) for n in range(50))), accounting=None)]
+    )
+    assert refresh(record, {"slurm": scheduler}, LATER) == ()
+    assert len(scheduler.questions) == 1
+    assert {job.state for job in record.find(JobFilter())} == {S.RUNNING}
+
+
+def test_finished_runs_are_not_asked_about(record: Record, tmp_path: Path):
+    known(record, tmp_path, state=S.COMPLETED)
+    scheduler = ScriptedScheduler()
+    refresh(record, {"slurm": scheduler}, LATER)
+    assert not scheduler.questions
+
+
+def test_a_result_is_the_end_and_is_kept_with_its_metrics(record: Record, tmp_path: Path):
+    job = known(record, tmp_path, state=S.RUNNING)
+    leave_result(job, state="FAILED", code=7)
+    job.files.task(None).metrics.write_text('{"loss": 1}\n{"loss": 0.5}\n')
+    refresh(record, {"slurm": ScriptedScheduler(observations=[NOTHING])}, LATER)
+    ended = record.get(job.run_id)
+    kept = load_standing(job.files)
+    assert (ended.state, ended.exit_code, ended.source) == (S.FAILED, 7, "result")
+    assert kept is not None
+    assert kept.standing.state is S.FAILED
+    assert record.metrics([job.run_id]) == {job.run_id: {"loss": 0.5}}
+
+
+def test_a_silent_scheduler_changes_nothing_and_is_said_so(record: Record, tmp_path: Path):
+    known(record, tmp_path, state=S.RUNNING)
+    assert refresh(record, {"slurm": ScriptedScheduler(observations=[SILENCE])}, LATER) == SILENCE.troubles
+    assert record.get("run-a-0001").state is S.RUNNING
+
+
+def test_a_run_nobody_knows_is_lost_and_comes_back_with_its_result(record: Record, tmp_path: Path):
+    job = known(record, tmp_path, state=S.RUNNING)
+    nobody = {"slurm": ScriptedScheduler(observations=[NOTHING])}
+    refresh(record, nobody, LATER)
+    assert record.get(job.run_id).state is S.LOST
+    leave_result(job)
+    refresh(record, nobody, LATER + timedelta(hours=1))
+    assert record.get(job.run_id).state is S.COMPLETED
+
+
+def test_a_run_of_another_machines_scheduler_keeps_its_state(record: Record, tmp_path: Path):
+    known(record, tmp_path, state=S.RUNNING, scheduler="local", job_id="local-1")
+    (trouble,) = refresh(record, {"slurm": ScriptedScheduler()}, LATER)
+    assert "belong to local" in trouble
+    assert record.get("run-a-0001").state is S.RUNNING
+
+
+def test_the_tasks_of_an_array_are_judged_each_for_itself(record: Record, tmp_path: Path):
+    tasks = dict.fromkeys(range(5), S.PENDING)
+    job = known(record, tmp_path, tasks=tasks)
+    leave_result(job, 0)
+    leave_result(job, 1, state="FAILED", code=3)
+    queue = seen(sighting("4711", S.RUNNING, task=2, started_at=after(20)), sighting("4711", S.PENDING, task=3))
+    book = seen(sighting("4711", S.OUT_OF_MEMORY, task=4, source="sacct", ended_at=after(50)))
+    refresh(record, {"slurm": ScriptedScheduler(observations=[Observation(queue=queue, accounting=book)])}, LATER)
+    stands = record.get(job.run_id)
+    assert stands.tasks == {0: S.COMPLETED, 1: S.FAILED, 2: S.RUNNING, 3: S.PENDING, 4: S.OUT_OF_MEMORY}
+    assert stands.state is S.RUNNING
+
+
+def test_an_array_that_ended_says_how_many_tasks_did_not_complete(record: Record, tmp_path: Path):
+    job = known(record, tmp_path, tasks={0: S.RUNNING, 1: S.RUNNING})
+    leave_result(job, 0)
+    leave_result(job, 1, state="FAILED", code=3)
+    refresh(record, {"slurm": ScriptedScheduler(observations=[NOTHING])}, LATER)
+    stands = record.get(job.run_id)
+    assert (stands.state, stands.reason) == (S.FAILED, "1 of 2 tasks did not complete")
+    assert stands.ended_at == after(600)
+
+
+def test_an_array_cancelled_as_a_whole_before_it_was_split(record: Record, tmp_path: Path):
+    known(record, tmp_path, tasks={0: S.PENDING, 1: S.PENDING})
+    book = seen(sighting("4711", S.CANCELLED, source="sacct", ended_at=after(50)))
+    refresh(record, {"slurm": ScriptedScheduler(observations=[Observation(queue={}, accounting=book)])}, LATER)
+    assert record.get("run-a-0001").tasks == {0: S.CANCELLED, 1: S.CANCELLED}
+
+
+def test_an_unconfirmed_run_is_adopted_from_the_queue(record: Record, tmp_path: Path):
+    job = known(record, tmp_path, job_id=None, state=S.SUBMITTING, submitter="gone")
+    queue = seen(sighting("4711", S.RUNNING, name=job.job_name))
+    scheduler = ScriptedScheduler(observations=[Observation(queue=queue, accounting={})])
+    refresh(record, {"slurm": scheduler}, LATER)
+    stands = record.get(job.run_id)
+    assert (stands.job_id, stands.state) == ("4711", S.RUNNING)
+    assert scheduler.questions[0].job_names == (job.job_name,)
+
+
+def test_an_unconfirmed_run_is_adopted_from_its_folder(record: Record, tmp_path: Path):
+    job = known(record, tmp_path, job_id=None, state=S.SUBMITTING, submitter="gone")
+    write_answer(job.files, "4711", after(1))
+    queue = seen(sighting("4711", S.PENDING))
+    refresh(record, {"slurm": ScriptedScheduler(observations=[Observation(queue=queue, accounting={})])}, LATER)
+    stands = record.get(job.run_id)
+    assert (stands.job_id, stands.submitted_at, stands.state) == ("4711", after(1), S.PENDING)
+
+
+@pytest.mark.parametrize(
+    ("submitter", "observation", "now", "state"),
+    [
+        ("gone", NOTHING, LATER, S.LOST),
+        ("gone", SILENCE, LATER, S.SUBMITTING),
+        ("gone", NOTHING, after(30), S.SUBMITTING),
+        ("", NOTHING, LATER, S.LOST),
+    ],
+)
+def test_a_run_that_never_reached_the_queue_is_lost_once_that_is_certain(
+    record: Record, tmp_path: Path, submitter: str, observation: Observation, now, state: JobState
+):
+    known(record, tmp_path, job_id=None, state=S.SUBMITTING, submitter=submitter, seen_at=None)
+    refresh(record, {"slurm": ScriptedScheduler(observations=[observation])}, now)
+    assert record.get("run-a-0001").state is state
+
+
+def test_a_run_whose_command_still_submits_is_left_alone(record: Record, tmp_path: Path):
+    known(record, tmp_path, job_id=None, state=S.SUBMITTING, submitter=describe_submitter(), seen_at=None)
+    refresh(record, {"slurm": ScriptedScheduler(observations=[NOTHING])}, LATER)
+    assert record.get("run-a-0001").state is S.SUBMITTING
+
+
+def test_a_run_folder_that_is_gone_does_not_stop_the_others(record: Record, tmp_path: Path):
+    gone = known(record, tmp_path, "run-gone-0001", job_id="1")
+    gone.folder.rmdir()
+    known(record, tmp_path, "run-here-0002", job_id="2")
+    queue = seen(sighting("1", S.FAILED), sighting("2", S.COMPLETED))
+    refresh(record, {"slurm": ScriptedScheduler(observations=[Observation(queue=queue, accounting={})])}, LATER)
+    assert record.get("run-gone-0001").state is S.FAILED
+    assert record.get("run-here-0002").state is S.COMPLETED
+
+
+def test_waiting_tells_every_change_and_ends_with_the_last_run(record: Record, tmp_path: Path):
+    known(record, tmp_path)
+    stages = [S.PENDING, S.RUNNING, S.RUNNING, S.COMPLETED]
+    observations = [Observation(queue=seen(sighting("4711", state)), accounting={}) for state in stages]
+    told: list[str] = []
+    ticks = iter(range(1000))
+    (job,) = wait_for(
+        record, {"slurm": ScriptedScheduler(observations=observations)}, ["run-a-0001"],
+        clock=lambda: after(100 * next(ticks)), timeout=None, tell=told.append, sleep=leaves_a_result(tmp_path),
+    )  # fmt: skip
+    assert job.state is S.COMPLETED
+    assert told == ["run-a-0001: PENDING", "run-a-0001: RUNNING", "run-a-0001: COMPLETED"]
+
+
+def leaves_a_result(tmp_path: Path):
+    """Return a sleep that ends at once: something that looks like a result appears."""
+    result = tmp_path / "run-a-0001" / "result.json"
+
+    def sleep(_: float) -> None:
+        result.write_text("{}")
+
+    def fresh(seconds: float) -> None:
+        result.unlink(missing_ok=True)
+        sleep(seconds)
+
+    return fresh
+
+
+def test_waiting_ends_with_its_timeout(record: Record, tmp_path: Path):
+    known(record, tmp_path)
+    waits = Observation(queue=seen(sighting("4711", S.PENDING)), accounting={})
+    with pytest.raises(SiteError, match="not finished in time: run-a-0001") as caught:
+        wait_for(record, {"slurm": ScriptedScheduler(observations=[waits])}, ["run-a-0001"], clock=lambda: NOON,
+                 timeout=timedelta(0), tell=lambda _: None)  # fmt: skip
+    assert caught.value.transient
