@@ -80,6 +80,19 @@ def render_jobs(jobs: Sequence[Job], troubles: Sequence[str], now: datetime, *, 
     return _drawn(table)
 
 
+def render_cancelled(wanted: Sequence[tuple[Job, int | None]], *, as_json: bool) -> str:
+    """Return what was told to end, and what had ended already."""
+    rows = [
+        {"run_id": job.run_id, "task": task, "told": not job.state.is_final, "state": job.state.value}
+        for job, task in wanted
+    ]
+    if as_json:
+        return _json("deephpc.cancelled/1", {"jobs": rows})
+    names = [job.run_id if task is None else f"{job.run_id}_{task}" for job, task in wanted]
+    fates = ["told to end" if row["told"] else f"had ended already ({row['state']})" for row in rows]
+    return "\n".join(f"{name}: {fate}" for name, fate in zip(names, fates, strict=True))
+
+
 def describe_end(job: Job) -> str:
     """Return how a run stands, in one line."""
     code = _code(job)

@@ -75,7 +75,9 @@ def test_a_killed_parent_takes_its_child_along(tmp_path: Path):
         "import sys; from deephpc.shell import run\n"
         "run(['bash', '-c', 'echo $$ > pid; exec sleep 60'], timeout_s=60)\n"
     )  # fmt: skip
-    parent = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.getcwd()})
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(Path.cwd())}
+    )
     wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip() != "")
     parent.kill()
     parent.wait(30)

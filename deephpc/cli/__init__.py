@@ -20,9 +20,12 @@ COMMANDS = {
     "run": ("deephpc.cli.run:run", "Run any command as a batch job."),
     "jobs": ("deephpc.cli.jobs:app", "List, show, wait for, cancel and rerun jobs."),
     "logs": ("deephpc.cli.logs:logs", "Print what a job wrote, and follow it."),
-    "why": ("deephpc.cli.jobs:why", "Say in words why a job waits or how it failed, and what to do next."),
+    "why": ("deephpc.cli.jobs:why", "Say in words why a run waits or how it failed, and what to do next."),
     "site": ("deephpc.cli.site:app", "Show, probe and write the profile of a cluster."),
-    "doctor": ("deephpc.cli.doctor:doctor", "Check what this cluster has, what is missing and how to mend it."),
+    "doctor": (
+        "deephpc.cli.doctor:doctor",
+        "Check what this cluster has, what is missing and how to mend it; exit 3 when something fails.",
+    ),
     "config": ("deephpc.cli.config:app", "Show the settings, and where each value comes from."),
 }
 

@@ -118,6 +118,7 @@ def wait(
 
     Example: deephpc jobs wait train-digits-7f3a --timeout 2:00:00
     """
+    from deephpc.render import render_jobs
     from deephpc.workflows.watch import wait_for
 
     here = context(ctx)
@@ -125,22 +126,26 @@ def wait(
         run_ids = [record.resolve(run)[0].run_id for run in runs]
         limit = _duration("--timeout", timeout)
         jobs = wait_for(record, here.schedulers, run_ids, clock=here.clock, timeout=limit, tell=here.say)
+    if here.json:
+        print(render_jobs(jobs, (), here.clock(), as_json=True))  # noqa: T201 - the answer
     conclude(here, jobs)
 
 
 @app.command()
-def cancel(ctx: typer.Context, runs: RunIds) -> None:
+def cancel(ctx: typer.Context, runs: RunIds, dry_run: DryRun = False) -> None:
     """End runs, or tasks of an array (RUN_N); the program gets SIGTERM first.
 
-    Example: deephpc jobs cancel train-digits-7f3a sweep-lr-02c1_7
+    Prints what was told to end. Example: deephpc jobs cancel train-digits-7f3a sweep-lr-02c1_7
     """
-    from deephpc.workflows.keep import cancel_jobs
+    from deephpc.render import render_cancelled
+    from deephpc.workflows.keep import cancel_jobs, plan_cancel
 
     here = context(ctx)
     with here.open_record() as record:
-        for job, task in cancel_jobs(runs, record, here.schedulers, here.clock()):
-            name = job.run_id if task is None else f"{job.run_id}_{task}"
-            here.say(f"{name}: had ended already ({job.state.value})" if job.state.is_final else f"{name}: told to end")
+        wanted = plan_cancel(runs, record, here.schedulers)
+        if not dry_run:
+            cancel_jobs(wanted, record, here.schedulers, here.clock())
+    print(render_cancelled(wanted, as_json=here.json))  # noqa: T201 - the answer
 
 
 @app.command()
@@ -186,9 +191,10 @@ def script(ctx: typer.Context, run: RunId) -> None:
     with here.open_record() as record:
         path = record.resolve(run)[0].files.script
     try:
-        sys.stdout.buffer.write(path.read_bytes())
+        text = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}", "was the run folder removed?") from error
+    sys.stdout.buffer.write(text)
 
 
 @app.command()
@@ -208,7 +214,7 @@ def export(
 
     here = context(ctx)
     if form not in ("csv", "json"):
-        raise InputError(f"--format {form!r} is neither csv nor json", "")
+        raise InputError(f"--format {form!r} is neither csv nor json", "write --format csv or --format json")
     as_json = here.json or form == "json"
     with here.open_record() as record:
         if run is not None:
@@ -256,7 +262,7 @@ def _filter(
         if name not in JobState.__members__:
             raise InputError(f"--state {name!r} is not a state", f"states: {', '.join(JobState.__members__)}")
     if kind not in (None, "train", "run"):
-        raise InputError(f"--kind {kind!r} is neither train nor run", "")
+        raise InputError(f"--kind {kind!r} is neither train nor run", "leave it out to see both")
     age = _duration("--since", since)
     states = tuple(JobState(name) for name in names)
     return JobFilter(states=states, kind=kind, text=text, since=now - age if age else None, limit=limit)
@@ -268,4 +274,4 @@ def _duration(option: str, text: str | None) -> timedelta | None:
     try:
         return parse_walltime(text) if text else None
     except ValueError as error:
-        raise InputError(f"{option}: {error}", "") from error
+        raise InputError(f"{option}: {error}", "see `deephpc jobs --help`") from error

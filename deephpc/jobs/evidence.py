@@ -96,8 +96,7 @@ def write_standing(files: RunFolder, standing: Standing, tasks: Mapping[int, Job
     SiteError
         The folder cannot be written.
     """
-    plain = {name: getattr(standing, name) for name in Standing.model_fields}
-    kept = KeptStanding(standing=Standing.model_construct(**plain), tasks=dict(tasks))
+    kept = KeptStanding(standing=standing.standing(), tasks=dict(tasks))
     write_atomically(files.standing, kept.model_dump_json() + "\n", sync=False)
 
 

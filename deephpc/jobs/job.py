@@ -37,6 +37,10 @@ class Standing(Model):
     seen_at: datetime | None = None
     """When a source last knew the job."""
 
+    def standing(self) -> "Standing":
+        """Return this alone, without what a Job adds to it."""
+        return self
+
 
 class Job(Standing):
     """One run: who asked for what, where it lies, how it stands."""
@@ -72,6 +76,10 @@ class Job(Standing):
     def job_name(self) -> str:
         """The name under which the job stands in the queue."""
         return job_name(self.run_id, self.token)
+
+    def standing(self) -> Standing:
+        """Return how the job stands, alone."""
+        return Standing.model_construct(**{name: getattr(self, name) for name in Standing.model_fields})
 
     def with_standing(self, standing: Standing) -> "Job":
         """Return the job as it stands now."""

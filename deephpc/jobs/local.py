@@ -6,6 +6,7 @@ supervisor was killed, or whose machine was restarted, is NODE_FAIL and does not
 user's processes at logout (logind.conf(5), KillUserProcesses), jobs end then too, unless lingering is enabled.
 """
 
+import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from deephpc.errors import SiteError
 from deephpc.jobs.local_job import JobView, LocalJob, Order, ProcessMark, TaskView, local_job_id, module_argv
-from deephpc.jobs.run_folder import read_text
+from deephpc.jobs.run_folder import RunFolder, read_text
 from deephpc.jobs.scheduler import Ambiguous, JobId, Observation, Question, Refused, Sighting, Submission
 from deephpc.shell import start_detached
 
@@ -117,6 +118,9 @@ class LocalScheduler:
 
     def _place_order(self, job: LocalJob, submission: Submission) -> None:
         known = job.load_order()
+        if known is not None and _is_of_a_wiped_run(job, submission):
+            shutil.rmtree(job.path)
+            known = None
         if known is None:
             unknown = self._unknown_dependencies(submission)
             if unknown:
@@ -166,6 +170,12 @@ class LocalScheduler:
         if view is None or order is None:
             return ()
         return tuple(_sighting(job, order, view, task) for task in view.tasks)
+
+
+def _is_of_a_wiped_run(job: LocalJob, submission: Submission) -> bool:
+    """Whether a job ended for a run whose folder is gone and made anew: ids follow from the request (decision 0007)."""
+    view = job.load_view()
+    return view is not None and view.is_final and not RunFolder(submission.spec.folder).claim.exists()
 
 
 def _sighting(job: LocalJob, order: Order, view: JobView, task: TaskView) -> Sighting:

@@ -27,7 +27,8 @@ from deephpc.model import Model
 _SCHEMA_VERSION = 1
 _BUSY_TIMEOUT_S = 30.0
 _PATIENCE_S = 90.0
-_LOOKS_APART = timedelta(seconds=20)
+#: A run seen again as it stood is written again only after this.
+LOOKS_APART = timedelta(seconds=20)
 _COLUMNS: dict[str, type] = {
     "run_id": str, "token": str, "kind": str, "target": str, "site": str, "scheduler": str, "job_id": str,
     "folder": str, "fingerprint": str, "submitter": str, "created_at": str, "submitted_at": str, "cancelled_at": str,
@@ -389,7 +390,7 @@ class Record:
 
 def _differs(before: Job, after: Job) -> bool:
     """Whether a row is worth writing: another look at the same state counts only after a while."""
-    if after.seen_at and before.seen_at and after.seen_at - before.seen_at < _LOOKS_APART:
+    if after.seen_at and before.seen_at and after.seen_at - before.seen_at < LOOKS_APART:
         after = after.model_copy(update={"seen_at": before.seen_at})
     return after != before
 

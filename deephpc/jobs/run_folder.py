@@ -6,6 +6,7 @@ A run folder is owner-only (0700). An array run has one folder; each task keeps 
 import errno
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -158,7 +159,7 @@ def write_atomically(path: Path, text: str, mode: int = 0o600, *, sync: bool = T
     SiteError
         The place cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         try:
@@ -212,6 +213,7 @@ def _despite_stale_handles(read: Callable[[], _Read]) -> _Read | None:
             return None
         except OSError as error:
             if error.errno != errno.ESTALE or attempt + 1 == _STALE_TRIES:
-                raise SiteError(f"cannot read {error.filename}: {error.strerror}", "", transient=True) from error
+                message = f"cannot read {error.filename}: {error.strerror}"
+                raise SiteError(message, "is its file system there? try again in a moment", transient=True) from error
             time.sleep(0.05)
     return None

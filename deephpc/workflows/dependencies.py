@@ -72,7 +72,10 @@ def _job_id(name: str, job: Job | None, scheduler: str) -> str:
     if job is None:
         return name
     if job.scheduler != scheduler:
-        raise InputError(f"--dependency: run {job.run_id} belongs to {job.scheduler}, this job goes to {scheduler}", "")
+        raise InputError(
+            f"--dependency: run {job.run_id} belongs to {job.scheduler}, this job goes to {scheduler}",
+            f"wait for it first: deephpc jobs wait {job.run_id}",
+        )
     if job.job_id is None:
         raise InputError(f"--dependency: run {job.run_id} has not reached the queue yet", "see `deephpc jobs`")
     return job.job_id

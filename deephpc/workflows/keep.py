@@ -19,21 +19,16 @@ from deephpc.workflows.submit import JobPlan, load_plan
 from deephpc.workflows.watch import Schedulers
 
 
-def cancel_jobs(
-    words: Sequence[str], record: Record, schedulers: Schedulers, now: datetime
-) -> list[tuple[Job, int | None]]:
-    """Ask for runs or array tasks to end; those that ended already are returned all the same.
+def plan_cancel(words: Sequence[str], record: Record, schedulers: Schedulers) -> list[tuple[Job, int | None]]:
+    """Return the runs and array tasks that words name; those that ended already are among them.
 
     Raises
     ------
     InputError
-        No such run, or one whose submission has no answer yet.
-    SiteError
-        The scheduler is not here, refused, or does not answer.
+        No such run, one whose submission has no answer yet, or one of a scheduler that is not here.
     """
     found = [record.resolve(word) for word in words]
-    by_scheduler: dict[str, list[str]] = {}
-    for job, task in found:
+    for job, _ in found:
         if job.state.is_final:
             continue
         if job.job_id is None:
@@ -44,13 +39,29 @@ def cancel_jobs(
             raise InputError(
                 f"run {job.run_id} belongs to {job.scheduler}, which is not on this machine", "go to its login node"
             )
+    return found
+
+
+def cancel_jobs(
+    wanted: Sequence[tuple[Job, int | None]], record: Record, schedulers: Schedulers, now: datetime
+) -> None:
+    """Ask for runs and array tasks to end; what ended already is left alone.
+
+    Raises
+    ------
+    SiteError
+        The scheduler refused, or does not answer.
+    """
+    by_scheduler: dict[str, list[str]] = {}
+    for job, task in wanted:
+        if job.state.is_final or job.job_id is None:
+            continue
         by_scheduler.setdefault(job.scheduler, []).append(job.job_id if task is None else f"{job.job_id}_{task}")
+        if task is None:
+            record.change(job.run_id, lambda known: known.model_copy(update={"cancelled_at": now}), now)
+            write_atomically(job.files.cancelled, json.dumps({"cancelled_at": now.isoformat()}) + "\n")
     for name, job_ids in by_scheduler.items():
         schedulers[name].cancel(job_ids)
-    for job, task in found:
-        if task is None and not job.state.is_final:
-            _note_cancelled(job, record, now)
-    return found
 
 
 def load_rerun(job: Job) -> tuple[JobRequest, dict[str, str]]:

@@ -188,7 +188,8 @@ def _lines(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--env-file {path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}", "") from error
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise InputError(f"--env-file {path}: {reason}", "give a text file of NAME=VALUE lines") from error
     return [line for line in (raw.strip() for raw in text.splitlines()) if line and not line.startswith("#")]
 
 

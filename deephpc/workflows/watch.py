@@ -8,14 +8,15 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 
 from deephpc.errors import DeephpcError, SiteError
-from deephpc.jobs.evidence import load_attempts, load_result, write_standing
+from deephpc.jobs.evidence import write_standing
 from deephpc.jobs.job import Job, Standing
 from deephpc.jobs.record import Record
-from deephpc.jobs.scheduler import Observation, Question, Scheduler, Sighting
-from deephpc.jobs.state import JobState, summarize
+from deephpc.jobs.scheduler import Observation, Question, Scheduler
+from deephpc.jobs.state import JobState
 from deephpc.jobs.submission import find_by_name, read_answer, submitter_lives, write_answer
-from deephpc.jobs.truth import SETTLE, Evidence, judge
+from deephpc.jobs.truth import SETTLE
 from deephpc.workflows.metrics import last_values
+from deephpc.workflows.verdict import Tasks, judge_job, still_stands
 
 #: LOST is looked at again for this long: a file system that was away may come back with a result.
 _SECOND_THOUGHTS = timedelta(days=7)
@@ -24,7 +25,6 @@ _CLOCK_SKEW = timedelta(minutes=10)
 _LONGEST_POLL_S = 10.0
 
 Schedulers = Mapping[str, Scheduler]
-Tasks = dict[int, JobState]
 
 
 def refresh(
@@ -131,6 +131,8 @@ def _question(jobs: Sequence[Job]) -> Question:
 def _settle(record: Record, jobs: Sequence[Job], observation: Observation, now: datetime) -> None:
     standings: dict[str, tuple[Standing, Tasks]] = {}
     for job in jobs:
+        if still_stands(job, observation, now):
+            continue
         if job.job_id is None:
             known = adopt(job, observation, now)
             if known.job_id is not None:
@@ -138,10 +140,10 @@ def _settle(record: Record, jobs: Sequence[Job], observation: Observation, now: 
             else:
                 standings[job.run_id] = (_unsent(job, observation, now), job.tasks)
                 continue
-        standings[job.run_id] = _judge_job(job, observation, now)
+        standings[job.run_id] = judge_job(job, observation, now)
     record.settle(standings, now)
     for job in jobs:
-        standing, tasks = standings[job.run_id]
+        standing, tasks = standings.get(job.run_id, (job, job.tasks))
         if standing.state.is_final and standing.state is not JobState.LOST:
             _close(record, job, standing, tasks)
 
@@ -161,96 +163,6 @@ def _unsent(job: Job, observation: Observation, now: datetime) -> Standing:
         return job
     reason = "it never reached the queue: its command ended first; repeat the command to go on with it"
     return job.model_copy(update={"state": JobState.LOST, "reason": reason, "source": "record"})
-
-
-def _judge_job(job: Job, observation: Observation, now: datetime) -> tuple[Standing, Tasks]:
-    queue = (observation.queue or {}).get(job.job_id or "", ())
-    accounting = (observation.accounting or {}).get(job.job_id or "", ())
-    if not job.tasks:
-        return _judge_one(job, job, None, _only(queue), _only(accounting), observation, now), {}
-    in_queue = {sighting.task: sighting for sighting in queue}
-    in_accounting = {sighting.task: sighting for sighting in accounting}
-    standings: dict[int, Standing] = {}
-    for number, state in job.tasks.items():
-        known = job.model_copy(update={"state": state})
-        if state.is_final and state is not JobState.LOST:
-            standings[number] = known
-            continue
-        # a task that only the array as a whole stands for: pending, or cancelled before it was split off
-        seen = in_queue.get(number) or _whole_array(in_queue, in_accounting)
-        standings[number] = _judge_one(known, job, number, seen, in_accounting.get(number), observation, now)
-    tasks = {number: standing.state for number, standing in standings.items()}
-    return _summary(job, standings), tasks
-
-
-def _whole_array(
-    in_queue: Mapping[int | None, Sighting], in_accounting: Mapping[int | None, Sighting]
-) -> Sighting | None:
-    return in_queue.get(None) or in_accounting.get(None)
-
-
-def _judge_one(
-    known: Standing,
-    job: Job,
-    number: int | None,
-    queue: Sighting | None,
-    accounting: Sighting | None,
-    observation: Observation,
-    now: datetime,
-) -> Standing:
-    files = job.files.task(number)
-    waits = queue is not None and queue.state is JobState.PENDING and known.attempt == 0
-    result = None if waits else load_result(files)
-    silent = queue is None and accounting is None and result is None
-    evidence = Evidence(
-        queue=queue,
-        queue_answered=observation.queue is not None,
-        accounting=accounting,
-        accounting_answered=observation.accounting is not None,
-        result=result,
-        attempts=load_attempts(files) if silent else (),
-    )
-    return judge(_plain(known), evidence, now, was_cancelled=job.cancelled_at is not None)
-
-
-def _summary(job: Job, standings: Mapping[int, Standing]) -> Standing:
-    """Return how an array stands as a whole: the liveliest task, then the worst end."""
-    state = summarize(frozenset(standing.state for standing in standings.values()))
-    example = next(standing for standing in standings.values() if standing.state is state)
-    starts = [standing.started_at for standing in standings.values() if standing.started_at]
-    ends = [standing.ended_at for standing in standings.values() if standing.ended_at]
-    failed = sum(
-        standing.state.is_final and standing.state is not JobState.COMPLETED for standing in standings.values()
-    )
-    reason = (
-        example.reason
-        if not state.is_final
-        else (f"{failed} of {len(standings)} tasks did not complete" if failed else "")
-    )
-    return _plain(example).model_copy(
-        update={
-            "reason": reason,
-            "started_at": min([*starts, *([job.started_at] if job.started_at else [])], default=None),
-            "ended_at": max([*ends, *([job.ended_at] if job.ended_at else [])], default=None)
-            if state.is_final
-            else None,
-            "nodes": "",
-            "seen_at": max(
-                (standing.seen_at for standing in standings.values() if standing.seen_at), default=job.seen_at
-            ),
-        }
-    )
-
-
-def _only(sightings: Sequence[Sighting]) -> Sighting | None:
-    return sightings[0] if sightings else None
-
-
-def _plain(standing: Standing) -> Standing:
-    """Return the Standing part of a Job."""
-    if type(standing) is Standing:
-        return standing
-    return Standing.model_construct(**{name: getattr(standing, name) for name in Standing.model_fields})
 
 
 def _sleep_until_result(jobs: Sequence[Job], pause_s: float, sleep: Callable[[float], None]) -> None:

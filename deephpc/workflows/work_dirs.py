@@ -1,4 +1,4 @@
-"""Remembers, beside the record, every folder that runs were ever put in, so that a lost record can be rebuilt from them."""
+"""Remembers, beside the record, every folder runs were ever put in: a lost record is rebuilt from them."""
 
 from pathlib import Path
 

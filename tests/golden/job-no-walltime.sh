@@ -11,7 +11,7 @@
 # shellcheck disable=SC1003,SC2016,SC2329  # quoted words of the user's stay as they are; traps call functions
 
 run_id=run-true-0000
-run_folder=/work/runs/run-true-0000
+run_folder=/scratch/runs/run-true-0000
 workdir=/
 walltime_s=0        # 0: the site decides
 max_requeues=0
@@ -136,7 +136,7 @@ on_term() {
   kill -TERM "$program" 2>/dev/null
 }
 at_limit() {
-  local end=${SLURM_JOB_END_TIME:-}
+  local end=${SLURM_JOB_END_TIME:-${DEEPHPC_LOCAL_END_TIME:-}}
   if [ -n "$end" ]; then [ "$(TZ=UTC0 printf '%(%s)T' -1)" -ge $((end - 1)) ]; else [ "$walltime_s" -gt 0 ] && [ "$SECONDS" -ge $((walltime_s - 1)) ]; fi
 }
 

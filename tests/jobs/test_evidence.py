@@ -18,7 +18,14 @@ RESULT: dict[str, object] = {
     "exit_code": 0, "signal": None, "ended_by": "program", "reason": "", "host": "n1", "nodes": "n1", "cpus": 2,
     "started_at": "2026-03-01T12:00:00Z", "ended_at": "2026-03-01T12:10:00Z", "elapsed_s": 600, "cpu_s": 1.5,
 }  # fmt: skip
-STARTED = {"at": "2026-03-01T12:00:00Z", "event": "started", "attempt": 1, "job_id": "1", "host": "n1", "nodes": "n[1-2]"}
+STARTED = {
+    "at": "2026-03-01T12:00:00Z",
+    "event": "started",
+    "attempt": 1,
+    "job_id": "1",
+    "host": "n1",
+    "nodes": "n[1-2]",
+}
 FINISHED = {"at": "2026-03-01T12:10:00Z", "event": "finished", "attempt": 1, "state": "FAILED", "exit_code": 7,
             "signal": None}  # fmt: skip
 
@@ -63,7 +70,9 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
     max_leaves=4,
 )
-keys = st.sampled_from(["event", "attempt", "job_id", "at", "nodes", "state", "exit_code", "signal", "at_limit", "cpus"])
+keys = st.sampled_from(
+    ["event", "attempt", "job_id", "at", "nodes", "state", "exit_code", "signal", "at_limit", "cpus"]
+)
 kinds = st.sampled_from([STARTED, FINISHED, {"event": "terminated", "at_limit": True}, {}])
 
 

@@ -261,7 +261,9 @@ def test_a_full_disk_is_one_line_and_leaves_the_record_whole(path: Path, tmp_pat
         "    for number in range(1000): record.add(a_job(Path('/x'), f'run-{number}'))\n"
         "except SiteError as error: print(error.message)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program, path], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.stderr == ""
     assert done.stdout.startswith(f"cannot write the record {path}")
     with Record(path) as record:

@@ -46,11 +46,16 @@ def test_every_task_of_an_array_has_files_of_its_own(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("number", "words"),
-    [(errno.ENOSPC, "the disk is full"), (errno.EDQUOT, "over quota"), (errno.EROFS, "read-only"), (errno.EIO, "Input")],
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "over quota"),
+        (errno.EROFS, "read-only"),
+        (errno.EIO, "Input"),
+    ],
 )
 def test_what_is_wrong_with_a_place_is_said_in_words(number: int, words: str):
-    error = unwritable(Path("/work"), OSError(number, os.strerror(number)))
-    assert error.message.startswith(f"cannot write in /work: {words}")
+    error = unwritable(Path("/scratch"), OSError(number, os.strerror(number)))
+    assert error.message.startswith(f"cannot write in /scratch: {words}")
     assert error.hint
 
 
@@ -60,7 +65,7 @@ def test_a_file_appears_whole_and_with_its_mode(tmp_path: Path):
     write_atomically(path, "two\n", mode=0o600)
     assert path.read_text() == "two\n"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert os.listdir(tmp_path) == ["plan.json"]
+    assert [one.name for one in tmp_path.iterdir()] == ["plan.json"]
 
 
 def test_a_full_disk_leaves_the_old_file_and_no_part(tmp_path: Path):
@@ -77,7 +82,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_part(tmp_path: Path):
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == f"cannot write in {tmp_path}: File too large\n"
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["plan.json"]
+    assert [one.name for one in tmp_path.iterdir()] == ["plan.json"]
 
 
 def test_a_place_without_permission_is_one_line(tmp_path: Path):

@@ -25,8 +25,10 @@ from tests.fakes.samples import a_spec
 from tests.fakes.waiting import wait_until
 
 GOLDEN = Path(__file__).parent.parent / "golden"
-NASTY = ["", " ", "'", '"', "\\", "$(touch x)", "`touch x`", "a\nb", "a\r\nb", "\t", "\x01\x7f\x1b[31m", "é", "日本",
-         "\u2028", "\ufeff", "!!", "~", "*", "-n", "--", "#", "a=b", "$'x'", "\\'", "${HOME}", "%s", "\N{PILE OF POO}"]  # fmt: skip
+NASTY = ["", " ", "'", '"', "\\", "$(touch x)", "`touch x`", "a\nb", "a\r\nb", "\t",
+         "\x01\x7f\x1b[31m", "é", "日本",
+         "\u2028", "\ufeff", "!!", "~", "*", "-n", "--", "#", "a=b", "$'x'", "\\'", "${HOME}", "%s",
+         "\N{PILE OF POO}"]  # fmt: skip
 words = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"))
 lists_of_words = st.lists(words | st.sampled_from(NASTY), max_size=8)
 
@@ -35,14 +37,15 @@ lists_of_words = st.lists(words | st.sampled_from(NASTY), max_size=8)
 
 
 def plain_spec() -> JobSpec:
-    folder = Path("/work/runs/run-simulate-1a2b")
+    folder = Path("/scratch/runs/run-simulate-1a2b")
     return a_spec(folder, "./simulate", "--steps", "100", workdir=Path("/home/me"),
                   resources=Resources(cpus_per_task=2, walltime=timedelta(minutes=10)))  # fmt: skip
 
 
 def rich_spec() -> JobSpec:
     return a_spec(
-        Path("/work/My Runs/train-digits-7f3a"), "python3", "/home/mé/it's here/train.py", "--name", 'a "b" $(c)\nd', "",
+        Path("/scratch/My Runs/train-digits-7f3a"),
+        "python3", "/home/mé/it's here/train.py", "--name", 'a "b" $(c)\nd', "",
         kind="train", workdir=Path("/home/mé/it's here"), has_secrets=True, max_requeues=3,
         resources=Resources(nodes=2, tasks_per_node=1, cpus_per_task=8, gpus_per_node=4, gpu_type="a100",
                             memory_mib=65536, walltime=timedelta(hours=8), partition="gpu", account="proj1"),
@@ -55,7 +58,7 @@ def rich_spec() -> JobSpec:
 
 
 def endless_spec() -> JobSpec:
-    return a_spec(Path("/work/runs/run-true-0000"), "true", workdir=Path("/"))
+    return a_spec(Path("/scratch/runs/run-true-0000"), "true", workdir=Path("/"))
 
 
 @pytest.mark.parametrize("spec", [plain_spec(), rich_spec(), endless_spec()], ids=["plain", "rich", "no-walltime"])
@@ -196,7 +199,7 @@ def test_a_program_that_is_not_there_fails_with_the_shells_code(make):
 
 
 def test_the_program_finds_what_it_was_promised(make, tmp_path: Path):
-    program = "env -0 > seen; ls -d \"$DEEPHPC_OUTPUT_DIR\" \"$DEEPHPC_CHECKPOINT_DIR\" \"$DEEPHPC_DATA_DIR\"; cat"
+    program = 'env -0 > seen; ls -d "$DEEPHPC_OUTPUT_DIR" "$DEEPHPC_CHECKPOINT_DIR" "$DEEPHPC_DATA_DIR"; cat'
     run = make("bash", "-c", program, environment=Environment(variables={"GREETING": "it's\na day"}), has_secrets=True)
     run.files.secrets.mkdir()
     run.files.secret_env.write_text("export TOKEN='s e\ncret'\n")
@@ -222,7 +225,7 @@ def test_the_users_words_reach_the_program_exactly_and_nothing_of_them_is_run(ma
 
 
 def test_a_folder_with_every_odd_character_works(tmp_path: Path):
-    home = tmp_path / "it's a $(touch x) `touch x` \"day\"\né"
+    home = tmp_path / 'it\'s a $(touch x) `touch x` "day"\né'
     home.mkdir()
     run = Run(home / "run-a-0001", "pwd")
     code, out = run()
@@ -242,7 +245,7 @@ time.sleep(60)
 def test_a_program_that_listens_is_told_before_the_limit(make, tmp_path: Path):
     run = make(sys.executable, "-c", LISTENER)
     process = run.start()
-    wait_until(lambda: (tmp_path / "ready").exists())
+    wait_until((tmp_path / "ready").exists)
     process.send_signal(signal.SIGUSR1)
     code, out = run.end(process)
     result = load_result(run.task())
@@ -255,7 +258,7 @@ def test_a_program_that_listens_is_told_before_the_limit(make, tmp_path: Path):
 def test_a_program_that_does_not_listen_is_not_killed_by_being_told(make, tmp_path: Path):
     run = make("bash", "-c", "touch ready; while [ ! -e go ]; do sleep 0.05; done; exit 5")
     process = run.start()
-    wait_until(lambda: (tmp_path / "ready").exists())
+    wait_until((tmp_path / "ready").exists)
     process.send_signal(signal.SIGUSR1)
     wait_until(lambda: "grace" in run.events())
     (tmp_path / "go").touch()
@@ -266,7 +269,7 @@ def test_a_program_that_does_not_listen_is_not_killed_by_being_told(make, tmp_pa
 def test_told_to_end_is_cancelled_and_the_program_is_told(make, tmp_path: Path):
     run = make("bash", "-c", "trap 'echo told; exit 3' TERM; touch ready; while :; do sleep 0.05; done")
     process = run.start()
-    wait_until(lambda: (tmp_path / "ready").exists())
+    wait_until((tmp_path / "ready").exists)
     process.terminate()
     code, out = run.end(process)
     result = load_result(run.task())
@@ -280,7 +283,7 @@ def test_told_to_end_at_the_limit_is_a_timeout(make, tmp_path: Path):
     program = "touch ready; while :; do sleep 0.05; done"
     run = make("bash", "-c", program, resources=Resources(walltime=timedelta(seconds=1)))
     process = run.start()
-    wait_until(lambda: (tmp_path / "ready").exists())
+    wait_until((tmp_path / "ready").exists)
     process.terminate()
     assert run.end(process)[0] == 143
     result = load_result(run.task())
@@ -292,7 +295,7 @@ def test_told_to_end_before_the_program_started_is_cancelled(make, tmp_path: Pat
     setup = ("touch ready; for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.1; done",)
     run = make("touch", "started", environment=Environment(setup=setup))
     process = run.start()
-    wait_until(lambda: (tmp_path / "run-a-0001" / "ready").exists())
+    wait_until((tmp_path / "run-a-0001" / "ready").exists)
     process.send_signal(signal.SIGUSR1)  # nobody to tell yet; it must not end the script
     process.terminate()
     assert run.end(process)[0] == 143
@@ -305,7 +308,7 @@ def test_told_to_end_before_the_program_started_is_cancelled(make, tmp_path: Pat
 def test_killed_without_a_word_leaves_no_result_but_its_start(make, tmp_path: Path):
     run = make("bash", "-c", "touch ready; exec sleep 60")
     process = run.start()
-    wait_until(lambda: (tmp_path / "ready").exists())
+    wait_until((tmp_path / "ready").exists)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.kill()
     for child in children:
@@ -348,8 +351,15 @@ def test_all_tasks_of_an_array_pass_the_claim_at_once(make):
 
 def test_slurms_own_variables_are_read(make):
     run = make("true")
-    slurm = {"SLURM_JOB_ID": "4713", "SLURM_ARRAY_JOB_ID": "4711", "SLURM_ARRAY_TASK_ID": "3", "SLURM_RESTART_COUNT": "1",
-             "SLURMD_NODENAME": "n1", "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_CPUS_ON_NODE": "8"}  # fmt: skip
+    slurm = {
+        "SLURM_JOB_ID": "4713",
+        "SLURM_ARRAY_JOB_ID": "4711",
+        "SLURM_ARRAY_TASK_ID": "3",
+        "SLURM_RESTART_COUNT": "1",
+        "SLURMD_NODENAME": "n1",
+        "SLURM_JOB_NODELIST": "n[1-2]",
+        "SLURM_CPUS_ON_NODE": "8",
+    }
     assert run(**slurm)[0] == 1  # this run may not be requeued
     result = load_result(run.task(3))
     assert result is not None
@@ -439,7 +449,7 @@ def test_any_text_in_a_reason_or_host_leaves_valid_json(make):
 
 @pytest.mark.slow
 def test_usage_is_sampled_while_the_program_runs(make):
-    run = make("bash", "-c", "while [ ! -s \"$DEEPHPC_OUTPUT_DIR/../usage.jsonl\" ]; do :; done")
+    run = make("bash", "-c", 'while [ ! -s "$DEEPHPC_OUTPUT_DIR/../usage.jsonl" ]; do :; done')
     (run.files.path / "sample_usage.py").write_text((shipped("jobscripts") / "sample_usage.py").read_text())
     code, out = run()
     samples = list(read_json_lines(run.task().usage))

@@ -10,7 +10,7 @@ S = JobState
 
 
 def test_every_state_is_of_one_kind():
-    assert UNSENT | ACTIVE | FINAL == set(S)
+    assert set(S) == UNSENT | ACTIVE | FINAL
     assert not UNSENT & ACTIVE
     assert not UNSENT & FINAL
     assert not ACTIVE & FINAL
@@ -18,7 +18,7 @@ def test_every_state_is_of_one_kind():
 
 def test_lost_is_a_failure_and_only_completed_is_none():
     assert S.LOST in FAILURES
-    assert FINAL - FAILURES == {S.COMPLETED}
+    assert {S.COMPLETED} == FINAL - FAILURES
     assert not S.UNKNOWN.is_final
 
 

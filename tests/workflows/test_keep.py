@@ -19,7 +19,7 @@ from tests.fakes.samples import NOON, a_job, after, settings_in
 from tests.fakes.schedulers import ScriptedScheduler, seen, sighting
 
 S = JobState
-VALUES = {"KEY": "it's\n$(x) \"é\"", "EMPTY": "", "export": "export"}
+VALUES = {"KEY": 'it\'s\n$(x) "é"', "EMPTY": "", "export": "export"}
 
 
 class DeafScheduler(ScriptedScheduler):
@@ -76,7 +76,10 @@ def test_a_cancellation_nobody_heard_is_not_recorded(record: Record, tmp_path: P
 
 @pytest.mark.parametrize(
     ("facts", "message"),
-    [({"job_id": None, "state": S.SUBMITTING}, "has not reached the queue"), ({"scheduler": "local"}, "belongs to local")],
+    [
+        ({"job_id": None, "state": S.SUBMITTING}, "has not reached the queue"),
+        ({"scheduler": "local"}, "belongs to local"),
+    ],
 )
 def test_a_run_that_cannot_be_cancelled_says_why(record: Record, tmp_path: Path, facts, message: str):
     record.add(a_job(tmp_path, **facts))

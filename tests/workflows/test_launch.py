@@ -26,8 +26,8 @@ def asked(tmp_path: Path) -> Asked:
     return Asked(request, {}, {"PATH": "/usr/bin", "HOME": str(tmp_path)})
 
 
-def launched(asked: Asked, tmp_path: Path, record: Record, scheduler: ScriptedScheduler):
-    return launch(asked, settings_in(tmp_path), record, scheduler, lambda: NOON)
+def launched(asked: Asked, tmp_path: Path, record: Record, scheduler: ScriptedScheduler, where: str = "local"):
+    return launch(asked, settings_in(tmp_path, scheduler=where), record, scheduler, lambda: NOON)
 
 
 def test_the_dry_runs_script_is_the_next_real_runs_byte_for_byte(asked: Asked, record: Record, tmp_path: Path):
@@ -41,8 +41,8 @@ def test_the_dry_runs_script_is_the_next_real_runs_byte_for_byte(asked: Asked, r
 def test_a_dry_run_without_a_record_shows_the_first_real_run(asked: Asked, record: Record, tmp_path: Path):
     options = JobOptions(dependency="afterok:4711")
     again = Asked(load_run_request(["echo"], tmp_path, options), {}, asked.environ)
-    shown, _ = prepare(again, settings_in(tmp_path), None, NOON)
-    job, _, _ = launched(again, tmp_path, record, ScriptedScheduler(["4712"]))
+    shown, _ = prepare(again, settings_in(tmp_path, scheduler="slurm"), None, NOON)
+    job, _, _ = launched(again, tmp_path, record, ScriptedScheduler(["4712"]), "slurm")
     assert "--dependency=afterok:4711" in shown.script
     assert job.files.script.read_text() == shown.script
 

@@ -18,7 +18,11 @@ def test_junk_lines_are_passed_over(tmp_path: Path):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(
         b'{"loss": 1}\nhello\n\xff\xfe\n[1, 2]\n{"loss": "low"}\n{"loss": NaN}\n{"loss": -Infinity}\n{"loss": true}\n'
-        b'{"loss": null, "nested": {"a": 1}}\n{"loss": ' + b"9" * 400 + b"}\n" + b"[" * 100_000 + b'\n{"loss": 2}\n{"los'
+        b'{"loss": null, "nested": {"a": 1}}\n{"loss": '
+        + b"9" * 400
+        + b"}\n"
+        + b"[" * 100_000
+        + b'\n{"loss": 2}\n{"los'
     )
     assert [value for _, value in load_series(path)["loss"]] == [1.0, 2.0]
     assert last_values(path) == {"loss": 2.0}

@@ -62,7 +62,7 @@ def test_a_run_needs_a_command(tmp_path: Path):
 
 
 def test_words_that_are_no_text_are_refused_by_their_place(tmp_path: Path):
-    with pytest.raises(InputError, match="argument 1 .* is not valid UTF-8"):
+    with pytest.raises(InputError, match=r"argument 1 .* is not valid UTF-8"):
         load_run_request(["echo", "a\udcff"], tmp_path, NO_OPTIONS)
 
 

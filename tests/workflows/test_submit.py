@@ -112,9 +112,7 @@ def test_the_values_of_variables_are_nowhere_but_in_their_file(request_: JobRequ
     assert "s3cret" not in everything_under(tmp_path)
 
 
-def test_a_refused_job_keeps_its_script_and_is_recorded_as_failed(
-    request_: JobRequest, record: Record, tmp_path: Path
-):
+def test_a_refused_job_keeps_its_script_and_is_recorded_as_failed(request_: JobRequest, record: Record, tmp_path: Path):
     with pytest.raises(InputError, match="the job was refused: Invalid partition name specified") as caught:
         carried_out(ready(request_, tmp_path), record, ScriptedScheduler([Refused("Invalid partition name specified")]))
     job = record.get("run-echo-0001")

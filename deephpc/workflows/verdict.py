@@ -1,0 +1,121 @@
+"""Judges a run, task by task, from one look at its scheduler and at its run folder."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+from deephpc.jobs.evidence import load_attempts, load_result
+from deephpc.jobs.job import Job, Standing
+from deephpc.jobs.record import LOOKS_APART
+from deephpc.jobs.scheduler import Observation, Sighting
+from deephpc.jobs.state import ACTIVE, JobState, summarize
+from deephpc.jobs.truth import Evidence, judge
+
+Tasks = dict[int, JobState]
+
+
+def still_stands(job: Job, observation: Observation, now: datetime) -> bool:
+    """Whether a live run was seen moments ago, is in the queue as it was then, and has left no result since.
+
+    It spares thousands of waiting jobs the whole judgement.
+    """
+    queue = (observation.queue or {}).get(job.job_id or "", ())
+    if not queue or job.seen_at is None or now - job.seen_at >= LOOKS_APART:
+        return False
+    if not job.tasks:
+        sighting = queue[0]
+        as_known = (job.raw_state, job.reason) == (sighting.raw_state, _reason(sighting))
+        return as_known and _lives_on(job, None, job.state, sighting)
+    alive = {number: state for number, state in job.tasks.items() if not state.is_final}
+    seen = {sighting.task: sighting for sighting in queue}
+    return seen.keys() == alive.keys() and all(
+        _lives_on(job, number, state, seen[number]) for number, state in alive.items()
+    )
+
+
+def judge_job(job: Job, observation: Observation, now: datetime) -> tuple[Standing, Tasks]:
+    """Return how a run stands, and each task of its array."""
+    queue = (observation.queue or {}).get(job.job_id or "", ())
+    accounting = (observation.accounting or {}).get(job.job_id or "", ())
+    if not job.tasks:
+        return _judge_one(job, (job, None), (_only(queue), _only(accounting)), observation, now), {}
+    in_queue = {sighting.task: sighting for sighting in queue}
+    in_accounting = {sighting.task: sighting for sighting in accounting}
+    whole = in_queue.get(None) or in_accounting.get(None)  # it stands for tasks that were never split off
+    standings: dict[int, Standing] = {}
+    for number, state in job.tasks.items():
+        known = Standing(state=state, seen_at=job.seen_at, attempt=0 if state is JobState.PENDING else job.attempt)
+        if not state.is_final or state is JobState.LOST:
+            seen = (in_queue.get(number) or whole, in_accounting.get(number))
+            known = _judge_one(known, (job, number), seen, observation, now)
+        standings[number] = known
+    return _summary(job, standings), {number: standing.state for number, standing in standings.items()}
+
+
+def _lives_on(job: Job, number: int | None, known: JobState, sighting: Sighting) -> bool:
+    if known is not sighting.state or known not in ACTIVE:
+        return False
+    waits_first = known is JobState.PENDING and job.attempt == 0
+    return waits_first or not job.files.task(number).result.exists()
+
+
+def _judge_one(
+    known: Standing,
+    task: tuple[Job, int | None],
+    seen: tuple[Sighting | None, Sighting | None],
+    observation: Observation,
+    now: datetime,
+) -> Standing:
+    """Judge a job or array task by what the queue and accounting have of it, and its folder."""
+    (job, number), (queue, accounting) = task, seen
+    waits_first = queue is not None and queue.state is JobState.PENDING and known.attempt == 0
+    files = job.files.task(number)
+    result = None if waits_first else load_result(files)
+    silent = queue is None and accounting is None and result is None
+    evidence = Evidence(
+        queue=queue,
+        queue_answered=observation.queue is not None,
+        accounting=accounting,
+        accounting_answered=observation.accounting is not None,
+        result=result,
+        attempts=load_attempts(files) if silent else (),
+    )
+    return judge(known.standing(), evidence, now, was_cancelled=job.cancelled_at is not None)
+
+
+def _summary(job: Job, standings: Mapping[int, Standing]) -> Standing:
+    """Return how an array stands as a whole: the liveliest task, then the worst end."""
+    all_of_them = standings.values()
+    state = summarize(frozenset(standing.state for standing in all_of_them))
+    example = next(standing for standing in all_of_them if standing.state is state)
+    return example.model_copy(
+        update={
+            "reason": _array_reason(standings) if state.is_final else example.reason,
+            "started_at": _least(job.started_at, (standing.started_at for standing in all_of_them)),
+            "ended_at": _most(job.ended_at, (standing.ended_at for standing in all_of_them))
+            if state.is_final
+            else None,
+            "nodes": "",
+            "seen_at": _most(job.seen_at, (standing.seen_at for standing in all_of_them)),
+        }
+    )
+
+
+def _array_reason(standings: Mapping[int, Standing]) -> str:
+    failed = sum(standing.state is not JobState.COMPLETED for standing in standings.values())
+    return f"{failed} of {len(standings)} tasks did not complete" if failed else ""
+
+
+def _least(known: datetime | None, times: Iterable[datetime | None]) -> datetime | None:
+    return min((time for time in (known, *times) if time), default=None)
+
+
+def _most(known: datetime | None, times: Iterable[datetime | None]) -> datetime | None:
+    return max((time for time in (known, *times) if time), default=None)
+
+
+def _only(sightings: Sequence[Sighting]) -> Sighting | None:
+    return sightings[0] if sightings else None
+
+
+def _reason(sighting: Sighting) -> str:
+    return "" if sighting.reason == "None" else sighting.reason

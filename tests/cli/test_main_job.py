@@ -1,0 +1,274 @@
+"""The real command with fake Slurm programs: what it answers, with which exit code, and what it sends."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.programs import CommandLine
+
+
+@pytest.fixture
+def deephpc(tmp_path: Path) -> CommandLine:
+    return CommandLine.make(tmp_path)
+
+
+@pytest.fixture
+def sent(deephpc: CommandLine) -> str:
+    """Submit a run that waits in the queue, and return its id."""
+    return deephpc("run", "--time", "10", "--", "echo", "hi").stdout.strip()
+
+
+def everything(folder: Path) -> list[str]:
+    return sorted(str(path) for path in folder.rglob("*"))
+
+
+def is_one_line_with_a_hint(stderr: str) -> bool:
+    lines = stderr.splitlines()
+    return len(lines) == 2 and lines[0].startswith("error: ") and lines[1].startswith("  hint: ")
+
+
+# --- submitting ---
+
+
+def test_a_run_prints_its_id_and_nothing_else(deephpc: CommandLine):
+    done = deephpc("run", "--name", "hello", "--time", "10", "--", "echo", "it's", "$(x)")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("run-hello-")
+    folder = deephpc.home / "work" / done.stdout.strip()
+    assert (deephpc.slurm / "sbatch.argv").read_text() == "--parsable job.sh\n"
+    assert json.loads((folder / "plan.json").read_text())["spec"]["command"] == ["echo", "it's", "$(x)"]
+
+
+def test_the_dry_run_sends_nothing_writes_nothing_and_shows_the_real_script(deephpc: CommandLine):
+    words = ("run", "--time", "10", "--env", "KEY=hunter2", "--", "echo", "a\nb")
+    before = everything(deephpc.home)
+    shown = deephpc("--json", *words[:1], "--dry-run", *words[1:])
+    assert shown.returncode == 0, shown.stderr
+    assert everything(deephpc.home) == before
+    answer = json.loads(shown.stdout)
+    run_id = deephpc(*words).stdout.strip()
+    assert answer["schema"] == "deephpc.dry-run/1"
+    assert answer["script"] == (deephpc.home / "work" / run_id / "job.sh").read_text()
+    assert "hunter2" not in shown.stdout
+
+
+def test_waiting_shows_the_output_and_ends_as_the_run_does(deephpc: CommandLine):
+    (deephpc.slurm / "run-at-once").touch()
+    done = deephpc("run", "--time", "10", "--wait", "--", "bash", "-c", "echo hello from the job")
+    assert done.returncode == 0, done.stderr
+    assert "hello from the job" in done.stderr
+    assert done.stdout.count("\n") == 1
+    failed = deephpc("run", "--time", "10", "--wait", "--", "bash", "-c", "exit 7")
+    assert failed.returncode == 6
+    assert "FAILED, exit code 7" in failed.stderr
+    assert f"hint: deephpc why {failed.stdout.strip()}" in failed.stderr
+
+
+def test_a_training_reaches_its_program_untouched(deephpc: CommandLine):
+    (deephpc.home / "train.py").write_text("import json, sys; print(json.dumps(sys.argv[1:]))\n")
+    (deephpc.slurm / "run-at-once").touch()
+    done = deephpc("train", "train.py", "--time", "5", "--", "--json", "--time", "x y", "-h", "é", "")
+    log = deephpc("logs", done.stdout.strip())
+    assert done.returncode == 0, done.stderr
+    assert json.loads(log.stdout.splitlines()[-1]) == ["--json", "--time", "x y", "-h", "é", ""]
+
+
+def test_a_refused_job_is_the_users_to_mend_and_keeps_its_script(deephpc: CommandLine):
+    (deephpc.slurm / "refuse").write_text(
+        "sbatch: error: Batch job submission failed: Invalid partition name specified\n"
+    )
+    done = deephpc("run", "--time", "10", "--", "true")
+    assert done.returncode == 2
+    assert is_one_line_with_a_hint(done.stderr)
+    assert "Invalid partition name specified" in done.stderr
+    assert len(list((deephpc.home / "work").glob("*/job.sh"))) == 1
+    (job,) = json.loads(deephpc("jobs", "--json").stdout)["jobs"]
+    assert (job["state"], job["raw_state"]) == ("FAILED", "REFUSED")
+
+
+def test_a_lost_answer_is_one_job_all_the_same(deephpc: CommandLine):
+    (deephpc.slurm / "lose-the-answer").touch()
+    done = deephpc("run", "--time", "10", "--", "true")
+    assert done.returncode == 0, done.stderr
+    assert deephpc.calls("sbatch") == 1
+    (job,) = json.loads(deephpc("--json", "jobs").stdout)["jobs"]
+    assert (job["run_id"], job["job_id"], job["state"]) == (done.stdout.strip(), "1", "PENDING")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("run",), "no command was given"),
+        (("run", "--time", "soon", "--", "true"), "--time: "),
+        (("run", "--name", "a b", "--", "true"), "'a b' cannot name a run"),
+        (("run", "--gpus-per-node", "many", "--", "true"), "'many' is not a number of GPUs"),
+        (("run", "--nodes", "0", "--", "true"), "--nodes 0"),
+        (("run", "--env", "SLURM_X=1", "--", "true"), "SLURM_X is not yours to set"),
+        (("run", "--env", "A-B=1", "--", "true"), "'A-B' is not a variable's name"),
+        (("run", "--sbatch", "--output=x", "--", "true"), "--output is set by deephpc"),
+        (("run", "--mail-type", "END", "--", "true"), "not whom to write to"),
+        (("run", "--dependency", "afterok:nothing", "--", "true"), "no run named 'nothing'"),
+        (("run", "--array", "9-0", "--", "true"), "--array: "),
+        (("run", "--venv", "nowhere", "--", "true"), "is not a Python virtual environment"),
+        (("run", "--nonsense", "--", "true"), "--nonsense"),
+        (("train", "nothing.py"), "'nothing.py' is neither a Python file nor"),
+        (("trane",), "trane"),
+        (("jobs", "show", "nothing"), "no run named 'nothing'"),
+        (("jobs", "--state", "GREAT"), "'GREAT' is not a state"),
+        (("jobs", "--since", "x"), "--since: "),
+        (("logs", "nothing"), "no run named 'nothing'"),
+        (("why", "nothing"), "no run named 'nothing'"),
+        (("--site", "atlantis", "jobs"), "atlantis"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_input_at_fault_is_one_line_that_names_it(deephpc: CommandLine, words: tuple[str, ...], message: str):
+    done = deephpc(*words)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert message in done.stderr.splitlines()[0]
+    assert is_one_line_with_a_hint(done.stderr)
+    assert deephpc.calls("sbatch") == 0
+    assert not (deephpc.home / "work").exists()
+
+
+def test_a_site_without_its_scheduler_is_the_sites_fault(deephpc: CommandLine):
+    done = deephpc(
+        "--site", "lumi", "run", "--time", "10", "--", "true", PATH="/usr/bin:/bin", SCRATCH=str(deephpc.home)
+    )
+    assert done.returncode in (2, 3), done.stderr
+    done = deephpc("run", "--time", "10", "--", "true", PATH="/usr/bin:/bin")
+    assert done.returncode == 3
+    assert is_one_line_with_a_hint(done.stderr)
+
+
+def test_a_work_dir_that_cannot_be_written_is_the_sites_fault_and_leaves_nothing(deephpc: CommandLine):
+    (deephpc.home / "work").write_text("a file")
+    done = deephpc("run", "--time", "10", "--", "true")
+    assert done.returncode == 3
+    assert is_one_line_with_a_hint(done.stderr)
+    assert deephpc.calls("sbatch") == 0
+    assert json.loads(deephpc("jobs", "--json").stdout)["jobs"] == []
+
+
+def test_a_damaged_record_is_one_line(deephpc: CommandLine):
+    (deephpc.home / "state").mkdir()
+    (deephpc.home / "state" / "deephpc.db").write_text("no database at all, but long enough to be taken for one")
+    done = deephpc("jobs")
+    assert done.returncode == 3
+    assert is_one_line_with_a_hint(done.stderr)
+
+
+def test_secrets_are_in_one_file_alone(deephpc: CommandLine):
+    done = deephpc("run", "--time", "10", "--env", "KEY", "--", "true", KEY="hunter2")
+    assert done.returncode == 0, done.stderr
+    holders = [path for path in deephpc.home.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
+    assert holders == [deephpc.home / "work" / done.stdout.strip() / "secrets" / "env.sh"]
+
+
+# --- the record ---
+
+
+def test_the_list_is_for_people_or_programs(deephpc: CommandLine, sent: str):
+    for words in (("jobs",), ("jobs", "list")):
+        assert sent in deephpc(*words).stdout
+    answer = json.loads(deephpc("jobs", "--json").stdout)
+    assert answer["schema"] == "deephpc.jobs/1"
+    assert answer["jobs"][0]["state"] == "PENDING"
+    assert json.loads(deephpc("--json", "jobs", "--state", "failed").stdout)["jobs"] == []
+
+
+def test_many_runs_are_one_question(deephpc: CommandLine):
+    for number in range(3):
+        deephpc("run", "--time", "10", "--", "echo", str(number))
+    assert len(json.loads(deephpc("--json", "jobs").stdout)["jobs"]) == 3
+    assert deephpc.calls("squeue") == 1
+
+
+def test_a_run_is_shown_explained_and_its_script_printed(deephpc: CommandLine, sent: str):
+    assert sent in deephpc("jobs", "show", sent[:-1]).stdout
+    assert json.loads(deephpc("--json", "jobs", "show", sent).stdout)["schema"] == "deephpc.job/1"
+    assert json.loads(deephpc("why", sent, "--json").stdout)["state"] == "PENDING"
+    assert deephpc("jobs", "script", sent).stdout == (deephpc.home / "work" / sent / "job.sh").read_text()
+    assert deephpc("logs", sent).returncode == 2
+
+
+def test_a_cancelled_run_is_told_as_such(deephpc: CommandLine, sent: str):
+    done = deephpc("jobs", "cancel", sent)
+    assert (done.returncode, done.stdout) == (0, f"{sent}: told to end\n")
+    waited = deephpc("jobs", "wait", sent)
+    assert waited.returncode == 6
+    assert "CANCELLED" in waited.stderr
+
+
+def test_a_rerun_is_a_new_run_of_the_same(deephpc: CommandLine, sent: str):
+    again = deephpc("jobs", "rerun", sent).stdout.strip()
+    plans = [json.loads((deephpc.home / "work" / run / "plan.json").read_text()) for run in (sent, again)]
+    assert again != sent
+    assert plans[0]["request"] == plans[1]["request"]
+
+
+def test_waiting_gives_up_in_time(deephpc: CommandLine, sent: str):
+    done = deephpc("jobs", "wait", sent, "--timeout", "0:01")
+    assert done.returncode == 3
+    assert "not finished in time" in done.stderr
+
+
+def test_a_deleted_record_is_rebuilt(deephpc: CommandLine, sent: str):
+    before = json.loads(deephpc("--json", "jobs").stdout)["jobs"]
+    (deephpc.home / "state" / "deephpc.db").unlink()
+    assert deephpc("jobs", "rebuild").returncode == 0
+    after = json.loads(deephpc("--json", "jobs").stdout)["jobs"]
+    assert [_without_looks(job) for job in after] == [_without_looks(job) for job in before]
+    assert before[0]["run_id"] == sent
+
+
+def _without_looks(job: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in job.items() if name != "seen_at"}
+
+
+def test_an_export_goes_to_a_file(deephpc: CommandLine, sent: str):
+    assert deephpc("jobs", "export").stdout.splitlines()[0].startswith("run_id,kind,target")
+    assert json.loads(deephpc("jobs", "export", "--format", "json").stdout)["jobs"][0]["run_id"] == sent
+    assert json.loads(deephpc("jobs", "export", sent, "--format", "json").stdout)["metrics"] == {}
+
+
+def test_a_reader_that_leaves_early_is_no_error(deephpc: CommandLine, sent: str):
+    program = Path(sys.executable).with_name("deephpc")
+    done = subprocess.run(["bash", "-c", f"'{program}' jobs script {sent} | true; echo ${{PIPESTATUS[0]}}"],
+                          env=deephpc.environ(), capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+# --- completion ---
+
+
+def test_run_ids_complete(deephpc: CommandLine, sent: str):
+    completed = deephpc(_DEEPHPC_COMPLETE="complete_bash", COMP_WORDS=f"deephpc logs {sent[:5]}", COMP_CWORD="2")
+    assert completed.stdout.split() == [sent]
+    assert completed.stderr == ""
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no database at all, whatever its name may say" * 10])
+def test_completion_is_silent_about_what_is_wrong(deephpc: CommandLine, content: bytes | None):
+    if content is not None:
+        (deephpc.home / "state").mkdir()
+        (deephpc.home / "state" / "deephpc.db").write_bytes(content)
+    completed = deephpc(_DEEPHPC_COMPLETE="complete_bash", COMP_WORDS="deephpc logs tr", COMP_CWORD="2")
+    assert (completed.stdout.strip(), completed.stderr) == ("", "")
+
+
+def test_a_completion_reads_a_record_with_an_odd_path(deephpc: CommandLine):
+    state = deephpc.home / "odd ?#% folder"
+    state.mkdir()
+    with closing(sqlite3.connect(state / "deephpc.db")) as connection, connection:
+        connection.execute("create table jobs (run_id text, created_at text)")
+        connection.execute("insert into jobs values ('train-x-0001', '')")
+    completed = deephpc(_DEEPHPC_COMPLETE="complete_bash", COMP_WORDS="deephpc logs tr", COMP_CWORD="2",
+                        DEEPHPC_STATE_DIR=str(state))  # fmt: skip
+    assert completed.stdout.split() == ["train-x-0001"]
