@@ -30,6 +30,10 @@ COMMANDS = {
 }
 
 
+class _ReaderLeft(Exception):  # noqa: N818 - no error: `deephpc jobs | head`
+    """Nobody reads our output any more."""
+
+
 class _LazyGroup(TyperGroup):
     """Loads a command's module when the command is asked for, never for `--help`."""
 
@@ -53,7 +57,14 @@ class _LazyGroup(TyperGroup):
         single.command(cmd_name, **getattr(found, "command_settings", {}))(found)
         return typer.main.get_command(single)
 
-    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override] # noqa: ANN401, ARG002
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override] # noqa: ANN401 - Click's
+        """Run the command; a reader that left is told apart before Typer sees it, which would end with a bug's code."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderLeft from error
+
+    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override] # noqa: ANN401, ARG002 - Click's
         """Write the table of commands without loading them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
@@ -109,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = _tell_misuse(error, debug)
     except (KeyboardInterrupt, typer.Abort):
         code = _tell("interrupted", "", 130, None)
-    except BrokenPipeError:  # the reader of our output left: `deephpc jobs | head`
+    except (BrokenPipeError, _ReaderLeft):  # the reader of our output left: `deephpc jobs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except Exception as error:  # noqa: BLE001 - the one place where a bug becomes a message

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from deephpc.jobs.state import JobState
 from deephpc.jobs.submission import read_answer
 from deephpc.workflows.metrics import last_values
 from deephpc.workflows.request import JobRequest
-from deephpc.workflows.submit import JobPlan, load_plan
+from deephpc.workflows.submit import load_plan
 from deephpc.workflows.watch import Schedulers
 
 
@@ -52,16 +53,14 @@ def cancel_jobs(
     SiteError
         The scheduler refused, or does not answer.
     """
-    by_scheduler: dict[str, list[str]] = {}
+    by_scheduler: dict[str, list[tuple[Job, int | None]]] = defaultdict(list)
     for job, task in wanted:
-        if job.state.is_final or job.job_id is None:
-            continue
-        by_scheduler.setdefault(job.scheduler, []).append(job.job_id if task is None else f"{job.job_id}_{task}")
-        if task is None:
-            record.change(job.run_id, lambda known: known.model_copy(update={"cancelled_at": now}), now)
-            write_atomically(job.files.cancelled, json.dumps({"cancelled_at": now.isoformat()}) + "\n")
-    for name, job_ids in by_scheduler.items():
-        schedulers[name].cancel(job_ids)
+        if not job.state.is_final:
+            by_scheduler[job.scheduler].append((job, task))
+    for name, group in by_scheduler.items():
+        schedulers[name].cancel(f"{job.job_id}" if task is None else f"{job.job_id}_{task}" for job, task in group)
+        for job in (job for job, task in group if task is None):
+            _note_cancelled(job, record, now)
 
 
 def load_rerun(job: Job) -> tuple[JobRequest, dict[str, str]]:
@@ -105,7 +104,7 @@ def read_job(folder: RunFolder) -> Job | None:
     if plan is None or plan.spec.run_id != folder.path.name:
         return None
     answer = read_answer(folder)
-    job = _planned(plan, folder)
+    job = plan.new_job().model_copy(update={"folder": folder.path})
     if answer is not None:
         job = job.model_copy(update={"job_id": answer[0], "submitted_at": answer[1], "state": JobState.PENDING})
     cancelled = read_json(folder.cancelled)
@@ -132,24 +131,6 @@ def _note_cancelled(job: Job, record: Record, now: datetime) -> None:
         write_atomically(job.files.cancelled, json.dumps({"cancelled_at": now.isoformat()}) + "\n")
     except SiteError:  # its folder is full or gone, which is no reason not to end it: the record has it
         return
-
-
-def _planned(plan: JobPlan, folder: RunFolder) -> Job:
-    spec = plan.spec
-    return Job(
-        run_id=spec.run_id,
-        token=spec.token,
-        kind=spec.kind,
-        target=plan.request.target,
-        site=plan.site,
-        scheduler=plan.scheduler,
-        folder=folder.path,
-        fingerprint=plan.fingerprint,
-        created_at=plan.created_at,
-        resources=spec.resources,
-        state=JobState.SUBMITTING,
-        tasks=dict.fromkeys(spec.array.tasks if spec.array else (), JobState.PENDING),
-    )
 
 
 def _secret_variables(folder: RunFolder) -> dict[str, str]:

@@ -60,6 +60,25 @@ class JobPlan(Model):
     """Names of the variables of the submitting shell that the job inherits."""
     source: SourceState | None = None
 
+    def new_job(self, submitter: str = "") -> Job:
+        """Return the run as it is recorded before anything is sent."""
+        spec = self.spec
+        return Job(
+            run_id=spec.run_id,
+            token=spec.token,
+            kind=spec.kind,
+            target=self.request.target,
+            site=self.site,
+            scheduler=self.scheduler,
+            folder=spec.folder,
+            fingerprint=self.fingerprint,
+            submitter=submitter,
+            created_at=self.created_at,
+            resources=spec.resources,
+            state=JobState.SUBMITTING,
+            tasks=dict.fromkeys(spec.array.tasks if spec.array else (), JobState.PENDING),
+        )
+
     def render(self) -> str:
         """Return the text of `plan.json`."""
         return self.model_dump_json(indent=2, by_alias=True) + "\n"
@@ -254,7 +273,7 @@ def accepted(job: Job, job_id: str, at: datetime) -> Job:
 
 
 def _take_in_hand(record: Record, plan: JobPlan, resumed: Job | None) -> Job:
-    spec, me = plan.spec, describe_submitter()
+    me = describe_submitter()
     if resumed is not None:
 
         def take(known: Job) -> Job:
@@ -265,21 +284,7 @@ def _take_in_hand(record: Record, plan: JobPlan, resumed: Job | None) -> Job:
             return known.model_copy(update={"submitter": me, "state": JobState.SUBMITTING, "reason": ""})
 
         return record.change(resumed.run_id, take, plan.created_at, "gone on with")
-    job = Job(
-        run_id=spec.run_id,
-        token=spec.token,
-        kind=spec.kind,
-        target=plan.request.target,
-        site=plan.site,
-        scheduler=plan.scheduler,
-        folder=spec.folder,
-        fingerprint=plan.fingerprint,
-        submitter=me,
-        created_at=plan.created_at,
-        resources=spec.resources,
-        state=JobState.SUBMITTING,
-        tasks=dict.fromkeys(spec.array.tasks if spec.array else (), JobState.PENDING),
-    )
+    job = plan.new_job(me)
     record.add(job)
     return job
 

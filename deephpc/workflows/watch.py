@@ -136,7 +136,7 @@ def _settle(record: Record, jobs: Sequence[Job], observation: Observation, now: 
         if job.job_id is None:
             known = adopt(job, observation, now)
             if known.job_id is not None:
-                job = record.change(job.run_id, partial(_unless_confirmed, known), now, "adopted")  # noqa: PLW2901
+                job = record.change(job.run_id, partial(_unless_confirmed, known), now, "adopted")  # noqa: PLW2901 - as it is now
             else:
                 standings[job.run_id] = (_unsent(job, observation, now), job.tasks)
                 continue

@@ -138,10 +138,6 @@ def test_input_at_fault_is_one_line_that_names_it(deephpc: CommandLine, words: t
 
 
 def test_a_site_without_its_scheduler_is_the_sites_fault(deephpc: CommandLine):
-    done = deephpc(
-        "--site", "lumi", "run", "--time", "10", "--", "true", PATH="/usr/bin:/bin", SCRATCH=str(deephpc.home)
-    )
-    assert done.returncode in (2, 3), done.stderr
     done = deephpc("run", "--time", "10", "--", "true", PATH="/usr/bin:/bin")
     assert done.returncode == 3
     assert is_one_line_with_a_hint(done.stderr)

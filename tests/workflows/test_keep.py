@@ -11,7 +11,7 @@ from deephpc.jobs.record import JobFilter, Record
 from deephpc.jobs.scheduler import Observation, Refused
 from deephpc.jobs.spec import Array, Resources
 from deephpc.jobs.state import JobState
-from deephpc.workflows.keep import cancel_jobs, load_rerun, read_job, rebuild
+from deephpc.workflows.keep import cancel_jobs, load_rerun, plan_cancel, read_job, rebuild
 from deephpc.workflows.launch import Asked, launch
 from deephpc.workflows.request import JobOptions, load_run_request, load_train_request
 from deephpc.workflows.watch import refresh
@@ -41,12 +41,16 @@ def launched(record: Record, tmp_path: Path, job_id: str | Refused, options: Job
     return launch(asked, settings_in(tmp_path), record, ScriptedScheduler([job_id]), lambda: NOON)[0]
 
 
+def cancel(words: list[str], record: Record, schedulers: dict[str, ScriptedScheduler]) -> None:
+    cancel_jobs(plan_cancel(words, record, schedulers), record, schedulers, after(5))
+
+
 def test_runs_and_tasks_are_cancelled_with_one_call(record: Record, tmp_path: Path):
     for number in (1, 2):
         (tmp_path / f"run-a-{number}").mkdir()
         record.add(a_job(tmp_path, f"run-a-{number}", job_id=str(number), tasks={0: S.RUNNING, 3: S.RUNNING}))
     scheduler = ScriptedScheduler()
-    cancel_jobs(["run-a-1", "run-a-2_3"], record, {"slurm": scheduler}, after(5))
+    cancel(["run-a-1", "run-a-2_3"], record, {"slurm": scheduler})
     assert scheduler.cancelled == ["1", "2_3"]
     assert record.get("run-a-1").cancelled_at == after(5)
     assert record.get("run-a-2").cancelled_at is None
@@ -55,14 +59,15 @@ def test_runs_and_tasks_are_cancelled_with_one_call(record: Record, tmp_path: Pa
 def test_a_run_that_ended_is_not_cancelled_again(record: Record, tmp_path: Path):
     record.add(a_job(tmp_path, state=S.COMPLETED))
     scheduler = ScriptedScheduler()
-    ((job, task),) = cancel_jobs(["run-a-0001"], record, {"slurm": scheduler}, after(5))
-    assert (job.state, task, scheduler.cancelled) == (S.COMPLETED, None, [])
+    cancel(["run-a-0001"], record, {"slurm": scheduler})
+    assert scheduler.cancelled == []
+    assert record.get("run-a-0001").cancelled_at is None
 
 
 def test_a_run_whose_folder_is_gone_can_still_be_cancelled(record: Record, tmp_path: Path):
     record.add(a_job(tmp_path))
     scheduler = ScriptedScheduler()
-    cancel_jobs(["run-a-0001"], record, {"slurm": scheduler}, after(5))
+    cancel(["run-a-0001"], record, {"slurm": scheduler})
     assert scheduler.cancelled == ["4711"]
     assert record.get("run-a-0001").cancelled_at == after(5)
 
@@ -70,7 +75,7 @@ def test_a_run_whose_folder_is_gone_can_still_be_cancelled(record: Record, tmp_p
 def test_a_cancellation_nobody_heard_is_not_recorded(record: Record, tmp_path: Path):
     record.add(a_job(tmp_path))
     with pytest.raises(SiteError):
-        cancel_jobs(["run-a-0001"], record, {"slurm": DeafScheduler()}, after(5))
+        cancel(["run-a-0001"], record, {"slurm": DeafScheduler()})
     assert record.get("run-a-0001").cancelled_at is None
 
 
@@ -84,7 +89,7 @@ def test_a_cancellation_nobody_heard_is_not_recorded(record: Record, tmp_path: P
 def test_a_run_that_cannot_be_cancelled_says_why(record: Record, tmp_path: Path, facts, message: str):
     record.add(a_job(tmp_path, **facts))
     with pytest.raises(InputError, match=message):
-        cancel_jobs(["run-a-0001"], record, {"slurm": ScriptedScheduler()}, after(5))
+        plan_cancel(["run-a-0001"], record, {"slurm": ScriptedScheduler()})
 
 
 def test_a_rerun_asks_for_the_same_with_the_same_values(record: Record, tmp_path: Path):
@@ -122,7 +127,7 @@ def test_a_lost_record_is_rebuilt_equal_from_the_run_folders(record: Record, tmp
                  *(sighting("3", S.COMPLETED, task=number) for number in (0, 1, 5)))  # fmt: skip
     local = {"local": ScriptedScheduler(observations=[Observation(queue=queue, accounting={})])}
     refresh(record, local, after(60))
-    cancel_jobs([waits.run_id], record, local, after(61))
+    cancel([waits.run_id], record, local)
     before = record.find(JobFilter())
     with Record(tmp_path / "new" / "deephpc.db") as fresh:
         assert len(rebuild(fresh, [tmp_path / "work", tmp_path / "gone"])) == 4
