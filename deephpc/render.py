@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # loaded by the one command that has them: `deephpc jobs` sta
     from deephpc.jobs.evidence import Attempt
     from deephpc.jobs.record import JobEvent
     from deephpc.workflows.detail import JobDetail, Usage
-    from deephpc.workflows.submit import JobPlan
+    from deephpc.workflows.plan import JobPlan
     from deephpc.workflows.why import Diagnosis
 
 _COLOURS = {
@@ -144,7 +144,7 @@ def render_detail(detail: "JobDetail", *, as_json: bool) -> str:
 
 
 def render_export(jobs: Sequence[Job], metrics: Mapping[str, Mapping[str, float]], *, as_json: bool) -> str:
-    """Return runs with the last value of each metric."""
+    """Return runs, and each task of their arrays, with the last value of each metric."""
     if not as_json:
         return _csv(jobs, metrics)
     rows = [{**_job_facts(job), "metrics": metrics.get(job.run_id, {})} for job in jobs]

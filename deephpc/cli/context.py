@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from deephpc.config import Settings
     from deephpc.jobs.record import Record
     from deephpc.jobs.scheduler import Scheduler
+
+
+#: The record's name in the state folder.
+RECORD = "deephpc.db"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,11 @@ class Context:
         """Open the record of jobs; close it, or use it in `with`."""
         from deephpc.jobs.record import Record
 
-        return Record(self.settings.state_dir / "deephpc.db")
+        return Record(self.settings.state_dir / RECORD)
+
+    def open_record_if_any(self) -> "AbstractContextManager[Record | None]":
+        """Open the record where there is one; a dry run makes none."""
+        return self.open_record() if (self.settings.state_dir / RECORD).exists() else nullcontext()
 
     @cached_property
     def schedulers(self) -> "dict[str, Scheduler]":

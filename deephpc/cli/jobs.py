@@ -220,7 +220,9 @@ def export(
         if run is not None:
             text = render_series(*record.resolve(run), as_json=as_json)
         else:
-            jobs = record.find(_filter(here.clock(), None, None, None, None, limit))
+            jobs = [
+                each for job in record.find(_filter(here.clock(), None, None, None, None, limit)) for each in job.each()
+            ]
             text = render_export(jobs, record.metrics([job.run_id for job in jobs]), as_json=as_json)
     print(text, end="")  # noqa: T201 - the answer
 

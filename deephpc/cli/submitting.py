@@ -34,9 +34,8 @@ def submit(here: "Context", request: "JobRequest", variables: Mapping[str, str],
     for name in contradicting_sbatch_variables(here.environ):
         here.say(f"note: {name} is set in your shell and is not passed on; deephpc decides that itself")
     if dry_run:
-        path = here.settings.state_dir / "deephpc.db"
-        record = here.open_record() if path.exists() else None
-        ready, _ = prepare(asked, here.settings, record, here.clock())
+        with here.open_record_if_any() as record:
+            ready, _ = prepare(asked, here.settings, record, here.clock())
         print(render_plan(ready.plan, ready.script, as_json=here.json))  # noqa: T201 - the answer
         return
     with here.open_record() as record:

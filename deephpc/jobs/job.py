@@ -77,6 +77,23 @@ class Job(Standing):
         """The name under which the job stands in the queue."""
         return job_name(self.run_id, self.token)
 
+    def each(self) -> "list[Job]":
+        """Return the run itself, or each task of its array as a run of its own; what only the array has is left out."""
+        if not self.tasks:
+            return [self]
+        alone: dict[str, object] = {
+            "tasks": {},
+            "exit_code": None,
+            "signal": None,
+            "started_at": None,
+            "ended_at": None,
+            "reason": "",
+        }
+        return [
+            self.model_copy(update={**alone, "run_id": f"{self.run_id}_{number}", "state": state})
+            for number, state in sorted(self.tasks.items())
+        ]
+
     def standing(self) -> Standing:
         """Return how the job stands, alone."""
         return Standing.model_construct(**{name: getattr(self, name) for name in Standing.model_fields})

@@ -1,50 +1,23 @@
-"""The record of jobs: one SQLite file that several login nodes may write at once.
+"""The record of jobs: what runs there are and how they stand, safe with several login nodes writing at once.
 
-The home directory may be NFS, Lustre or GPFS, where SQLite's write-ahead log corrupts (https://sqlite.org/wal.html,
-"all processes must be on the same host"), so the record keeps the rollback journal everywhere; transactions are short
-and take the write lock from their first statement, and a locked file is waited for. The run folders are the truth:
-whatever is lost here comes back by `deephpc jobs rebuild`.
+The run folders are the truth: whatever is lost here comes back by `deephpc jobs rebuild`.
 """
 
-import json
-import random
 import sqlite3
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from sqlite_utils import Database
-
-from deephpc.errors import InputError, SiteError
+from deephpc.errors import InputError
 from deephpc.jobs.job import Job, Standing
-from deephpc.jobs.run_folder import unwritable
+from deephpc.jobs.record_file import RecordFile
+from deephpc.jobs.record_rows import job_of, row_of, text_of
 from deephpc.jobs.state import FINAL, UNSENT, JobState
 from deephpc.model import Model
 
-_SCHEMA_VERSION = 1
-_BUSY_TIMEOUT_S = 30.0
-_PATIENCE_S = 90.0
 #: A run seen again as it stood is written again only after this.
 LOOKS_APART = timedelta(seconds=20)
-_COLUMNS: dict[str, type] = {
-    "run_id": str, "token": str, "kind": str, "target": str, "site": str, "scheduler": str, "job_id": str,
-    "folder": str, "fingerprint": str, "submitter": str, "created_at": str, "submitted_at": str, "cancelled_at": str,
-    "state": str, "raw_state": str, "reason": str, "exit_code": int, "signal": int, "started_at": str, "ended_at": str,
-    "nodes": str, "attempt": int, "source": str, "seen_at": str, "resources": str, "tasks": str,
-}  # fmt: skip
-_EVENT_COLUMNS: dict[str, type] = {
-    "run_id": str,
-    "at": str,
-    "from_state": str,
-    "to_state": str,
-    "source": str,
-    "detail": str,
-}
-_METRIC_COLUMNS: dict[str, type] = {"run_id": str, "name": str, "value": float}
-_Answer = TypeVar("_Answer")
 
 
 class JobEvent(Model):
@@ -83,23 +56,11 @@ class Record:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.touch(mode=0o600)
-        except OSError as error:
-            raise unwritable(path.parent, error) from error
-        connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
-        self._database = Database(connection)
-        try:
-            self._patiently(self._prepare)
-        except BaseException:
-            connection.close()
-            raise
+        self._file = RecordFile(path)
 
     def close(self) -> None:
         """Close the file."""
-        self._database.conn.close()
+        self._file.close()
 
     def __enter__(self) -> "Record":
         return self
@@ -119,12 +80,11 @@ class Record:
         """
 
         def write() -> None:
-            with self._transaction():
-                self._database.table("jobs").insert(_row(job))
-                self._note(job.run_id, None, job, job.created_at, detail)
+            self._file.table("jobs").insert(row_of(job))
+            self._note(job.run_id, None, job, job.created_at, detail)
 
         try:
-            self._patiently(write)
+            self._file.write(write)
         except sqlite3.IntegrityError as error:
             raise NameTaken(f"a run named {job.run_id} is recorded already", "choose another --name") from error
 
@@ -138,14 +98,13 @@ class Record:
         """
 
         def write() -> Job:
-            with self._transaction():
-                before = self.get(run_id)
-                after = change(before)
-                if after != before:
-                    self._write(before, after, now, detail)
-                return after
+            before = self.get(run_id)
+            after = change(before)
+            if after != before:
+                self._write(before, after, now, detail)
+            return after
 
-        return self._patiently(write)
+        return self._file.write(write)
 
     def settle(self, standings: Mapping[str, tuple[Standing, Mapping[int, JobState]]], now: datetime) -> None:
         """Write where runs stand now, all in one transaction.
@@ -154,47 +113,47 @@ class Record:
         """
 
         def write() -> None:
-            with self._transaction():
-                for before in self._read_many(standings):
-                    standing, tasks = standings[before.run_id]
-                    after = before.with_standing(standing).model_copy(update={"tasks": dict(tasks)})
-                    if _differs(before, after) and not _is_older(standing, before):
-                        self._write(before, after, now, standing.reason)
+            for before in self._read_many(standings):
+                standing, tasks = standings[before.run_id]
+                after = before.with_standing(standing).model_copy(update={"tasks": dict(tasks)})
+                if _differs(before, after) and not _is_older(standing, before):
+                    self._write(before, after, now, standing.reason)
 
         if standings:
-            self._patiently(write)
+            self._file.write(write)
 
     def forget(self, run_id: str) -> None:
         """Remove a run of which nothing was sent and nothing was kept."""
 
         def write() -> None:
-            with self._transaction():
-                self._database.table("jobs").delete_where("run_id = ?", [run_id])
-                self._database.table("job_events").delete_where("run_id = ?", [run_id])
+            self._file.table("jobs").delete_where("run_id = ?", [run_id])
+            self._file.table("job_events").delete_where("run_id = ?", [run_id])
 
-        self._patiently(write)
+        self._file.write(write)
 
     def put_back(self, jobs: Iterable[Job]) -> int:
         """Write rows as they are, over whatever stands there (`jobs rebuild`); return how many."""
-        rows = [_row(job) for job in jobs]
+        rows = [row_of(job) for job in jobs]
 
         def write() -> None:
-            with self._transaction():
-                self._database.table("jobs").upsert_all(rows, pk="run_id")
+            self._file.table("jobs").upsert_all(rows, pk="run_id")
 
-        self._patiently(write)
+        self._file.write(write)
         return len(rows)
 
-    def keep_metrics(self, run_id: str, values: Mapping[str, float]) -> None:
-        """Keep the last value of each metric of a run that ended."""
-        rows = [{"run_id": run_id, "name": name, "value": value} for name, value in values.items()]
+    def keep_metrics(self, metrics: Mapping[str, Mapping[str, float]]) -> None:
+        """Keep `{run: {metric: last value}}` of runs that ended; the tasks of an array stand as RUN_N."""
+        rows = [
+            {"run_id": run_id, "name": name, "value": value}
+            for run_id, values in metrics.items()
+            for name, value in values.items()
+        ]
 
         def write() -> None:
-            with self._transaction():
-                self._database.table("metrics").upsert_all(rows, pk=("run_id", "name"))
+            self._file.table("metrics").upsert_all(rows, pk=("run_id", "name"))
 
         if rows:
-            self._patiently(write)
+            self._file.write(write)
 
     # --- reading ---
 
@@ -214,11 +173,12 @@ class Record:
 
     def has(self, run_id: str) -> bool:
         """Whether a run of this exact id is recorded."""
-        return bool(self._rows("jobs where run_id = ? limit 1", [run_id]))
+        return bool(self._file.rows("jobs where run_id = ? limit 1", [run_id]))
 
     def count(self, fingerprint: str) -> int:
         """Return how many runs of one request are recorded."""
-        return self._patiently(lambda: self._database.table("jobs").count_where("fingerprint = ?", [fingerprint]))
+        (row,) = self._file.rows("(select count(*) as runs from jobs where fingerprint = ?)", [fingerprint])
+        return int(row["runs"])
 
     def resolve(self, word: str) -> tuple[Job, int | None]:
         """Find a run by id, by the start of one, by the scheduler's id; with `_N` behind it, one task of its array.
@@ -255,7 +215,7 @@ class Record:
             values += [wanted.text, wanted.text]
         if wanted.since:
             clauses.append("created_at >= ?")
-            values.append(_text(wanted.since))
+            values.append(text_of(wanted.since))
         where = " and ".join(clauses)
         return self._select(f"where {where} order by created_at desc, run_id desc limit {int(wanted.limit)}", values)
 
@@ -266,96 +226,30 @@ class Record:
 
     def lost_since(self, since: datetime) -> list[Job]:
         """Return the runs called LOST that were made after a time; evidence may still turn up for them."""
-        return self._select("where state = 'LOST' and created_at >= ?", [_text(since)])
+        return self._select("where state = 'LOST' and created_at >= ?", [text_of(since)])
 
     def unsent(self, fingerprint: str, since: datetime) -> list[Job]:
         """Return the runs of one request that the scheduler never confirmed, oldest first."""
         states = ", ".join(f"'{state.value}'" for state in sorted({*UNSENT, JobState.LOST}))
         return self._select(
             f"where fingerprint = ? and job_id is null and state in ({states}) and created_at >= ? order by created_at",
-            [fingerprint, _text(since)],
+            [fingerprint, text_of(since)],
         )
 
     def events(self, run_id: str) -> list[JobEvent]:
         """Return the transitions of a run, oldest first."""
-        rows = self._rows("job_events where run_id = ? order by rowid", [run_id])
+        rows = self._file.rows("job_events where run_id = ? order by rowid", [run_id])
         return [JobEvent(**{**row, "from_state": row["from_state"] or None}) for row in rows]
 
     def metrics(self, run_ids: Iterable[str]) -> dict[str, dict[str, float]]:
         """Return the last values of the metrics of runs that ended."""
         found: dict[str, dict[str, float]] = {}
         for chunk in _chunks(list(run_ids)):
-            for row in self._rows(f"metrics where run_id in ({', '.join('?' * len(chunk))})", chunk):
+            for row in self._file.rows(f"metrics where run_id in ({', '.join('?' * len(chunk))})", chunk):
                 found.setdefault(row["run_id"], {})[row["name"]] = row["value"]
         return found
 
     # --- inside ---
-
-    def _prepare(self) -> None:
-        if self._version() == _SCHEMA_VERSION:
-            return
-        with self._transaction():
-            if self._version() == _SCHEMA_VERSION:  # another process was first
-                return
-            if self._version() != 0:
-                versions = f"schema {self._version()}, ours {_SCHEMA_VERSION}"
-                raise SiteError(
-                    f"{self.path} was written by another version of deephpc ({versions})",
-                    "move it away and run `deephpc jobs rebuild`",
-                )
-            self._database.table("jobs").create(
-                _COLUMNS, pk="run_id", not_null={"token", "state", "created_at", "folder"}
-            )
-            self._database.table("jobs").create_index(["created_at"])
-            self._database.table("jobs").create_index(["state", "created_at"])
-            self._database.table("jobs").create_index(["job_id"])
-            self._database.table("jobs").create_index(["fingerprint"])
-            self._database.table("job_events").create(_EVENT_COLUMNS)
-            self._database.table("job_events").create_index(["run_id"])
-            self._database.table("metrics").create(_METRIC_COLUMNS, pk=("run_id", "name"))
-            self._database.execute(f"pragma user_version = {_SCHEMA_VERSION}")
-
-    def _version(self) -> int:
-        return int(self._database.execute("pragma user_version").fetchone()[0])
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        connection = self._database.conn
-        connection.execute("begin immediate")
-        try:
-            yield
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("rollback")
-            raise
-        connection.execute("commit")
-
-    def _patiently(self, action: Callable[[], _Answer]) -> _Answer:
-        """Do one transaction, again while the file stays locked: SQLite's own patience is unfair to late comers."""
-        deadline = time.monotonic() + _PATIENCE_S
-        while True:
-            try:
-                return action()
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise self._broken(error) from error
-                time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - jitter
-            except sqlite3.IntegrityError:
-                raise
-            except sqlite3.DatabaseError as error:
-                raise self._broken(error) from error
-
-    def _broken(self, error: sqlite3.DatabaseError) -> SiteError:
-        text = str(error)
-        if "full" in text or "readonly" in text or "unable to open" in text or "disk I/O" in text:
-            return SiteError(
-                f"cannot write the record {self.path}: {text}", "free some space in your home or set DEEPHPC_STATE_DIR"
-            )
-        if "locked" in text:
-            return SiteError(
-                f"the record {self.path} stays locked by another process", "try again in a moment", transient=True
-            )
-        return SiteError(f"the record {self.path} is damaged: {text}", "move it away and run `deephpc jobs rebuild`")
 
     def _find(self, word: str) -> Job | None:
         found = self._select("where run_id = ? or job_id = ? order by created_at desc limit 1", [word, word])
@@ -367,25 +261,28 @@ class Record:
         return found[0] if found else None
 
     def _write(self, before: Job, after: Job, now: datetime, detail: str) -> None:
-        old, new = _row(before), _row(after)
-        self._database.table("jobs").update(before.run_id, {key: new[key] for key in new if new[key] != old[key]})
+        old, new = row_of(before), row_of(after)
+        self._file.table("jobs").update(before.run_id, {key: new[key] for key in new if new[key] != old[key]})
         if before.state != after.state:
             self._note(before.run_id, before.state, after, now, detail)
 
     def _note(self, run_id: str, old: JobState | None, job: Job, now: datetime, detail: str) -> None:
-        row = {"run_id": run_id, "at": _text(now), "from_state": old.value if old else "", "to_state": job.state.value,
-               "source": job.source, "detail": detail}  # fmt: skip
-        self._database.table("job_events").insert(row)
+        row = {
+            "run_id": run_id,
+            "at": text_of(now),
+            "from_state": old.value if old else "",
+            "to_state": job.state.value,
+            "source": job.source,
+            "detail": detail,
+        }
+        self._file.table("job_events").insert(row)
 
     def _read_many(self, run_ids: Iterable[str]) -> Iterator[Job]:
         for chunk in _chunks(list(run_ids)):
             yield from self._select(f"where run_id in ({', '.join('?' * len(chunk))})", chunk)
 
     def _select(self, rest: str, values: list[Any]) -> list[Job]:
-        return [_job(row) for row in self._rows(f"jobs {rest}", values)]
-
-    def _rows(self, rest: str, values: list[Any]) -> list[dict[str, Any]]:
-        return self._patiently(lambda: list(self._database.query(f"select * from {rest}", values)))  # noqa: S608 - our text
+        return [job_of(row) for row in self._file.rows(f"jobs {rest}", values)]
 
 
 def _differs(before: Job, after: Job) -> bool:
@@ -400,25 +297,6 @@ def _is_older(look: Standing, known: Standing) -> bool:
     if known.seen_at is None or look.seen_at is None:
         return known.seen_at is not None
     return known.state.is_final and look.seen_at < known.seen_at
-
-
-def _row(job: Job) -> dict[str, Any]:
-    row = job.model_dump(mode="json")
-    for key in ("created_at", "submitted_at", "cancelled_at", "started_at", "ended_at", "seen_at"):
-        value = getattr(job, key)
-        row[key] = None if value is None else _text(value)
-    row["resources"] = job.resources.model_dump_json(exclude_none=True)
-    row["tasks"] = json.dumps(row["tasks"], separators=(",", ":"))
-    return row
-
-
-def _job(row: dict[str, Any]) -> Job:
-    return Job.model_validate({**row, "resources": json.loads(row["resources"]), "tasks": json.loads(row["tasks"])})
-
-
-def _text(at: datetime) -> str:
-    """Return a time as text that sorts."""
-    return at.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _chunks(values: list[str], size: int = 500) -> Iterator[list[str]]:

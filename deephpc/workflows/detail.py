@@ -15,7 +15,7 @@ from deephpc.jobs.scheduler import Scheduler
 from deephpc.jobs.slurm_usage import Accounted
 from deephpc.model import Model
 from deephpc.workflows.metrics import Series, load_series
-from deephpc.workflows.submit import JobPlan, load_plan
+from deephpc.workflows.plan import JobPlan, load_plan
 
 
 class Usage(Model):

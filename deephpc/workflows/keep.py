@@ -13,11 +13,10 @@ from deephpc.jobs.job import Job
 from deephpc.jobs.record import Record
 from deephpc.jobs.run_folder import RunFolder, read_json, read_text, write_atomically
 from deephpc.jobs.state import JobState
-from deephpc.jobs.submission import read_answer
-from deephpc.workflows.metrics import last_values
+from deephpc.jobs.submission import read_answer, submitter_lives
+from deephpc.workflows.plan import load_plan
 from deephpc.workflows.request import JobRequest
-from deephpc.workflows.submit import load_plan
-from deephpc.workflows.watch import Schedulers
+from deephpc.workflows.watch import Schedulers, keep_last_metrics
 
 
 def plan_cancel(words: Sequence[str], record: Record, schedulers: Schedulers) -> list[tuple[Job, int | None]]:
@@ -90,12 +89,17 @@ def rebuild(record: Record, work_dirs: Iterable[Path]) -> list[Job]:
     jobs: list[Job] = []
     for work_dir in work_dirs:
         found = (read_job(RunFolder(path)) for path in _folders(work_dir))
-        jobs += [job for job in found if job is not None]
+        jobs += [job for job in found if job is not None and not _is_in_hand(job, record)]
     record.put_back(jobs)
     for job in jobs:
         if job.state.is_final:
-            record.keep_metrics(job.run_id, last_values(job.files.task(None).metrics))
+            keep_last_metrics(record, job)
     return jobs
+
+
+def _is_in_hand(job: Job, record: Record) -> bool:
+    """Whether a living command is submitting this run at this moment; its row is not ours to write."""
+    return job.job_id is None and record.has(job.run_id) and submitter_lives(record.get(job.run_id).submitter) is True
 
 
 def read_job(folder: RunFolder) -> Job | None:

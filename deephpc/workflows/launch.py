@@ -14,9 +14,10 @@ from deephpc.jobs.record import NameTaken, Record
 from deephpc.jobs.run_folder import RunFolder
 from deephpc.jobs.scheduler import Scheduler
 from deephpc.workflows.dependencies import resolve_dependencies
+from deephpc.workflows.plan import NewRun, plan_job
 from deephpc.workflows.request import JobRequest
 from deephpc.workflows.source import load_source_state
-from deephpc.workflows.submit import NewRun, Ready, carry_out, find_unfinished, plan_job
+from deephpc.workflows.submit import Ready, carry_out, find_unfinished
 from deephpc.workflows.work_dirs import remember_work_dir
 
 _TRIES = 20
@@ -67,7 +68,7 @@ def launch(
     for _ in range(_TRIES):
         ready, resumed = prepare(asked, settings, record, clock())
         try:
-            job, warning = carry_out(ready, record, scheduler, environ=asked.environ, resumed=resumed)
+            job, warning = carry_out(ready, record, scheduler, environ=asked.environ, clock=clock, resumed=resumed)
         except NameTaken:  # the same command, at the same moment, was faster: this is the next run of it
             continue
         return job, warning, resumed is not None

@@ -152,9 +152,22 @@ def _close(record: Record, job: Job, standing: Standing, tasks: Tasks) -> None:
     """Keep in the run folder how a run ended, so that the record can be rebuilt, and its last metrics in the record."""
     try:
         write_standing(job.files, standing, tasks)
-        record.keep_metrics(job.run_id, last_values(job.files.task(None).metrics))
+        keep_last_metrics(record, job)
     except DeephpcError:  # the folder is gone or its disk is full: the record has it
         return
+
+
+def keep_last_metrics(record: Record, job: Job) -> None:
+    """Keep the last value of each metric of a run that ended, or of each task of its array, in the record.
+
+    Raises
+    ------
+    SiteError
+        A folder cannot be read, or the record not be written.
+    """
+    paths = {f"{job.run_id}_{number}": job.files.task(number).metrics for number in job.tasks}
+    paths = paths or {job.run_id: job.files.task(None).metrics}
+    record.keep_metrics({name: last_values(path) for name, path in paths.items()})
 
 
 def _unsent(job: Job, observation: Observation, now: datetime) -> Standing:

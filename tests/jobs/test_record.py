@@ -121,8 +121,8 @@ def test_put_back_rows_replace_what_stood_there(record: Record, tmp_path: Path):
 
 
 def test_metrics_keep_their_last_value(record: Record):
-    record.keep_metrics("run-a-0001", {"loss": 0.5, "accuracy": 0.9})
-    record.keep_metrics("run-a-0001", {"loss": 0.25})
+    record.keep_metrics({"run-a-0001": {"loss": 0.5, "accuracy": 0.9}, "run-a-0002_3": {"loss": 7.0}})
+    record.keep_metrics({"run-a-0001": {"loss": 0.25}})
     assert record.metrics(["run-a-0001", "run-b-0002"]) == {"run-a-0001": {"loss": 0.25, "accuracy": 0.9}}
 
 

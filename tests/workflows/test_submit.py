@@ -13,16 +13,9 @@ from deephpc.jobs.scheduler import Ambiguous, Refused, Submission
 from deephpc.jobs.spec import Resources
 from deephpc.jobs.state import JobState
 from deephpc.jobs.submission import Patience, read_answer
+from deephpc.workflows.plan import NewRun, job_environment, load_plan, plan_job
 from deephpc.workflows.request import JobOptions, JobRequest, load_run_request
-from deephpc.workflows.submit import (
-    NewRun,
-    Ready,
-    carry_out,
-    find_unfinished,
-    job_environment,
-    load_plan,
-    plan_job,
-)
+from deephpc.workflows.submit import Ready, carry_out, find_unfinished
 from tests.fakes.samples import NOON, TOKEN, after, settings_in
 from tests.fakes.schedulers import NOTHING, SILENCE, ScriptedScheduler
 
@@ -49,7 +42,7 @@ def ready(request: JobRequest, tmp_path: Path, new: NewRun = NEW) -> Ready:
 
 
 def carried_out(one: Ready, record: Record, scheduler: ScriptedScheduler, **more):
-    return carry_out(one, record, scheduler, environ=ENVIRON, patience=IMPATIENT, **more)
+    return carry_out(one, record, scheduler, environ=ENVIRON, clock=lambda: after(1), patience=IMPATIENT, **more)
 
 
 def everything_under(folder: Path) -> str:

@@ -1,0 +1,179 @@
+"""Decides what a run is, before anything is touched (pure): JobPlan, and the exact script."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from pydantic import Field
+
+from deephpc import __version__
+from deephpc.config import Settings
+from deephpc.containers.engine import ENGINES
+from deephpc.errors import InputError
+from deephpc.jobs.job import Job
+from deephpc.jobs.run_folder import RunFolder
+from deephpc.jobs.script import render_script
+from deephpc.jobs.slurm_environment import environment_for_sbatch
+from deephpc.jobs.slurm_options import Dialect, render_directives
+from deephpc.jobs.spec import Dependency, Environment, JobSpec
+from deephpc.jobs.state import JobState
+from deephpc.model import Model
+from deephpc.workflows.request import JobRequest
+from deephpc.workflows.source import SourceState
+
+_PASSED_ON = re.compile(
+    r"HOME|USER|LOGNAME|SHELL|PATH|LANG|LANGUAGE|LC_\w+|TZ|LD_LIBRARY_PATH|LIBRARY_PATH|PYTHONPATH|VIRTUAL_ENV|CONDA_\w+"
+    r"|MAMBA_\w+|MODULE\w*|LMOD_\w+|__LMOD_\w+|_LMFILES_|_ModuleTable\w*|LOADEDMODULES|SLURM_CONF|SBATCH_\w+|SCRATCH|WORK|PROJECT"
+)
+
+
+class JobPlan(Model):
+    """What was decided for one run; kept as `plan.json`. Holds no secret."""
+
+    schema_name: Literal["deephpc.plan/1"] = Field(
+        "deephpc.plan/1", serialization_alias="schema", validation_alias="schema"
+    )
+    version: str = __version__
+    created_at: datetime
+    site: str
+    scheduler: Literal["slurm", "local"]
+    engine: str = "native"
+    fingerprint: str
+    request: JobRequest
+    spec: JobSpec
+    passed_on: tuple[str, ...] = ()
+    """Names of the variables of the submitting shell that the job inherits."""
+    source: SourceState | None = None
+
+    def new_job(self, submitter: str = "") -> Job:
+        """Return the run as it is recorded before anything is sent."""
+        spec = self.spec
+        return Job(
+            run_id=spec.run_id,
+            token=spec.token,
+            kind=spec.kind,
+            target=self.request.target,
+            site=self.site,
+            scheduler=self.scheduler,
+            folder=spec.folder,
+            fingerprint=self.fingerprint,
+            submitter=submitter,
+            created_at=self.created_at,
+            resources=spec.resources,
+            state=JobState.SUBMITTING,
+            tasks=dict.fromkeys(spec.array.tasks if spec.array else (), JobState.PENDING),
+        )
+
+    def render(self) -> str:
+        """Return the text of `plan.json`."""
+        return self.model_dump_json(indent=2, by_alias=True) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """What makes a run itself and no other; taken over when an unfinished submission is gone on with."""
+
+    run_id: str
+    token: str
+    created_at: datetime
+
+
+def plan_job(
+    request: JobRequest,
+    settings: Settings,
+    new: NewRun,
+    *,
+    dependencies: Sequence[Dependency] = (),
+    environ: Mapping[str, str],
+    source: SourceState | None = None,
+) -> tuple[JobPlan, str]:
+    """Decide everything about a run (pure): its spec and the exact script.
+
+    Raises
+    ------
+    InputError
+        What was asked contradicts the site, or cannot be carried by a job script.
+    """
+    options = request.options
+    resources = settings.resources(options.resources)
+    _check_against_site(resources.partition, settings)
+    environment = settings.environment
+    spec = JobSpec(
+        run_id=new.run_id,
+        token=new.token,
+        kind=request.kind,
+        folder=settings.work_dir / new.run_id,
+        command=ENGINES["native"].argv(request.command),
+        workdir=request.workdir,
+        resources=resources,
+        environment=Environment(
+            modules=options.modules or environment.modules,
+            setup=environment.setup,
+            variables=environment.variables,
+            venv=options.venv or environment.venv or options.active_venv,
+        ),
+        array=options.array,
+        dependencies=tuple(dependencies),
+        max_requeues=settings.max_requeues if options.max_requeues is None else options.max_requeues,
+        grace=settings.grace if options.grace is None else options.grace,
+        mail=options.mail,
+        raw_options=options.raw_options,
+        has_secrets=bool(options.variable_names),
+    )
+    plan = JobPlan(
+        created_at=new.created_at,
+        site=settings.site.name,
+        scheduler="local" if settings.scheduler == "local" else "slurm",
+        fingerprint=request.fingerprint(settings.site.name, settings.work_dir),
+        request=request,
+        spec=spec,
+        passed_on=tuple(sorted(job_environment(environ))),
+        source=source,
+    )
+    return plan, script_of(spec, settings)
+
+
+def script_of(spec: JobSpec, settings: Settings) -> str:
+    """Return the job script of a spec on a site.
+
+    Raises
+    ------
+    InputError
+        The words are too long for a script.
+    """
+    dialect = Dialect(gpu_request=settings.site.gpu_request, memory_request=settings.site.memory_request)
+    slurms = spec if settings.scheduler != "local" else spec.model_copy(update={"dependencies": ()})  # ids of its own
+    try:
+        return render_script(spec, render_directives(slurms, dialect))
+    except ValueError as error:
+        raise InputError(str(error), "pass long lists in a file") from error
+
+
+def job_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what a job inherits from the submitting shell: what is loaded there, not what is secret there (pure).
+
+    Slurm keeps a job's environment in its controller and shows it to administrators and, on many sites, to the job's
+    account; so only the variables of the login itself, of modules, conda and venvs, and the user's SBATCH_… pass.
+    """
+    return {name: value for name, value in environment_for_sbatch(environ).items() if _PASSED_ON.fullmatch(name)}
+
+
+def load_plan(folder: RunFolder) -> JobPlan | None:
+    """Read `plan.json`; None where there is none that this version understands."""
+    try:
+        return JobPlan.model_validate_json(folder.plan.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _check_against_site(partition: str | None, settings: Settings) -> None:
+    known = settings.site.partitions
+    if partition is not None and known and settings.site.name != "generic":
+        missing = [name for name in partition.split(",") if name not in known]
+        if missing:
+            raise InputError(
+                f"site {settings.site.name} has no partition {missing[0]!r}",
+                f"it has {', '.join(sorted(known))}; `deephpc site init --force` reads them anew",
+            )
