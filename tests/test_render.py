@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deephpc import render
 from deephpc.jobs.record import Record
 from deephpc.jobs.state import JobState
+from deephpc.render import jobs as render
 from deephpc.workflows.detail import gather_detail
 from deephpc.workflows.why import diagnose
 from tests.fakes.samples import NOON, a_job, after

@@ -18,7 +18,7 @@ def show(ctx: typer.Context) -> None:
 
     Example: deephpc --site lumi config show
     """
-    from deephpc.render_site import render_settings
+    from deephpc.render.sites import render_settings
 
     here = context(ctx)
     print(render_settings(here.settings, as_json=here.json))  # noqa: T201 - the answer
@@ -31,7 +31,7 @@ def path(ctx: typer.Context) -> None:
     Example: $EDITOR "$(deephpc config path)"
     """
     from deephpc.config import locate_user_places
-    from deephpc.render_site import render_places
+    from deephpc.render.sites import render_places
 
     here = context(ctx)
     places = locate_user_places(here.options.config, here.environ, here.home)

@@ -16,7 +16,7 @@ def doctor(
 
     Example: deephpc doctor --nodes
     """
-    from deephpc.render_site import render_checks
+    from deephpc.render.sites import render_checks
     from deephpc.workflows.checks import exit_code
     from deephpc.workflows.doctor import Examination, examine
 

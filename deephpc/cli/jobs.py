@@ -73,7 +73,7 @@ def list_jobs(
 
     Example: deephpc jobs list --state RUNNING --state PENDING
     """
-    from deephpc.render import render_jobs
+    from deephpc.render.jobs import render_jobs
     from deephpc.workflows.watch import refresh
 
     here = context(ctx)
@@ -92,7 +92,7 @@ def show(ctx: typer.Context, run: RunId) -> None:
 
     Example: deephpc jobs show train-digits-7f3a
     """
-    from deephpc.render import render_detail
+    from deephpc.render.jobs import render_detail
     from deephpc.workflows.detail import gather_detail
     from deephpc.workflows.watch import refresh
 
@@ -118,7 +118,7 @@ def wait(
 
     Example: deephpc jobs wait train-digits-7f3a --timeout 2:00:00
     """
-    from deephpc.render import render_jobs
+    from deephpc.render.jobs import render_jobs
     from deephpc.workflows.watch import wait_for
 
     here = context(ctx)
@@ -137,7 +137,7 @@ def cancel(ctx: typer.Context, runs: RunIds, dry_run: DryRun = False) -> None:
 
     Prints what was told to end. Example: deephpc jobs cancel train-digits-7f3a sweep-lr-02c1_7
     """
-    from deephpc.render import render_cancelled
+    from deephpc.render.jobs import render_cancelled
     from deephpc.workflows.keep import cancel_jobs, plan_cancel
 
     here = context(ctx)
@@ -168,7 +168,7 @@ def why(ctx: typer.Context, run: RunId) -> None:
 
     Example: deephpc why train-digits-7f3a
     """
-    from deephpc.render import render_diagnosis
+    from deephpc.render.jobs import render_diagnosis
     from deephpc.workflows.watch import refresh
     from deephpc.workflows.why import diagnose
 
@@ -210,7 +210,7 @@ def export(
 
     Example: deephpc jobs export train-digits-7f3a --format json > digits.json
     """
-    from deephpc.render import render_export, render_series
+    from deephpc.render.jobs import render_export, render_series
 
     here = context(ctx)
     if form not in ("csv", "json"):

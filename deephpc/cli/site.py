@@ -31,7 +31,7 @@ def list_(ctx: typer.Context) -> None:
 
     Example: deephpc site list
     """
-    from deephpc.render_site import render_sites
+    from deephpc.render.sites import render_sites
     from deephpc.workflows.site import list_sites
 
     here = context(ctx)
@@ -44,7 +44,7 @@ def show(ctx: typer.Context, name: Name = None) -> None:
 
     Example: deephpc site show lumi
     """
-    from deephpc.render_site import render_site
+    from deephpc.render.sites import render_site
     from deephpc.workflows.site import show_site
 
     here = context(ctx)
@@ -58,7 +58,7 @@ def probe(ctx: typer.Context) -> None:
 
     Example: deephpc site probe --json
     """
-    from deephpc.render_site import render_probe
+    from deephpc.render.sites import render_probe
     from deephpc.workflows.site import probe_site
 
     here = context(ctx)
@@ -76,7 +76,7 @@ def init(
 
     Example: deephpc site init mycluster --dry-run
     """
-    from deephpc.render_site import render_site_file
+    from deephpc.render.sites import render_site_file
     from deephpc.workflows.site import plan_site_file, probe_site, write_site_file
 
     here = context(ctx)

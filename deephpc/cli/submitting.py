@@ -27,7 +27,7 @@ def submit(here: "Context", request: "JobRequest", variables: Mapping[str, str],
         The run did not complete (only with `wait`).
     """
     from deephpc.jobs.slurm_environment import contradicting_sbatch_variables
-    from deephpc.render import render_plan, render_submitted
+    from deephpc.render.jobs import render_plan, render_submitted
     from deephpc.workflows.launch import Asked, launch, prepare
 
     asked = Asked(request, variables, here.environ)
@@ -83,7 +83,7 @@ def conclude(here: "Context", jobs: "list[Job]") -> None:
     """
     from deephpc.errors import ProgramError
     from deephpc.jobs.state import JobState
-    from deephpc.render import describe_end
+    from deephpc.render.jobs import describe_end
 
     failed = [job for job in jobs if job.state is not JobState.COMPLETED]
     for job in jobs:

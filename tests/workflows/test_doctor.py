@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from deephpc.config import Settings, load_settings
-from deephpc.render_site import render_checks
+from deephpc.render.sites import render_checks
 from deephpc.workflows.checks import Check, exit_code
 from deephpc.workflows.doctor import Examination, examine
 from deephpc.workflows.storage import file_system_of, inspect_folder

@@ -7,7 +7,7 @@ import pytest
 from deephpc.config import UserPlaces, load_site, locate_user_places
 from deephpc.config.site_files import find_site
 from deephpc.errors import InputError, SiteError
-from deephpc.render_site import render_probe, render_site, render_site_file, render_sites
+from deephpc.render.sites import render_probe, render_site, render_site_file, render_sites
 from deephpc.workflows.site import Surroundings, list_sites, plan_site_file, probe_site, show_site, write_site_file
 from tests.workflows.fake_slurm import HEALTHY, calls, fake_slurm
 

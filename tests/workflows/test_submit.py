@@ -85,7 +85,7 @@ def test_a_submitted_run_is_recorded_and_whole(request_: JobRequest, record: Rec
     folder = job.files
     assert (job.state, job.job_id, job.submitter, warning) == (JobState.PENDING, "4711", "", "")
     assert record.get(job.run_id) == job
-    assert read_answer(folder) == ("4711", NOON)
+    assert read_answer(folder) == ("4711", after(1))
     assert load_plan(folder) == one.plan
     assert sorted(path.name for path in folder.path.iterdir()) == [
         "job.sh", "plan.json", "sample_usage.py", "secrets", "source.diff", "submitted.json"]  # fmt: skip

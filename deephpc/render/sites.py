@@ -1,24 +1,18 @@
 """Settings, sites and checks to tables and sentences, or to JSON with a versioned shape."""
 
-import io
-import json
-import shutil
-import sys
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deephpc.config import Partition, Settings, Site, SiteFile, UserPlaces
 from deephpc.jobs.slurm_units import render_memory, render_walltime
+from deephpc.render.answer import draw, to_json
 from deephpc.workflows.checks import Check
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from deephpc.workflows.site import Probe, SiteEntry
 
-_PLAIN_WIDTH = 200
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "dim"}
 _GPU_WORDS = {
     "gpus-per-node": "GPUs are asked for with --gpus-per-node",
@@ -32,7 +26,7 @@ def render_settings(settings: Settings, *, as_json: bool) -> str:
     rows = [(key, _setting(settings, key), origin) for key, origin in sorted(settings.origins.items())]
     if as_json:
         listed = [{"key": key, "value": _jsonable(value), "origin": origin} for key, value, origin in rows]
-        return _json("deephpc.config/1", {"settings": listed})
+        return to_json("deephpc.config/1", {"settings": listed})
     return _table(("KEY", "VALUE", "ORIGIN"), ((key, _words(value), origin) for key, value, origin in rows))
 
 
@@ -45,7 +39,7 @@ def render_places(places: UserPlaces, *, as_json: bool) -> str:
             "config_exists": places.config_file.is_file(),
             "sites_dir": str(places.sites_dir),
         }
-        return _json("deephpc.config-path/1", facts)
+        return to_json("deephpc.config-path/1", facts)
     return str(places.config_file)
 
 
@@ -53,7 +47,7 @@ def render_site(site: Site, file: SiteFile, *, as_json: bool) -> str:
     """Return a profile in sentences and a table of its partitions."""
     if as_json:
         facts = {"path": str(file.path), "whose": file.whose, "site": site.model_dump(mode="json")}
-        return _json("deephpc.site/1", facts)
+        return to_json("deephpc.site/1", facts)
     return "\n".join([f"{site.name}: {site.description or 'no description'}", *_site_words(site, file.path)])
 
 
@@ -61,7 +55,7 @@ def render_sites(entries: Sequence["SiteEntry"], current: str, *, as_json: bool)
     """Return the list of profiles; a star marks the one in use."""
     if as_json:
         listed = [{**entry.model_dump(mode="json"), "current": entry.name == current} for entry in entries]
-        return _json("deephpc.sites/1", {"sites": listed})
+        return to_json("deephpc.sites/1", {"sites": listed})
     return _table(
         ("", "SITE", "FROM", "DESCRIPTION"),
         (
@@ -74,7 +68,7 @@ def render_sites(entries: Sequence["SiteEntry"], current: str, *, as_json: bool)
 def render_probe(probe: "Probe", *, as_json: bool) -> str:
     """Return what a cluster told about itself."""
     if as_json:
-        return _json("deephpc.site-probe/1", probe.model_dump(mode="json"))
+        return to_json("deephpc.site-probe/1", probe.model_dump(mode="json"))
     lines = [f"{probe.site.name}: {probe.site.description}", *_site_words(probe.site, None)]
     lines += ["found", *(f"  {line}" for line in probe.learned)]
     if probe.unknown:
@@ -85,7 +79,7 @@ def render_probe(probe: "Probe", *, as_json: bool) -> str:
 def render_site_file(path: Path, text: str, *, written: bool, as_json: bool) -> str:
     """Return a profile's path when it was written, its text when it was only planned."""
     if as_json:
-        return _json("deephpc.site-file/1", {"path": str(path), "written": written, "text": text})
+        return to_json("deephpc.site-file/1", {"path": str(path), "written": written, "text": text})
     return str(path) if written else f"# would be written to {path}\n{text}".rstrip("\n")
 
 
@@ -93,7 +87,7 @@ def render_checks(checks: Sequence[Check], *, as_json: bool) -> str:
     """Return the checks, each with its outcome and, where something is amiss, the next step."""
     if as_json:
         listed = [check.model_dump(mode="json") for check in checks]
-        return _json(
+        return to_json(
             "deephpc.doctor/1", {"healthy": all(check.outcome != "fail" for check in checks), "checks": listed}
         )
     from rich.table import Table
@@ -108,7 +102,7 @@ def render_checks(checks: Sequence[Check], *, as_json: bool) -> str:
         if check.remedy:
             table.add_row("", "", Text(f"→ {check.remedy}"))
     counts = {outcome: sum(check.outcome == outcome for check in checks) for outcome in _COLOURS}
-    return f"{_drawn(table)}\n" + ", ".join(f"{number} {outcome}" for outcome, number in counts.items() if number)
+    return f"{draw(table)}\n" + ", ".join(f"{number} {outcome}" for outcome, number in counts.items() if number)
 
 
 def _site_words(site: Site, path: Path | None) -> list[str]:
@@ -192,20 +186,4 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         table.add_column(head, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    return _drawn(table)
-
-
-def _drawn(table: "Table") -> str:
-    """Draw a table in the terminal's width and colours, or wide and plain where there is no terminal."""
-    from rich.console import Console
-
-    terminal = sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns if terminal else _PLAIN_WIDTH
-    console = Console(file=io.StringIO(), width=width, force_terminal=terminal, highlight=False)
-    with console.capture() as capture:
-        console.print(table)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines())
-
-
-def _json(schema: str, facts: dict[str, Any]) -> str:
-    return json.dumps({"schema": schema, **facts}, indent=2, ensure_ascii=False)
+    return draw(table)

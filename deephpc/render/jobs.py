@@ -1,15 +1,10 @@
-"""Values to what people and programs read: tables and sentences, or JSON with a versioned shape.
-
-JSON answers carry `schema`; its number rises when a key changes its meaning or goes (docs/reference/json.md).
-"""
+"""Runs, plans and diagnoses as tables and sentences, or JSON (docs/reference/json.md)."""
 
 import csv
 import io
 import json
 import math
 import shlex
-import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
@@ -17,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from deephpc.jobs.job import Job
 from deephpc.jobs.state import JobState
+from deephpc.render.answer import draw, to_json
 from deephpc.workflows.metrics import Series, load_series
 
 if TYPE_CHECKING:  # loaded by the one command that has them: `deephpc jobs` starts without
-    from rich.table import Table
-
     from deephpc.jobs.evidence import Attempt
     from deephpc.jobs.record import JobEvent
     from deephpc.workflows.detail import JobDetail, Usage
@@ -36,13 +30,12 @@ _COLOURS = {
     JobState.CANCELLED: "magenta",
 }
 _BARS = "▁▂▃▄▅▆▇█"
-_PLAIN_WIDTH = 200
 
 
 def render_plan(plan: "JobPlan", script: str, *, as_json: bool) -> str:
     """Return a plan and the exact script."""
     if as_json:
-        return _json("deephpc.dry-run/1", {"plan": json.loads(plan.render()), "script": script})
+        return to_json("deephpc.dry-run/1", {"plan": json.loads(plan.render()), "script": script})
     return f"{plan.render()}--- job.sh ---\n{script}".rstrip("\n")
 
 
@@ -51,13 +44,13 @@ def render_submitted(job: Job, *, as_json: bool) -> str:
     if not as_json:
         return job.run_id
     facts = {"run_id": job.run_id, "job_id": job.job_id, "state": job.state.value, "folder": str(job.folder)}
-    return _json("deephpc.submitted/1", facts)
+    return to_json("deephpc.submitted/1", facts)
 
 
 def render_jobs(jobs: Sequence[Job], troubles: Sequence[str], now: datetime, *, as_json: bool) -> str:
     """Return the list of runs."""
     if as_json:
-        return _json("deephpc.jobs/1", {"troubles": list(troubles), "jobs": [_job_facts(job) for job in jobs]})
+        return to_json("deephpc.jobs/1", {"troubles": list(troubles), "jobs": [_job_facts(job) for job in jobs]})
     if not jobs:
         return "no runs yet; `deephpc train --help` shows how to start one"
     from rich.table import Table
@@ -75,9 +68,9 @@ def render_jobs(jobs: Sequence[Job], troubles: Sequence[str], now: datetime, *, 
             job.job_id or "-",
             _plain(job.nodes),
             _local_time(job.submitted_at or job.created_at),
-            _plain(job.reason),
+            _plain(_why(job, is_stale=bool(troubles))),
         )
-    return _drawn(table)
+    return draw(table)
 
 
 def render_cancelled(wanted: Sequence[tuple[Job, int | None]], *, as_json: bool) -> str:
@@ -87,7 +80,7 @@ def render_cancelled(wanted: Sequence[tuple[Job, int | None]], *, as_json: bool)
         for job, task in wanted
     ]
     if as_json:
-        return _json("deephpc.cancelled/1", {"jobs": rows})
+        return to_json("deephpc.cancelled/1", {"jobs": rows})
     names = [job.run_id if task is None else f"{job.run_id}_{task}" for job, task in wanted]
     fates = ["told to end" if row["told"] else f"had ended already ({row['state']})" for row in rows]
     return "\n".join(f"{name}: {fate}" for name, fate in zip(names, fates, strict=True))
@@ -105,7 +98,7 @@ def describe_end(job: Job) -> str:
 def render_diagnosis(diagnosis: "Diagnosis", *, as_json: bool) -> str:
     """Return why a run waits or failed, and the next step."""
     if as_json:
-        return _json("deephpc.why/1", diagnosis.model_dump(mode="json"))
+        return to_json("deephpc.why/1", diagnosis.model_dump(mode="json"))
     raw = (
         f" (the scheduler says {diagnosis.raw_state})" if diagnosis.raw_state not in ("", diagnosis.state.value) else ""
     )
@@ -123,7 +116,7 @@ def render_detail(detail: "JobDetail", *, as_json: bool) -> str:
     """Return everything about one run."""
     if as_json:
         facts = detail.model_dump(mode="json", exclude={"job"}, by_alias=True)
-        return _json("deephpc.job/1", {"job": _job_facts(detail.job), **facts})
+        return to_json("deephpc.job/1", {"job": _job_facts(detail.job), **facts})
     job, plan = detail.job, detail.plan
     blocks = [describe_end(job), _facts(detail)]
     if job.tasks and detail.task is None:
@@ -148,7 +141,7 @@ def render_export(jobs: Sequence[Job], metrics: Mapping[str, Mapping[str, float]
     if not as_json:
         return _csv(jobs, metrics)
     rows = [{**_job_facts(job), "metrics": metrics.get(job.run_id, {})} for job in jobs]
-    return _json("deephpc.export/1", {"jobs": rows}) + "\n"
+    return to_json("deephpc.export/1", {"jobs": rows}) + "\n"
 
 
 def render_series(job: Job, task: int | None, *, as_json: bool) -> str:
@@ -156,7 +149,7 @@ def render_series(job: Job, task: int | None, *, as_json: bool) -> str:
     series = load_series(job.files.task(task).metrics)
     if not as_json:
         return _series_csv(series)
-    return _json("deephpc.metrics/1", {"run_id": job.run_id, "metrics": series}) + "\n"
+    return to_json("deephpc.metrics/1", {"run_id": job.run_id, "metrics": series}) + "\n"
 
 
 def sparkline(values: Sequence[float], width: int = 40) -> str:
@@ -275,6 +268,13 @@ def _code(job: Job) -> str:
     return f"exit code {job.exit_code}" if job.exit_code else ""
 
 
+def _why(job: Job, *, is_stale: bool) -> str:
+    """Return the reason; where a source did not answer, also from when the state is."""
+    if not is_stale or job.state.is_final or job.seen_at is None:
+        return job.reason
+    return f"{job.reason} (as of {_local_time(job.seen_at)})".strip()
+
+
 def _clock(job: Job, now: datetime) -> str:
     if job.started_at is None:
         return "-"
@@ -291,20 +291,3 @@ def _plain(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
-
-
-def _drawn(table: "Table") -> str:
-    from rich.console import Console
-
-    is_terminal = sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns if is_terminal else _PLAIN_WIDTH
-    console = Console(
-        file=io.StringIO(), width=width, force_terminal=is_terminal, color_system="auto" if is_terminal else None
-    )
-    console.print(table)
-    text = console.file.getvalue()  # type: ignore[attr-defined] # the StringIO above
-    return "\n".join(line.rstrip() for line in text.splitlines())
-
-
-def _json(schema: str, facts: Mapping[str, Any]) -> str:
-    return json.dumps({"schema": schema, **facts}, ensure_ascii=False, default=str)

@@ -1,0 +1,1 @@
+"""Values to what people and programs read: tables and sentences, or JSON with a versioned shape."""
