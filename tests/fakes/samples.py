@@ -3,6 +3,8 @@
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import hypothesis
+
 from deephpc.config import Settings, load_settings
 from deephpc.jobs.job import Job
 from deephpc.jobs.spec import Environment, JobSpec, Resources
@@ -57,3 +59,7 @@ def settings_in(folder: Path, *, scheduler: str = "local", **environ: str) -> Se
     site = "local" if scheduler == "local" else "generic"
     places = {f"DEEPHPC_{name}_DIR": str(folder / name.lower()) for name in ("WORK", "CACHE", "STATE")}
     return load_settings(site=site, environ={**places, **environ}, home=folder, has_slurm=scheduler == "slurm")
+
+
+#: A tenth of the profile's cases, for properties whose every case is costly.
+A_TENTH = hypothesis.settings(max_examples=max(100, hypothesis.settings.default.max_examples // 10))

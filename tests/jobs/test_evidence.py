@@ -11,7 +11,7 @@ from deephpc.jobs.evidence import attempts_of, load_attempts, load_result, load_
 from deephpc.jobs.job import Standing
 from deephpc.jobs.run_folder import RunFolder
 from deephpc.jobs.state import JobState
-from tests.fakes.samples import after
+from tests.fakes.samples import A_TENTH, after
 
 RESULT: dict[str, object] = {
     "schema": "deephpc.result/1", "run_id": "r", "job_id": "1", "task": None, "attempt": 1, "state": "COMPLETED",
@@ -76,6 +76,7 @@ keys = st.sampled_from(
 kinds = st.sampled_from([STARTED, FINISHED, {"event": "terminated", "at_limit": True}, {}])
 
 
+@A_TENTH  # costly, and no text of Slurm's
 @given(st.lists(st.tuples(kinds, st.dictionaries(keys, json_values, max_size=3))))
 def test_no_event_however_odd_raises(pairs: list[tuple[dict[str, object], dict[str, object]]]):
     events = [{**kind, **odd} for kind, odd in pairs]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from deephpc.errors import InputError, SiteError
 from deephpc.jobs.run_folder import RunFolder, read_json, read_json_lines, read_text, unwritable, write_atomically
+from tests.fakes.samples import A_TENTH
 
 
 def test_a_run_folder_is_its_owners_alone(tmp_path: Path):
@@ -129,6 +130,7 @@ def test_half_lines_and_foreign_lines_are_passed_over(tmp_path: Path):
 texts = st.text(st.characters(blacklist_categories=("Cs",)), max_size=20)
 
 
+@A_TENTH  # costly, and no text of Slurm's
 @given(st.lists(st.dictionaries(texts, texts | st.integers() | st.none())))
 def test_json_lines_read_back_whatever_is_in_them(
     tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, object]]

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deephpc.jobs.state import ACTIVE, FAILURES, FINAL, UNSENT, JobState, summarize
+from tests.fakes.samples import A_TENTH
 
 S = JobState
 
@@ -38,6 +39,7 @@ def test_an_array_stands_as_its_liveliest_task_then_as_its_worst(states: set[S],
     assert summarize(frozenset(states)) is whole
 
 
+@A_TENTH  # costly, and no text of Slurm's
 @given(st.frozensets(st.sampled_from(S), min_size=1))
 def test_an_array_is_final_only_when_every_task_is_and_completed_only_when_all_are(states: frozenset[S]):
     whole = summarize(states)

@@ -12,7 +12,7 @@ from deephpc.jobs.job import Standing
 from deephpc.jobs.scheduler import Sighting
 from deephpc.jobs.state import FINAL, JobState
 from deephpc.jobs.truth import SETTLE, Evidence, judge
-from tests.fakes.samples import NOON, after
+from tests.fakes.samples import A_TENTH, NOON, after
 from tests.fakes.schedulers import sighting
 
 S = JobState
@@ -190,6 +190,7 @@ known_standings = st.builds(
 )
 
 
+@A_TENTH  # costly, and no text of Slurm's
 @given(known=known_standings, evidence=evidences, seconds=st.integers(-100, 10_000), was_cancelled=st.booleans())
 def test_a_run_is_never_called_completed_unless_some_source_said_so(
     known: Standing, evidence: Evidence, seconds: int, was_cancelled: bool
@@ -203,6 +204,7 @@ def test_a_run_is_never_called_completed_unless_some_source_said_so(
     )  # fmt: skip
 
 
+@A_TENTH  # costly, and no text of Slurm's
 @given(evidence=evidences, seconds=st.integers(601, 10_000))
 def test_two_looks_at_the_same_evidence_agree(evidence: Evidence, seconds: int):
     first = judge(RAN, evidence, after(seconds))

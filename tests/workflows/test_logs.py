@@ -14,7 +14,7 @@ from deephpc.jobs.scheduler import Observation
 from deephpc.jobs.state import JobState
 from deephpc.workflows.logs import GrowingFile, LogFollower, follow_log, print_log, read_tail
 from deephpc.workflows.watch import utc_now
-from tests.fakes.samples import a_job
+from tests.fakes.samples import A_TENTH, a_job
 from tests.fakes.schedulers import ScriptedScheduler, seen, sighting
 
 
@@ -76,6 +76,7 @@ def test_the_last_lines_are_those_that_end_with_a_newline(tmp_path: Path, text: 
     assert read_tail(tmp_path / "log", lines) == tail
 
 
+@A_TENTH  # costly, and no text of Slurm's
 @given(st.binary(max_size=200), st.integers(1, 10))
 def test_a_tail_is_the_end_of_the_file(tmp_path_factory: pytest.TempPathFactory, text: bytes, lines: int):
     path = tmp_path_factory.getbasetemp() / "tail.log"

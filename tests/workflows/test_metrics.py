@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deephpc.workflows.metrics import last_values, load_series, series_of
+from tests.fakes.samples import A_TENTH
 
 
 def test_each_metric_is_a_series_over_step_epoch_or_line():
@@ -35,6 +36,7 @@ def test_no_file_is_no_metrics(tmp_path: Path):
 values = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.lists(st.integers())
 
 
+@A_TENTH  # costly, and no text of Slurm's
 @given(st.lists(st.dictionaries(st.text(max_size=5) | st.sampled_from(["step", "epoch"]), values)))
 def test_every_value_of_every_series_is_a_finite_number(lines: list[dict[str, object]]):
     for points in series_of(lines).values():
