@@ -55,11 +55,15 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     stdin: str | None = None,
+    dies_with_us: bool = False,
 ) -> Completed:
-    """Run a process to its end or to its deadline.
+    """Run a process to its end or to its deadline; its output is decoded as UTF-8, bytes that are not are replaced.
 
-    The child dies with us (`PR_SET_PDEATHSIG`, prctl(2)): a killed deephpc leaves no sbatch behind that submits later.
-    Output is decoded as UTF-8, bytes that are not are replaced.
+    Parameters
+    ----------
+    dies_with_us
+        Have the kernel kill the process when we are killed (`PR_SET_PDEATHSIG`, prctl(2)), so that no sbatch is left
+        behind that submits later. It costs a full fork, some milliseconds.
 
     Raises
     ------
@@ -77,7 +81,7 @@ def run(
             encoding="utf-8",
             errors="replace",
             start_new_session=True,
-            preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509 - two system calls that take no lock
+            preexec_fn=_die_with(os.getpid()) if dies_with_us else None,  # noqa: PLW1509 - two calls, no lock
         )
     except (FileNotFoundError, PermissionError) as error:
         if cwd is not None and not cwd.is_dir():

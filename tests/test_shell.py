@@ -70,10 +70,10 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path):
         run(["true"], timeout_s=1, cwd=tmp_path / "gone")
 
 
-def test_a_killed_parent_takes_its_child_along(tmp_path: Path):
+def test_a_killed_parent_takes_along_a_child_that_dies_with_it(tmp_path: Path):
     program = (
         "import sys; from deephpc.shell import run\n"
-        "run(['bash', '-c', 'echo $$ > pid; exec sleep 60'], timeout_s=60)\n"
+        "run(['bash', '-c', 'echo $$ > pid; exec sleep 60'], timeout_s=60, dies_with_us=True)\n"
     )  # fmt: skip
     parent = subprocess.Popen(
         [sys.executable, "-c", program], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(Path.cwd())}

@@ -110,6 +110,7 @@ class SlurmScheduler:
             timeout_s=self._timeouts.submit,
             cwd=submission.script.parent,
             env=environment_for_sbatch(outside_of_any_job(submission.environment)),
+            dies_with_us=True,
         )
         if completed.timed_out:
             raise Ambiguous(f"sbatch gave no answer within {self._timeouts.submit:g} s")

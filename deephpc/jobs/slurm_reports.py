@@ -106,23 +106,24 @@ def parse_squeue(text: str) -> Report:
             continue
         ids, raw, reason, submit, start, end, cpus, nodes, name = fields
         state = parse_state(raw)
+        facts = (  # in the order of Sighting's fields
+            state,
+            raw,
+            "squeue",
+            name,
+            "" if reason == "None" else reason,
+            None,
+            None,
+            _parse_time(submit),
+            None if state is JobState.PENDING else _parse_time(start),
+            _parse_time(end) if state.is_final else None,
+            _parse_nodes(nodes),
+            None,
+            _parse_cpus(cpus),
+        )
         for slurm_id, task in _tasks(ids):
             job_id = f"{slurm_id.job};{cluster}" if cluster else str(slurm_id.job)
-            sighting = Sighting(
-                job_id=job_id,
-                task=task,
-                state=state,
-                raw_state=raw,
-                source="squeue",
-                name=name,
-                reason="" if reason == "None" else reason,
-                submitted_at=_parse_time(submit),
-                started_at=None if state is JobState.PENDING else _parse_time(start),
-                ended_at=_parse_time(end) if state.is_final else None,
-                nodes=_parse_nodes(nodes),
-                cpus=_parse_cpus(cpus),
-            )
-            found.setdefault(job_id, []).append(sighting)
+            found.setdefault(job_id, []).append(Sighting(job_id, task, *facts))
     return {job_id: tuple(sightings) for job_id, sightings in found.items()}
 
 
