@@ -4,11 +4,13 @@ import csv
 import io
 import json
 import math
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.text import Text
 
 from deephpc.jobs.record import Record
 from deephpc.jobs.state import JobState
@@ -23,7 +25,7 @@ S = JobState
 @pytest.fixture
 def jobs(tmp_path: Path):
     return [
-        a_job(tmp_path, "run-a-0001", state=S.RUNNING, started_at=NOON, nodes="n[1-2]"),
+        a_job(tmp_path, "run-a-0001", state=S.RUNNING, started_at=NOON, seen_at=after(3661), nodes="n[1-2]"),
         a_job(tmp_path, "run-b-0002", state=S.FAILED, exit_code=7, reason="[bold]not markup[/]", target="é,\n\"x\""),
         a_job(tmp_path, "run-c-0003", state=S.RUNNING, tasks={0: S.RUNNING, 1: S.COMPLETED, 2: S.COMPLETED}),
         a_job(tmp_path, "run-d-0004", state=S.SUBMITTING, job_id=None, submitted_at=None),
@@ -40,6 +42,123 @@ def test_a_table_has_a_line_for_each_run(jobs):
     assert "[bold]not markup[/]" in lines[2]
     assert "(2 completed, 1 running)" in lines[3]
     assert not any("\x1b" in line for line in lines)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch):
+    """Make the answer go to a terminal of so many columns."""
+
+    def of(columns: int) -> None:
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        monkeypatch.setenv("COLUMNS", str(columns))
+
+    return of
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120, 200])
+def test_a_table_keeps_to_a_terminals_lines_and_cuts_no_run_state_time_or_job(terminal, tmp_path: Path, columns: int):
+    long = a_job(
+        tmp_path,
+        "train-digits-02c1",
+        state=S.FAILED,
+        exit_code=7,
+        started_at=NOON,
+        ended_at=after(90000),
+        nodes="gpu[001-004,007,011-099]",
+        reason="cannot enter /home/somebody/a/long/way/down on gpu001, which is not there",
+    )
+    terminal(columns)
+    lines = Text.from_ansi(render.render_jobs([long, a_job(tmp_path)], (), NOON, as_json=False)).plain.splitlines()
+    assert len(lines) == 3
+    assert max(map(len, lines)) <= columns
+    assert "train-digits-02c1  FAILED exit code 7  1-01:00:00  4711" in lines[1]
+    assert ("2026" in lines[1]) == ("SUBMITTED" in lines[0]) == (columns >= 120)
+    assert ("…" in lines[1]) == (columns < 200 and "WHY" in lines[0])
+    assert not any(column.endswith("…") for column in lines[0].split())
+
+
+def test_a_table_for_a_program_is_whole(tmp_path: Path):
+    job = a_job(tmp_path, state=S.FAILED, reason="x" * 500, nodes="n[1-2]," * 50)
+    text = render.render_jobs([job], (), NOON, as_json=False)
+    assert len(text.splitlines()) == 2
+    assert "x" * 500 in text
+    assert "n[1-2]," * 50 in text
+
+
+def test_a_run_not_seen_of_late_says_so_and_its_time_stands_still(tmp_path: Path):
+    job = a_job(tmp_path, state=S.RUNNING, started_at=NOON, seen_at=after(60))
+    line = render.render_jobs([job], (), after(7200), as_json=False).splitlines()[1]
+    assert "00:01:00" in line
+    assert f"(as of {after(60).astimezone():%Y-%m-%d %H:%M:%S})" in line
+    answer = render.render_diagnosis(diagnose(job, None, now=after(7200)), as_json=False)
+    assert f"as of {after(60).astimezone():%Y-%m-%d %H:%M:%S}, from record" in answer.splitlines()[0]
+
+
+def test_a_dry_cancellation_tells_nothing_to_end(jobs):
+    wanted = [(jobs[0], None), (jobs[1], None), (jobs[2], 0), (jobs[2], 1)]
+    lines = render.render_cancelled(wanted, as_json=False, is_dry=True).splitlines()
+    assert lines == [
+        "run-a-0001: would be told to end",
+        "run-b-0002: had ended already (FAILED)",
+        "run-c-0003_0: would be told to end",
+        "run-c-0003_1: had ended already (COMPLETED)",
+    ]
+    told = [row["told"] for row in json.loads(render.render_cancelled(wanted, as_json=True, is_dry=True))["jobs"]]
+    assert told == [False] * 4
+    assert render.render_cancelled(wanted[:1], as_json=False) == "run-a-0001: told to end"
+    assert [row["told"] for row in json.loads(render.render_cancelled(wanted, as_json=True))["jobs"]] == [
+        True,
+        False,
+        True,
+        False,
+    ]
+
+
+def test_what_a_terminal_would_obey_is_shown_instead(jobs, tmp_path: Path):
+    job = jobs[1].model_copy(update={"reason": "red \x1b[31m\u202e"})
+    job.folder.mkdir()
+    job.files.task(None).metrics.write_text(json.dumps({"\x1b]0;x\x07": 1.0, "half \ud800": 2}) + "\n")
+    job.files.task(None).log.write_bytes(b"\x1b[2J\ttab\n")
+    with Record(tmp_path / "deephpc.db") as record:
+        record.add(job)
+        shown = render.render_detail(gather_detail(job, None, record, None, NOON), as_json=False)
+    why = render.render_diagnosis(diagnose(job, None), as_json=False)
+    table = render.render_jobs([job], (), NOON, as_json=False)
+    series = render.render_series(job, None, as_json=False)
+    exported = render.render_export([job], {job.run_id: {"\x1b[1m": 1.0}}, as_json=False)
+    for text in (shown, why, table, series, exported):
+        assert "\x1b" not in text
+        assert "\\x1b" in text
+        assert text.encode()
+    assert "\ttab" in why
+
+
+def test_an_attempt_that_was_queued_again_is_not_called_cancelled(tmp_path: Path):
+    job = a_job(tmp_path, state=S.COMPLETED)
+    job.folder.mkdir()
+    at = {"at": NOON.isoformat(), "job_id": "4711", "nodes": "n1"}
+    cancelled = {"event": "finished", "state": "CANCELLED", "exit_code": 143, "signal": 15}
+    events = [
+        {**at, "event": "started", "attempt": 1},
+        {**at, "event": "terminated", "at_limit": False},
+        {**at, **cancelled},
+        {**at, "event": "started", "attempt": 2},
+        {**at, **cancelled, "state": "COMPLETED", "exit_code": 0, "signal": None},
+    ]
+    job.files.task(None).events.write_text("".join(f"{json.dumps(event)}\n" for event in events))
+    with Record(tmp_path / "deephpc.db") as record:
+        record.add(job)
+        text = render.render_detail(gather_detail(job, None, record, None, NOON), as_json=False)
+    assert "→ told to end, queued again" in text
+    assert "CANCELLED" not in text
+    assert "→ COMPLETED" in text
+
+
+def test_a_task_is_shown_as_it_stands_itself(jobs, tmp_path: Path):
+    with Record(tmp_path / "deephpc.db") as record:
+        record.add(jobs[2])
+        detail = gather_detail(jobs[2], 1, record, None, NOON)
+    assert render.render_detail(detail, as_json=False).startswith("run-c-0003_1 ended COMPLETED")
 
 
 def test_no_runs_say_how_to_start_one():

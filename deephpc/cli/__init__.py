@@ -1,7 +1,7 @@
 """The command line: one file per noun, loaded when its command runs; `main` is the only place that catches errors."""
 
+import errno
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from deephpc import __version__
 from deephpc.cli.context import Globals
+from deephpc.cli.streams import drop_stdout, prepare_streams, unwritable_stdout
 from deephpc.errors import DeephpcError
 
 #: Command → where it is defined, and its line in `deephpc --help` (a test holds these lines against the commands').
@@ -28,6 +29,10 @@ COMMANDS = {
     ),
     "config": ("deephpc.cli.config:app", "Show the settings, and where each value comes from."),
 }
+
+
+#: What writing to a full disk or a closed stdout ends with.
+_NOT_WRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EBADF})
 
 
 class _ReaderLeft(Exception):  # noqa: N818 - no error: `deephpc jobs | head`
@@ -86,15 +91,17 @@ def _print_version(wanted: bool) -> None:
 
 
 @app.callback()
-def _root(  # noqa: PLR0917 - Typer's options are parameters
+def _root(
     ctx: typer.Context,
     site: Annotated[
         str | None, typer.Option(help="Site profile to use, such as `lumi`; see `deephpc site list`.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings file to read instead of the user's own.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON; may stand anywhere before `--`.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only errors on stderr.")] = False,
+    verbose: Annotated[
+        bool | None,
+        typer.Option("--verbose/--quiet", "-v/-q", help="Say on stderr also how it goes about it, or errors alone."),
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001 - main()'s
     version: Annotated[  # noqa: ARG001 - its callback answers
         bool, typer.Option("--version", help="Print the version and end.", is_eager=True, callback=_print_version)
@@ -104,13 +111,14 @@ def _root(  # noqa: PLR0917 - Typer's options are parameters
 
     Example: deephpc train train.py --gpus-per-node 4 --time 2:00:00 -- --epochs 40
     """
-    ctx.obj = Globals(site=site, config=config, json=as_json, verbose=verbose, quiet=quiet)
+    ctx.obj = Globals(site=site, config=config, json=as_json, verbose=verbose is True, quiet=verbose is False)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code; every error ends as one line and a hint on stderr."""
     words = _global_flags_first(list(sys.argv[1:] if argv is None else argv))
     debug = "--debug" in _before_dashes(words)
+    prepare_streams()
     try:
         code = app(words, prog_name="deephpc", standalone_mode=False)
         sys.stdout.flush()
@@ -121,16 +129,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = _tell("interrupted", "", 130, None)
     except (BrokenPipeError, _ReaderLeft):  # the reader of our output left: `deephpc jobs | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_stdout()
         code = 0
+    except OSError as error:
+        if error.errno not in _NOT_WRITABLE:
+            code = _tell_bug(error, debug)
+        else:  # help and logs are written without `write_answer`
+            trouble = unwritable_stdout(error)
+            code = _tell(trouble.message, trouble.hint, trouble.exit_code, error if debug else None)
     except Exception as error:  # noqa: BLE001 - the one place where a bug becomes a message
-        code = _tell(
-            f"a bug in deephpc: {type(error).__name__}: {error}",
-            "run it again with --debug and report what it prints",
-            1,
-            error if debug else None,
-        )
+        code = _tell_bug(error, debug)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _tell_bug(error: Exception, debug: bool) -> int:
+    message = f"a bug in deephpc: {type(error).__name__}: {error}"
+    return _tell(message, "run it again with --debug and report what it prints", 1, error if debug else None)
 
 
 def _global_flags_first(words: list[str]) -> list[str]:

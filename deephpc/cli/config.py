@@ -3,6 +3,7 @@
 import typer
 
 from deephpc.cli.context import context
+from deephpc.cli.streams import write_answer
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -21,7 +22,7 @@ def show(ctx: typer.Context) -> None:
     from deephpc.render.sites import render_settings
 
     here = context(ctx)
-    print(render_settings(here.settings, as_json=here.json))  # noqa: T201 - the answer
+    write_answer(render_settings(here.settings, as_json=here.json))
 
 
 @app.command()
@@ -35,4 +36,4 @@ def path(ctx: typer.Context) -> None:
 
     here = context(ctx)
     places = locate_user_places(here.options.config, here.environ, here.home)
-    print(render_places(places, as_json=here.json))  # noqa: T201 - the answer
+    write_answer(render_places(places, as_json=here.json))

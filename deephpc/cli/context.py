@@ -1,6 +1,8 @@
 """What every command finds around it: the global options, the settings, the record, the schedulers."""
 
 import os
+import pwd
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping
@@ -9,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -41,8 +43,7 @@ class Context:
     """One command's surroundings; the settings and what hangs on them are loaded when first asked for."""
 
     options: Globals
-    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-    notes: list[str] = field(default_factory=list)
+    environ: Mapping[str, str] = field(default_factory=lambda: complete_environment(os.environ))
 
     @property
     def json(self) -> bool:
@@ -52,7 +53,7 @@ class Context:
     @cached_property
     def home(self) -> Path:
         """The user's home."""
-        return Path(self.environ.get("HOME") or "~").expanduser()
+        return Path(self.environ["HOME"])
 
     @cached_property
     def has_slurm(self) -> bool:
@@ -64,13 +65,18 @@ class Context:
         """The resolved settings."""
         from deephpc.config import load_settings
 
-        return load_settings(
+        settings = load_settings(
             site=self.options.site,
             config=self.options.config,
             environ=self.environ,
             home=self.home,
             has_slurm=self.has_slurm,
         )
+        self.tell_more(f"site {settings.site.name} ({settings.origins['site']})")
+        for origin in sorted(set(settings.origins.values())):
+            if " file " in origin:
+                self.tell_more(f"read the {origin}")
+        return settings
 
     def open_record(self) -> "Record":
         """Open the record of jobs; close it, or use it in `with`."""
@@ -80,7 +86,14 @@ class Context:
 
     def open_record_if_any(self) -> "AbstractContextManager[Record | None]":
         """Open the record where there is one; a dry run makes none."""
-        return self.open_record() if (self.settings.state_dir / RECORD).exists() else nullcontext()
+        path = self.settings.state_dir / RECORD
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return nullcontext()
+        except OSError as error:
+            raise SiteError(f"cannot read {path}: {error.strerror}", "set another DEEPHPC_STATE_DIR") from error
+        return self.open_record()
 
     @cached_property
     def schedulers(self) -> "dict[str, Scheduler]":
@@ -119,7 +132,31 @@ class Context:
         if not self.options.quiet:
             print(line, file=sys.stderr)  # noqa: T201 - the talk, not the answer
 
+    def tell_more(self, line: str) -> None:
+        """Tell how a command goes about it, where --verbose asks for that."""
+        if self.options.verbose:
+            self.say(f"- {line}")
+
 
 def context(ctx: typer.Context) -> Context:
     """Return the surroundings of the running command."""
-    return Context(ctx.find_object(Globals) or Globals())
+    here = Context(ctx.find_object(Globals) or Globals())
+    if here.options.verbose:  # https://docs.python.org/3/library/audit_events.html: raised before each process starts
+        sys.addaudithook(lambda event, facts: _tell_of_process(here, facts) if event == "subprocess.Popen" else None)
+    return here
+
+
+def _tell_of_process(here: Context, facts: tuple[Any, ...]) -> None:
+    here.tell_more(f"call {shlex.join(map(str, facts[1]))}")
+
+
+def complete_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment with HOME and USER, which cron and `env -i` leave out, from the password database."""
+    if environ.get("HOME") and environ.get("USER"):
+        return dict(environ)
+    try:
+        entry = pwd.getpwuid(os.getuid())
+        known = {"HOME": entry.pw_dir, "USER": entry.pw_name}
+    except KeyError:  # a number without a name, as containers have them
+        known = {"HOME": "/", "USER": str(os.getuid())}
+    return {**known, **{name: value for name, value in environ.items() if value or name not in known}}

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from deephpc.cli.context import context
+from deephpc.cli.streams import write_answer
 
 
 def doctor(
@@ -22,5 +23,5 @@ def doctor(
 
     here = context(ctx)
     checks = examine(Examination(here.settings, here.environ, on_nodes=nodes, node_wait_s=wait))
-    print(render_checks(checks, as_json=here.json))  # noqa: T201 - the answer
+    write_answer(render_checks(checks, as_json=here.json))
     raise typer.Exit(exit_code(checks))

@@ -9,6 +9,8 @@ import typer
 
 from deephpc.cli.completion import complete_run_id
 from deephpc.cli.context import context
+from deephpc.cli.options import JobOptionWords, load_options, takes_job_options
+from deephpc.cli.streams import write_answer
 from deephpc.cli.submitting import DryRun, Wait, conclude, submit
 from deephpc.errors import InputError
 
@@ -32,7 +34,7 @@ RunId = Annotated[
     ),
 ]
 RunIds = Annotated[
-    list[str], typer.Argument(metavar="ID...", help="Runs, or starts of their ids.", autocompletion=complete_run_id)
+    list[str], typer.Argument(metavar="ID", help="Runs, or starts of their ids.", autocompletion=complete_run_id)
 ]
 State = Annotated[
     list[str] | None, typer.Option("--state", "-s", help="Only runs in this state; repeatable.", show_default=False)
@@ -44,7 +46,11 @@ Since = Annotated[
 Text = Annotated[
     str | None, typer.Option("--text", help="Only runs with this in their id or target.", show_default=False)
 ]
-Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, newest first.")]
+#: Options with which a run may be submitted again.
+_CHANGEABLE = (
+    "time", "mem", "partition", "account", "qos", "gpus_per_node", "cpus_per_task", "nodes", "max_requeues",
+)  # fmt: skip
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1_000_000, help="How many, newest first.")]
 
 
 @app.callback()
@@ -81,9 +87,10 @@ def list_jobs(
     with here.open_record() as record:
         troubles = refresh(record, here.schedulers, here.clock())
         jobs = record.find(wanted)
+        troubles = (*troubles, *record.troubles)
     for line in troubles:
         here.say(f"note: {line}")
-    print(render_jobs(jobs, troubles, here.clock(), as_json=here.json))  # noqa: T201 - the answer
+    write_answer(render_jobs(jobs, troubles, here.clock(), as_json=here.json))
 
 
 @app.command()
@@ -103,7 +110,7 @@ def show(ctx: typer.Context, run: RunId) -> None:
             here.say(f"note: {line}")
         job = record.get(job.run_id)
         detail = gather_detail(job, task, record, here.schedulers.get(job.scheduler), here.clock())
-    print(render_detail(detail, as_json=here.json))  # noqa: T201 - the answer
+    write_answer(render_detail(detail, as_json=here.json))
 
 
 @app.command()
@@ -127,7 +134,7 @@ def wait(
         limit = _duration("--timeout", timeout)
         jobs = wait_for(record, here.schedulers, run_ids, clock=here.clock, timeout=limit, tell=here.say)
     if here.json:
-        print(render_jobs(jobs, (), here.clock(), as_json=True))  # noqa: T201 - the answer
+        write_answer(render_jobs(jobs, (), here.clock(), as_json=True))
     conclude(here, jobs)
 
 
@@ -145,21 +152,24 @@ def cancel(ctx: typer.Context, runs: RunIds, dry_run: DryRun = False) -> None:
         wanted = plan_cancel(runs, record, here.schedulers)
         if not dry_run:
             cancel_jobs(wanted, record, here.schedulers, here.clock())
-    print(render_cancelled(wanted, as_json=here.json))  # noqa: T201 - the answer
+    write_answer(render_cancelled(wanted, as_json=here.json))
 
 
-@app.command()
-def rerun(ctx: typer.Context, run: RunId, dry_run: DryRun = False, wait: Wait = False) -> None:
-    """Submit a run again as it was asked for, under a new id.
+def rerun(ctx: typer.Context, words: JobOptionWords, run: RunId, dry_run: DryRun = False, wait: Wait = False) -> None:
+    """Submit a run again as it was asked for, under a new id; options change what it asks for.
 
-    Example: deephpc jobs rerun train-digits-7f3a
+    Example: deephpc jobs rerun train-digits-7f3a --time 4:00:00
     """
     from deephpc.workflows.keep import load_rerun
 
     here = context(ctx)
     with here.open_record() as record:
         request, variables = load_rerun(record.resolve(run)[0])
-    submit(here, request, variables, dry_run=dry_run, wait=wait)
+    changed, _ = load_options(words, here.environ, Path.cwd())
+    submit(here, request.changed(changed), variables, dry_run=dry_run, wait=wait)
+
+
+app.command("rerun")(takes_job_options(rerun, only=_CHANGEABLE))
 
 
 @app.command()
@@ -178,7 +188,7 @@ def why(ctx: typer.Context, run: RunId) -> None:
         for line in refresh(record, here.schedulers, here.clock(), only=[job]):
             here.say(f"note: {line}")
         diagnosis = diagnose(record.get(job.run_id), task)
-    print(render_diagnosis(diagnosis, as_json=here.json))  # noqa: T201 - the answer
+    write_answer(render_diagnosis(diagnosis, as_json=here.json))
 
 
 @app.command()
@@ -201,7 +211,7 @@ def script(ctx: typer.Context, run: RunId) -> None:
 def export(
     ctx: typer.Context,
     run: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="One run: its metrics, point by point.", show_default=False)
+        str | None, typer.Argument(metavar="ID", help="One run: its metrics, point by point.", show_default=False)
     ] = None,
     form: Annotated[str, typer.Option("--format", help="csv or json.")] = "csv",
     limit: Limit = 1_000_000,
@@ -224,7 +234,7 @@ def export(
                 each for job in record.find(_filter(here.clock(), None, None, None, None, limit)) for each in job.each()
             ]
             text = render_export(jobs, record.metrics([job.run_id for job in jobs]), as_json=as_json)
-    print(text, end="")  # noqa: T201 - the answer
+    write_answer(text, end="")
 
 
 @app.command()
@@ -232,7 +242,7 @@ def rebuild(
     ctx: typer.Context,
     folders: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[DIR]...", help="More folders that hold run folders.", show_default=False),
+        typer.Argument(metavar="DIR", help="More folders that hold run folders.", show_default=False),
     ] = None,
 ) -> None:
     """Read every run folder and write the record anew; nothing in the folders changes.
@@ -244,13 +254,17 @@ def rebuild(
     from deephpc.workflows.work_dirs import load_work_dirs
 
     here = context(ctx)
+    given = [folder.absolute() for folder in folders or ()]
+    for folder in given:
+        if not folder.is_dir():
+            raise InputError(f"{folder} is not a folder", "give the folder in which run folders lie")
     with here.open_record() as record:
-        given = (folder.absolute() for folder in folders or ())
-        work_dirs = {here.settings.work_dir, *load_work_dirs(here.settings.state_dir), *given}
-        jobs = rebuild_record(record, sorted(work_dirs))
+        places = {here.settings.work_dir, *load_work_dirs(here.settings.state_dir), *given}
+        work_dirs = [folder for folder in sorted(places) if folder.is_dir()]
+        jobs = rebuild_record(record, work_dirs)
         for line in refresh(record, here.schedulers, here.clock()):
             here.say(f"note: {line}")
-    here.say(f"{len(jobs)} runs read from {', '.join(map(str, sorted(work_dirs)))}")
+    here.say(f"{len(jobs)} runs read from {', '.join(map(str, work_dirs)) or 'nowhere'}")
 
 
 def _filter(

@@ -19,7 +19,8 @@ def logs(
     ],
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
     lines: Annotated[
-        int | None, typer.Option("--lines", "-n", min=0, help="Only the last lines.", show_default=False)
+        int | None,
+        typer.Option("--lines", "-n", min=0, max=1_000_000_000, help="Only the last lines.", show_default=False),
     ] = None,
 ) -> None:
     """Print what a job wrote, and follow it.

@@ -6,7 +6,7 @@
 import functools
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from pathlib import Path
@@ -25,11 +25,16 @@ if TYPE_CHECKING:
 Text = str | None
 Number = int | None
 _Parsed = TypeVar("_Parsed")
+_GPUS = re.compile(r"(?:([^:]+):)?([0-9]{1,6})")
 _GRACE = re.compile(r"(?:B:)?(?:(?:SIG)?USR1@|10@)?([0-9]{1,6})", re.IGNORECASE)
 
 
-def _option(*names: str, help: str, metavar: str | None = None) -> Any:  # noqa: ANN401 - as typer.Option
-    return typer.Option(*names, help=help, metavar=metavar, show_default=False)
+#: Options that are not called as the field of Resources they fill.
+_OPTIONS = {"memory_mib": "--mem", "gpu_type": "--gpus-per-node"}
+
+
+def _option(*names: str, help: str, **more: Any) -> Any:  # noqa: ANN401 - as typer.Option
+    return typer.Option(*names, help=help, show_default=False, **more)
 
 
 @dataclass(frozen=True)
@@ -55,12 +60,20 @@ class JobOptionWords:
         _option(help="Wait for runs: afterok:RUN[:RUN…], afterany, afternotok, after, aftercorr.", metavar="KIND:RUN"),
     ] = None
     max_requeues: Annotated[
-        Number, _option(help="How often to start again after a node failed or preempted the job.")
+        Number,
+        _option(
+            help="How often to start again after a node failed or preempted the job (3 if the settings say nothing).",
+            min=0,
+            max=100,
+        ),
     ] = None
     grace: Annotated[
         Text,
         _option(
-            "--grace", "--signal", help="Seconds before the limit at which the program gets SIGUSR1.", metavar="SECONDS"
+            "--grace",
+            "--signal",
+            help="Seconds before the limit at which the program gets SIGUSR1 (60 if the settings say nothing).",
+            metavar="SECONDS",
         ),
     ] = None
     mail_user: Annotated[Text, _option(help="Address the scheduler writes to.")] = None
@@ -73,25 +86,32 @@ class JobOptionWords:
         list[str] | None, _option(help="Variable for the job: NAME=VALUE, or NAME to take it from here.", metavar="K=V")
     ] = None
     env_file: Annotated[Path | None, _option(help="File of NAME=VALUE lines.")] = None
-    venv: Annotated[Path | None, _option(help="Python virtual environment to activate.")] = None
+    venv: Annotated[Text, _option(help="Python virtual environment to activate.", metavar="FOLDER")] = None
     module: Annotated[
         list[str] | None, _option(help="Environment module to load instead of the site's; repeatable.")
     ] = None
     name: Annotated[Text, _option(help="Middle of the run's id; from the target otherwise.")] = None
 
 
-def takes_job_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a Typer command every option of JobOptionWords; its parameter `words` receives them as one value."""
+def takes_job_options(command: Callable[..., None], only: Collection[str] = ()) -> Callable[..., None]:
+    """Give a Typer command the options of JobOptionWords; its parameter `words` receives them as one value.
+
+    Parameters
+    ----------
+    only
+        Fields of the options wanted; empty for all.
+    """
+    wanted = [f for f in fields(JobOptionWords) if not only or f.name in only]
     own = [p for p in inspect.signature(command).parameters.values() if p.name != "words"]
     hints = get_type_hints(JobOptionWords, include_extras=True)
     shared = [
         inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
-        for f in fields(JobOptionWords)
+        for f in wanted
     ]
 
     @functools.wraps(command)
     def wrapper(*args: Any, **values: Any) -> None:  # noqa: ANN401 - the command's own and ours
-        words = JobOptionWords(**{f.name: values.pop(f.name) for f in fields(JobOptionWords)})
+        words = JobOptionWords(**{f.name: values.pop(f.name) for f in wanted})
         command(*args, words=words, **values)
 
     keyword_own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
@@ -123,7 +143,7 @@ def load_options(words: JobOptionWords, environ: "Mapping[str, str]", cwd: Path)
         mail=_mail(words),
         raw_options=check_raw_options(words.sbatch or ()),
         variable_names=tuple(sorted(variables)),
-        modules=tuple(words.module or ()),
+        modules=_modules(words.module or ()),
         venv=_venv(words.venv, cwd),
         active_venv=find_active_venv(environ),
         name=checked_name(words.name),
@@ -134,7 +154,7 @@ def load_options(words: JobOptionWords, environ: "Mapping[str, str]", cwd: Path)
 def _resources(words: JobOptionWords) -> "Resources":
     from deephpc.jobs.slurm_units import parse_memory, parse_walltime
 
-    kind, _, count = (words.gpus_per_node or "").rpartition(":")
+    gpu_type, gpus = _checked("--gpus-per-node", words.gpus_per_node, _gpus) or (None, None)
     limit = _checked("--time", words.time, parse_walltime)
     if words.time and limit is None:
         raise InputError(
@@ -145,8 +165,8 @@ def _resources(words: JobOptionWords) -> "Resources":
             "nodes": words.nodes,
             "tasks_per_node": words.tasks_per_node,
             "cpus_per_task": words.cpus_per_task,
-            "gpus_per_node": _checked("--gpus-per-node", count or None, _count),
-            "gpu_type": kind or None,
+            "gpus_per_node": gpus,
+            "gpu_type": gpu_type,
             "memory_mib": _checked("--mem", words.mem, parse_memory),
             "walltime": limit,
             "partition": words.partition,
@@ -168,7 +188,8 @@ def _parse_resources(values: dict[str, object]) -> "Resources":
         return Resources.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        option = "--" + str(first["loc"][0]).replace("_", "-").replace("memory-mib", "mem")
+        name = str(first["loc"][0])
+        option = _OPTIONS.get(name, "--" + name.replace("_", "-"))
         message = first["msg"].removeprefix("Value error, ")
         raise InputError(f"{option} {first['input']!r}: {message}", "see `deephpc train --help`") from error
 
@@ -192,13 +213,22 @@ def _mail(words: JobOptionWords) -> "Mail | None":
         raise InputError(f"{option} {first['input']!r}: {message}", "see `deephpc train --help`") from error
 
 
-def _venv(folder: Path | None, cwd: Path) -> Path | None:
+def _modules(names: Sequence[str]) -> tuple[str, ...]:
+    for name in names:
+        if not re.fullmatch(r"[!-~]+", name) or name.startswith("-"):
+            raise InputError(
+                f"--module {name!r} is not a module's name", "`module avail` lists them; give one each time"
+            )
+    return tuple(names)
+
+
+def _venv(folder: str | None, cwd: Path) -> Path | None:
     if folder is None:
         return None
-    path = cwd / folder.expanduser()
-    if not (path / "bin" / "activate").is_file():
+    path = cwd / Path(folder).expanduser()
+    if not folder or not (path / "bin" / "activate").is_file():
         raise InputError(
-            f"--venv {str(folder)!r} is not a Python virtual environment", "make one with `python3 -m venv FOLDER`"
+            f"--venv {folder!r} is not a Python virtual environment", "make one with `python3 -m venv FOLDER`"
         )
     return path
 
@@ -212,13 +242,18 @@ def _checked(option: str, text: str | None, parse: Callable[[str], _Parsed]) -> 
 
 
 def _grace(text: str) -> timedelta:
+    from deephpc.jobs.slurm_options import MOST_SIGNAL_SECONDS
+
     match = _GRACE.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{text!r} is not a number of seconds (or USR1@SECONDS)")
+    if int(match[1]) > MOST_SIGNAL_SECONDS:
+        raise ValueError(f"{text!r} is beyond {MOST_SIGNAL_SECONDS} seconds, the longest there is")
     return timedelta(seconds=int(match[1]))
 
 
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdecimal():
+def _gpus(text: str) -> tuple[str | None, int]:
+    match = _GPUS.fullmatch(text)
+    if match is None:
         raise ValueError(f"{text!r} is not a number of GPUs, such as 4 or a100:4")
-    return int(text)
+    return match[1], int(match[2])

@@ -15,7 +15,7 @@ def run(
     ctx: typer.Context,
     words: JobOptionWords,
     command: Annotated[
-        list[str] | None, typer.Argument(metavar="-- CMD...", help="The command and its arguments.", show_default=False)
+        list[str] | None, typer.Argument(metavar="-- CMD", help="The command and its arguments.", show_default=False)
     ] = None,
     dry_run: DryRun = False,
     wait: Wait = False,

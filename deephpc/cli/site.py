@@ -1,11 +1,11 @@
 """`deephpc site …`."""
 
-import getpass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deephpc.cli.context import Context, context
+from deephpc.cli.streams import write_answer
 from deephpc.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def list_(ctx: typer.Context) -> None:
     from deephpc.workflows.site import list_sites
 
     here = context(ctx)
-    print(render_sites(list_sites(_places(here)), _current(here), as_json=here.json))  # noqa: T201 - the answer
+    write_answer(render_sites(list_sites(_places(here)), _current(here), as_json=here.json))
 
 
 @app.command()
@@ -49,7 +49,7 @@ def show(ctx: typer.Context, name: Name = None) -> None:
 
     here = context(ctx)
     site, file = show_site(name or _current(here), _places(here))
-    print(render_site(site, file, as_json=here.json))  # noqa: T201 - the answer
+    write_answer(render_site(site, file, as_json=here.json))
 
 
 @app.command()
@@ -62,7 +62,7 @@ def probe(ctx: typer.Context) -> None:
     from deephpc.workflows.site import probe_site
 
     here = context(ctx)
-    print(render_probe(probe_site(None, _around(here)), as_json=here.json))  # noqa: T201 - the answer
+    write_answer(render_probe(probe_site(None, _around(here)), as_json=here.json))
 
 
 @app.command()
@@ -77,15 +77,18 @@ def init(
     Example: deephpc site init mycluster --dry-run
     """
     from deephpc.render.sites import render_site_file
-    from deephpc.workflows.site import plan_site_file, probe_site, write_site_file
+    from deephpc.workflows.site import describe_use, plan_site_file, probe_site, write_site_file
 
     here = context(ctx)
     found = probe_site(name, _around(here))
-    path, text = plan_site_file(found, _places(here))
+    for line in found.unknown:
+        here.say(f"note: not found: {line}")
+    places, before = _places(here), _current(here)
+    path, text = plan_site_file(found, places)
     if not dry_run:
         write_site_file(path, text, force=force)
-        here.say(f'use it with `--site {found.site.name}`, or `site = "{found.site.name}"` in config.toml')
-    print(render_site_file(path, text, written=not dry_run, as_json=here.json))  # noqa: T201 - the answer
+        here.say(describe_use(found.site.name, before, _current(here), places.config_file))
+    write_answer(render_site_file(path, text, written=not dry_run, as_json=here.json))
 
 
 def _places(here: Context) -> "UserPlaces":
@@ -112,4 +115,4 @@ def _around(here: Context) -> "Surroundings":
             "there is no Slurm here to probe: sbatch is not on PATH",
             "run it on a login node; without Slurm the site is `local`",
         )
-    return Surroundings(here.environ, getpass.getuser(), here.clock())
+    return Surroundings(here.environ, here.environ["USER"], here.clock())

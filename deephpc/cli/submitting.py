@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deephpc.cli.streams import write_answer
+from deephpc.errors import SiteError
+
 if TYPE_CHECKING:
     from deephpc.cli.context import Context
     from deephpc.jobs.job import Job
@@ -33,10 +36,11 @@ def submit(here: "Context", request: "JobRequest", variables: Mapping[str, str],
     asked = Asked(request, variables, here.environ)
     for name in contradicting_sbatch_variables(here.environ):
         here.say(f"note: {name} is set in your shell and is not passed on; deephpc decides that itself")
+    _tell_of_grace(here, request)
     if dry_run:
         with here.open_record_if_any() as record:
             ready, _ = prepare(asked, here.settings, record, here.clock())
-        print(render_plan(ready.plan, ready.script, as_json=here.json))  # noqa: T201 - the answer
+        write_answer(render_plan(ready.plan, ready.script, as_json=here.json))
         return
     with here.open_record() as record:
         scheduler = here.scheduler()
@@ -45,9 +49,29 @@ def submit(here: "Context", request: "JobRequest", variables: Mapping[str, str],
             here.say(f"note: went on with run {job.run_id}, whose submission had got no answer")
         if warning:
             here.say(f"note: {warning}")
-        print(render_submitted(job, as_json=here.json), flush=True)  # noqa: T201 - the answer
+        try:
+            write_answer(render_submitted(job, as_json=here.json))
+        except SiteError as error:
+            raise SiteError(f"run {job.run_id} is submitted, but {error.message}", error.hint) from error
         if wait:
             stay(here, record, job)
+
+
+def _tell_of_grace(here: "Context", request: "JobRequest") -> None:
+    """Say so when the time limit leaves no room for the grace period that was asked for, or is not known."""
+    from deephpc.jobs.slurm_options import has_room_for
+
+    limit, grace = here.settings.resources(request.options.resources).walltime, request.options.grace
+    is_local = here.settings.scheduler == "local"
+    if not grace or (limit is not None and (limit > grace if is_local else has_room_for(grace, limit))):
+        return
+    if limit is not None:
+        why = f"has no effect: the time limit of {limit} is too short for it"
+    else:
+        why = (
+            "has no effect without --time" if is_local else "counts from the cluster's own limit, as no --time is known"
+        )
+    here.say(f"note: --grace {grace.total_seconds():.0f} {why}")
 
 
 def stay(here: "Context", record: "Record", job: "Job") -> None:

@@ -19,7 +19,7 @@ def train(
     ],
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[-- ARGS]...", help="Given to the program untouched.", show_default=False),
+        typer.Argument(metavar="-- ARGS", help="Given to the program untouched.", show_default=False),
     ] = None,
     dry_run: DryRun = False,
     wait: Wait = False,

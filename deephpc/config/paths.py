@@ -8,6 +8,10 @@ from pathlib import Path
 from deephpc.errors import InputError
 
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
+#: What our own lists of folders cannot hold: control characters, and bytes that are not UTF-8 text.
+_NO_FOLDER = re.compile("[\0-\x1f\x7f\ud800-\udfff]")
+#: In file names Slurm replaces `%x` and drops backslashes (sbatch(1) of 24.11, "filename pattern").
+_NO_WORK_DIR = re.compile(rf"{_NO_FOLDER.pattern}|[%\\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ def expand_folder(
     Raises
     ------
     InputError
-        A variable is unset or empty, no account is known, or the result is not absolute.
+        A variable is unset or empty, no account is known, or the result is not absolute or cannot be written down.
     """
     said = f"{key} = {text!r} ({origin})"
 
@@ -87,6 +91,11 @@ def expand_folder(
         path = str(home) + path[1:]
     if not path.startswith("/"):
         raise InputError(f"{said} is not an absolute path", "begin it with /, ~/ or a variable such as $SCRATCH")
+    bad = (_NO_WORK_DIR if key == "work_dir" else _NO_FOLDER).search(path)
+    if bad:
+        raise InputError(
+            f"{said} has {bad[0]!r} in it, which job files cannot carry", "choose a folder with a plain name"
+        )
     return Path(path)
 
 

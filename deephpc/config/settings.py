@@ -37,6 +37,8 @@ class Settings(Model):
     """How long before its time limit a program is told."""
     environment: Environment = Environment()
     """What every job's shell sets up."""
+    own_sites: tuple[str, ...] = ()
+    """Names of the user's own profiles."""
     origins: Mapping[str, str]
     """Dotted key → who said it: `built-in`, `site file …`, `user file …`, `environment …`, `option …`."""
 
@@ -74,7 +76,8 @@ def load_settings(
     file = find_site(str(name), places.sites_dir, chosen_by)
     profile = load_site(file)
     layer = overlay(built_in_layer(places, environ, home), site_layer(profile, file.path), said, choice)
-    return _resolved(layer, profile, environ, home)
+    settings = _resolved(layer, profile, environ, home)
+    return settings.model_copy(update={"own_sites": _own_sites(places)})
 
 
 def choose_site(
@@ -97,11 +100,15 @@ def _built_in_site(places: UserPlaces, *, has_slurm: bool) -> Layer:
     """Choose a site without asking anything of the cluster, so that every command starts fast."""
     if not has_slurm:
         return {"site": ("local", "built-in: no Slurm commands on PATH")}
-    own = [file.name for file in list_site_files(places.sites_dir) if file.whose == "user"]
+    own = _own_sites(places)
     if len(own) == 1:
         return {"site": (own[0], f"built-in: the only profile in {places.sites_dir}")}
-    reason = "no site is named" if not own else f"no site is named and {places.sites_dir} has {len(own)}"
+    reason = "no site is named" if not own else f"no site is named, and {places.sites_dir} has {', '.join(own)}"
     return {"site": ("generic", f"built-in: {reason}")}
+
+
+def _own_sites(places: UserPlaces) -> tuple[str, ...]:
+    return tuple(file.name for file in list_site_files(places.sites_dir) if file.whose == "user")
 
 
 def _resolved(layer: Layer, site: Site, environ: Mapping[str, str], home: Path) -> Settings:

@@ -12,6 +12,8 @@ SchedulerName = Literal["slurm", "pyslurm", "local"]
 GpuRequest = Literal["gpus-per-node", "gres", "none"]
 GpuVendor = Literal["nvidia", "amd", "intel"]
 
+#: What may name a profile.
+SITE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 #: A variable's name as POSIX shells take it.
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -74,7 +76,7 @@ class Partition(Model):
 class Site(Model):
     """A cluster: how it is asked for resources, where its files go, what a job must set up there."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    name: str = Field(pattern=SITE_NAME)
     """The file's name without `.toml`."""
     description: str = ""
     """The machine in one line."""

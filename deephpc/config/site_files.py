@@ -45,7 +45,7 @@ def find_site(name: str, sites_dir: Path, asked_by: str) -> SiteFile:
     if name in files:
         return files[name]
     near = difflib.get_close_matches(name, files, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}?" if near else "`deephpc site list` shows the known ones"
+    hint = f"did you mean {' or '.join(near)}?" if near else "`deephpc site list` shows the known ones;"
     raise InputError(
         f"no site is called {name!r} ({asked_by})", f"{hint} `deephpc site init` makes one for this cluster"
     )

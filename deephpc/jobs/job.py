@@ -1,6 +1,6 @@
 """A run as the record keeps it: Job, and where it stands: Standing."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +13,9 @@ from deephpc.jobs.state import JobState
 from deephpc.model import Model
 
 SchedulerName = Literal["slurm", "local"]
+
+#: How long what was seen of a live run counts as how it stands now; more than two looks lie apart.
+_FRESH_FOR = timedelta(seconds=30)
 
 
 class Standing(Model):
@@ -36,6 +39,12 @@ class Standing(Model):
     """Who said so: result, accounting, queue, events or record."""
     seen_at: datetime | None = None
     """When a source last knew the job."""
+
+    def stale_since(self, now: datetime) -> datetime | None:
+        """Return when a live run was last seen, where that is too long ago to tell how it stands now."""
+        if self.state.is_final or self.seen_at is None or now - self.seen_at <= _FRESH_FOR:
+            return None
+        return self.seen_at
 
     def standing(self) -> "Standing":
         """Return this alone, without what a Job adds to it."""
@@ -79,20 +88,26 @@ class Job(Standing):
 
     def each(self) -> "list[Job]":
         """Return the run itself, or each task of its array as a run of its own; what only the array has is left out."""
-        if not self.tasks:
-            return [self]
-        alone: dict[str, object] = {
+        return [self.alone(number) for number in sorted(self.tasks)] or [self]
+
+    def alone(self, task: int | None) -> "Job":
+        """Return the run itself (None), or one task of its array as a run of its own."""
+        if task is None:
+            return self
+        of_the_array: dict[str, object] = {
             "tasks": {},
+            "raw_state": "",
             "exit_code": None,
             "signal": None,
             "started_at": None,
             "ended_at": None,
             "reason": "",
         }
-        return [
-            self.model_copy(update={**alone, "run_id": f"{self.run_id}_{number}", "state": state})
-            for number, state in sorted(self.tasks.items())
-        ]
+        return self.model_copy(update={**of_the_array, "run_id": f"{self.run_id}_{task}", "state": self.state_of(task)})
+
+    def state_of(self, task: int | None) -> JobState:
+        """Return how the run (None) or one task of its array stands; what was never sent has no tasks of its own."""
+        return self.state if task is None or self.job_id is None else self.tasks[task]
 
     def standing(self) -> Standing:
         """Return how the job stands, alone."""

@@ -12,7 +12,7 @@ from typing import Any
 from deephpc.errors import InputError
 from deephpc.jobs.job import Job, Standing
 from deephpc.jobs.record_file import RecordFile
-from deephpc.jobs.record_rows import job_of, row_of, text_of
+from deephpc.jobs.record_rows import job_of, known_state, row_of, text_of
 from deephpc.jobs.state import FINAL, UNSENT, JobState
 from deephpc.model import Model
 
@@ -57,6 +57,7 @@ class Record:
 
     def __init__(self, path: Path) -> None:
         self._file = RecordFile(path)
+        self._unreadable: set[str] = set()
 
     def close(self) -> None:
         """Close the file."""
@@ -67,6 +68,14 @@ class Record:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """One line for each row met so far that cannot be read, and was passed over."""
+        return tuple(
+            f"the record cannot read its row of {run_id}; `deephpc jobs rebuild` writes it anew from the run folder"
+            for run_id in sorted(self._unreadable)
+        )
 
     # --- writing ---
 
@@ -224,6 +233,13 @@ class Record:
         final = ", ".join(f"'{state.value}'" for state in sorted(FINAL))
         return self._select(f"where state not in ({final}) order by created_at", [])
 
+    def ended_ids(self, scheduler: str, since: datetime) -> dict[str, str]:
+        """Return `{job id: run id}` of the plain jobs of a scheduler that were made after a time and have ended."""
+        final = ", ".join(f"'{state.value}'" for state in sorted(FINAL - {JobState.LOST}))
+        where = f"where state in ({final}) and scheduler = ? and job_id not null and tasks = '{{}}' and created_at >= ?"
+        rows = self._file.rows(f"(select job_id, run_id from jobs {where})", [scheduler, text_of(since)])  # noqa: S608 - our text
+        return {row["job_id"]: row["run_id"] for row in rows}
+
     def lost_since(self, since: datetime) -> list[Job]:
         """Return the runs called LOST that were made after a time; evidence may still turn up for them."""
         return self._select("where state = 'LOST' and created_at >= ?", [text_of(since)])
@@ -239,7 +255,10 @@ class Record:
     def events(self, run_id: str) -> list[JobEvent]:
         """Return the transitions of a run, oldest first."""
         rows = self._file.rows("job_events where run_id = ? order by rowid", [run_id])
-        return [JobEvent(**{**row, "from_state": row["from_state"] or None}) for row in rows]
+        return [
+            JobEvent(**{**row, "from_state": before and known_state(before), "to_state": known_state(row["to_state"])})
+            for row, before in ((row, row["from_state"] or None) for row in rows)
+        ]
 
     def metrics(self, run_ids: Iterable[str]) -> dict[str, dict[str, float]]:
         """Return the last values of the metrics of runs that ended."""
@@ -282,7 +301,13 @@ class Record:
             yield from self._select(f"where run_id in ({', '.join('?' * len(chunk))})", chunk)
 
     def _select(self, rest: str, values: list[Any]) -> list[Job]:
-        return [job_of(row) for row in self._file.rows(f"jobs {rest}", values)]
+        found = []
+        for row in self._file.rows(f"jobs {rest}", values):
+            try:
+                found.append(job_of(row))
+            except (ValueError, TypeError):  # one bad row must not hide the others
+                self._unreadable.add(str(row["run_id"]))
+        return found
 
 
 def _differs(before: Job, after: Job) -> bool:

@@ -37,6 +37,7 @@ _EVENT_COLUMNS: dict[str, type] = {
     "detail": str,
 }
 _METRIC_COLUMNS: dict[str, type] = {"run_id": str, "name": str, "value": float}
+_ELSEWHERE = "see the permissions of that file and its folder, or set DEEPHPC_STATE_DIR to a folder you can write in"
 _Answer = TypeVar("_Answer")
 
 
@@ -55,7 +56,7 @@ class RecordFile:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.touch(mode=0o600)
         except OSError as error:
-            raise unwritable(path.parent, error) from error
+            raise SiteError(unwritable(path.parent, error).message, _ELSEWHERE) from error
         connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
         self._database = Database(connection)
         try:
@@ -155,9 +156,12 @@ class RecordFile:
 
     def _broken(self, error: sqlite3.DatabaseError) -> SiteError:
         text = str(error)
-        if "full" in text or "readonly" in text or "unable to open" in text or "disk I/O" in text:
+        if "readonly" in text or "unable to open" in text:
+            return SiteError(f"cannot write the record {self.path}: {text}", _ELSEWHERE)
+        if "full" in text or "disk I/O" in text:
             return SiteError(
-                f"cannot write the record {self.path}: {text}", "free some space in your home or set DEEPHPC_STATE_DIR"
+                f"cannot write the record {self.path}: {text}",
+                "free some space there, or set DEEPHPC_STATE_DIR to another folder",
             )
         if "locked" in text:
             return SiteError(

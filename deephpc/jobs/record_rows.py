@@ -5,6 +5,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from deephpc.jobs.job import Job
+from deephpc.jobs.state import JobState
 
 
 def row_of(job: Job) -> dict[str, Any]:
@@ -19,8 +20,21 @@ def row_of(job: Job) -> dict[str, Any]:
 
 
 def job_of(row: dict[str, Any]) -> Job:
-    """Return the run a row keeps."""
-    return Job.model_validate({**row, "resources": json.loads(row["resources"]), "tasks": json.loads(row["tasks"])})
+    """Return the run a row keeps.
+
+    Raises
+    ------
+    ValueError
+        Something in it is none of ours.
+    """
+    tasks = {number: known_state(word) for number, word in dict(json.loads(row["tasks"] or "{}")).items()}
+    resources = json.loads(row["resources"] or "{}")
+    return Job.model_validate({**row, "state": known_state(row["state"]), "resources": resources, "tasks": tasks})
+
+
+def known_state(word: object) -> JobState:
+    """Return the state a word names; a word of another version of deephpc is UNKNOWN."""
+    return JobState(word) if word in JobState.__members__ else JobState.UNKNOWN
 
 
 def text_of(at: datetime) -> str:

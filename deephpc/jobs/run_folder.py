@@ -4,8 +4,10 @@ A run folder is owner-only (0700). An array run has one folder; each task keeps 
 """
 
 import errno
+import getpass
 import json
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -118,25 +120,52 @@ class RunFolder:
         return TaskFolder(self.path / "tasks" / str(number), self.path / f"job-{number}.log")
 
     def create(self) -> None:
-        """Make the folder, 0700; parents as the umask says.
+        """Make the folder and whatever is missing above it, 0700.
 
         Raises
         ------
         SiteError
-            The place cannot be written: full, over quota, read-only, forbidden.
+            The place cannot be written (full, over quota, read-only, forbidden), or others could put another folder
+            in place of this one.
         InputError
             A run of this name lies there already.
         """
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _make_private_folders(self.path.parent)
         except OSError as error:
             raise unwritable(self.path.parent, error) from error
+        _check_parent(self.path.parent)
         try:
             self.path.mkdir(mode=0o700)
         except FileExistsError as error:
             raise InputError(f"the run folder {self.path} exists already", "choose another --name") from error
         except OSError as error:
             raise unwritable(self.path.parent, error) from error
+
+
+def _make_private_folders(folder: Path) -> None:
+    """Make a folder and its missing parents, each 0700; what is there stays as it is."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(mode=0o700, exist_ok=True)
+
+
+def _check_parent(folder: Path) -> None:
+    """Check that nobody else can put another folder in place of a run's: they would run what they like as us.
+
+    Raises
+    ------
+    SiteError
+        Others may write there, and no sticky bit keeps them from renaming what is ours.
+    """
+    status = folder.stat()
+    is_ours = status.st_uid in (os.geteuid(), 0)
+    is_open = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX
+    if is_open or not is_ours:
+        raise SiteError(
+            f"others may rename what lies in {folder}, so no run of yours is safe there",
+            f"use a folder of your own in it: DEEPHPC_WORK_DIR={folder / getpass.getuser()}",
+        )
 
 
 def unwritable(place: Path, error: OSError) -> SiteError:

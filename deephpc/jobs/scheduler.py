@@ -82,8 +82,17 @@ class Question:
 
     job_ids: tuple[JobId, ...] = ()
     job_names: tuple[str, ...] = ()
+    ended_ids: tuple[JobId, ...] = ()
+    """Ids that are believed to have ended; the queue answers for those that it holds again, accounting is not asked."""
+    lost_names: tuple[str, ...] = ()
+    """Names of jobs that are believed never to have been queued; the queue answers, accounting is not asked."""
     since: datetime | None = None
     """Nothing asked for was submitted before this (aware)."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is asked."""
+        return not (self.job_ids or self.job_names or self.ended_ids or self.lost_names)
 
 
 class Refused(Exception):  # noqa: N818 - an answer, not a fault of ours

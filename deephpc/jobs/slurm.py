@@ -131,7 +131,7 @@ class SlurmScheduler:
         beside ids cost one more sacct, since asked by name it forgets jobs that never became eligible; ids with a
         cluster name (`4711;big`) beside others cost one more call to each source.
         """
-        if not question.job_ids and not question.job_names:
+        if question.is_empty:
             return Observation(queue={}, accounting={})
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="squeue") as pool:
             asking = pool.submit(self._ask_queue, question)
@@ -260,7 +260,8 @@ def _settles(report: Report | None, question: Question) -> bool:
 
 
 def _only_asked(found: Report, question: Question) -> Report:
-    ids, names = frozenset(question.job_ids), frozenset(question.job_names)
+    ids = frozenset((*question.job_ids, *question.ended_ids))
+    names = frozenset((*question.job_names, *question.lost_names))
     return {
         job_id: sightings
         for job_id, sightings in found.items()

@@ -14,7 +14,8 @@ from deephpc.jobs.spec import Dependency, JobSpec
 from deephpc.model import Model
 
 _LONGEST_VALUE = 4096
-_MOST_SIGNAL_SECONDS = 65535
+#: The longest grace period (sbatch(1) of Slurm 24.11, --signal).
+MOST_SIGNAL_SECONDS = 65535
 _SIGNAL_IS_EARLY = timedelta(seconds=60)
 _SAFE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789@%+=:,./_&|*()[]!-")
 
@@ -39,6 +40,11 @@ def render_directives(spec: JobSpec, dialect: Dialect) -> tuple[str, ...]:
     raw = list(spec.raw_options)
     _join_gres(words, raw)
     return tuple(f"#SBATCH {quote_directive(word)}" for word in (*words, *raw))
+
+
+def has_room_for(grace: timedelta, walltime: timedelta | None) -> bool:
+    """Whether a job of this time limit runs for a while before it is told of its end; unknown limits may well do."""
+    return walltime is None or walltime > grace + _SIGNAL_IS_EARLY
 
 
 def check_raw_options(raw: Sequence[str]) -> tuple[str, ...]:
@@ -127,9 +133,8 @@ def _life(spec: JobSpec) -> list[str]:
         words.append(f"--dependency={','.join(_dependency(one) for one in spec.dependencies)}")
         words.append("--kill-on-invalid-dep=yes")
     words.append("--requeue" if spec.max_requeues else "--no-requeue")
-    walltime, grace = spec.resources.walltime, spec.grace
-    if grace and (walltime is None or walltime > grace + _SIGNAL_IS_EARLY):
-        words.append(f"--signal=B:USR1@{min(int(grace.total_seconds()), _MOST_SIGNAL_SECONDS)}")
+    if spec.grace and has_room_for(spec.grace, spec.resources.walltime):
+        words.append(f"--signal=B:USR1@{min(int(spec.grace.total_seconds()), MOST_SIGNAL_SECONDS)}")
     if spec.mail is not None:
         words += [f"--mail-user={spec.mail.address}", f"--mail-type={','.join(spec.mail.events)}"]
     return words

@@ -99,7 +99,7 @@ class PyslurmScheduler:
         """Ask slurmctld and slurmdbd at the same time; the commands where a job is on another cluster."""
         if any(not _PLAIN_ID.fullmatch(job_id) for job_id in question.job_ids):
             return self._slurm.observe(question)
-        if not question.job_ids and not question.job_names:
+        if question.is_empty:
             return Observation(queue={}, accounting={})
         requests = ({"do": "queue"}, {"do": "accounting", "filter": _job_filter(question)})
         with ThreadPoolExecutor(max_workers=2, thread_name_prefix="pyslurm") as pool:
@@ -134,7 +134,8 @@ class PyslurmScheduler:
 
 def parse_rows(rows: Rows, question: Question) -> dict[JobId, tuple[Sighting, ...]]:
     """Read what the worker brings of the queue or of accounting, and keep what was asked for."""
-    ids, names = frozenset(question.job_ids), frozenset(question.job_names)
+    ids = frozenset((*question.job_ids, *question.ended_ids))
+    names = frozenset((*question.job_names, *question.lost_names))
     found: dict[JobId, list[Sighting]] = {}
     for row in rows:
         job_id = str(row["array_id"] or row["id"])

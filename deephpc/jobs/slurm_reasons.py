@@ -6,21 +6,28 @@ slurm_errno.c of Slurm 22.05.
 
 import re
 import signal as signals
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from deephpc.jobs.slurm_units import render_memory
 from deephpc.jobs.state import JobState
 
 _WAIT = "nothing to do but wait"
 _ASK = "ask the cluster's support"
+_RERUN = "`deephpc jobs rerun RUN`"
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What is the matter, in one sentence, and what to do next."""
+    """What is the matter, in one sentence, and what to do next: there RUN and JOBID stand for the job's own ids."""
 
     text: str
     next_step: str
+
+    def naming(self, run_id: str, job_id: str | None) -> "Explanation":
+        """Return it with the job's own ids in the next step."""
+        ids = {"RUN": run_id, "JOBID": job_id or "JOBID"}
+        named = re.sub(r"(?<![\w./-])(RUN|JOBID)(?![\w./-])", lambda found: ids[found[0]], self.next_step)
+        return replace(self, next_step=named)
 
 
 _PENDING = {
@@ -33,12 +40,18 @@ _PENDING = {
     "BurstBufferResources": ("the burst buffer has no room yet", _WAIT),
     "BurstBufferStageIn": ("the burst buffer is being filled", _WAIT),
     "Cleaning": ("the job was requeued and its previous attempt is still being cleaned up", _WAIT),
-    "Deadline": ("the job can no longer end before its deadline", "cancel it and submit it again with less --time"),
-    "DeadLine": ("the job can no longer end before its deadline", "cancel it and submit it again with less --time"),
-    "Dependency": ("another job must end first", "see that job with `deephpc jobs show`"),
+    "Deadline": (
+        "the job can no longer end before its deadline",
+        "cancel it, then `deephpc jobs rerun RUN --time …` with less",
+    ),
+    "DeadLine": (
+        "the job can no longer end before its deadline",
+        "cancel it, then `deephpc jobs rerun RUN --time …` with less",
+    ),
+    "Dependency": ("another job must end first", "`deephpc jobs show RUN` names it"),
     "DependencyNeverSatisfied": (
         "the job it depends on ended in a way that never lets this one start",
-        "cancel this one, mend and rerun the first",
+        "`deephpc jobs cancel RUN`, mend and rerun the first, then submit this one again",
     ),
     "FedJobLock": ("the job waits for the clusters of the federation to agree", _WAIT),
     "FrontEndDown": ("no front-end node can start the job", _ASK),
@@ -49,9 +62,9 @@ _PENDING = {
     "JobHeldUser": ("the job is held by you", "let it go with `scontrol release JOBID`"),
     "JobHoldMaxRequeue": (
         "the job was requeued too often and is now held",
-        "see `deephpc logs` for why it kept failing",
+        "see `deephpc logs RUN` for why it kept failing",
     ),
-    "JobLaunchFailure": ("the job could not be started on its nodes", f"rerun it; if it happens again, {_ASK}"),
+    "JobLaunchFailure": ("the job could not be started on its nodes", f"{_RERUN}; if it happens again, {_ASK}"),
     "Licenses": ("all licences it needs are in use", _WAIT),
     "MaxMemPerLimit": ("the job asks for more memory than the partition allows", "ask for less --mem"),
     "None": ("the scheduler has not looked at the job yet", _WAIT),
@@ -80,7 +93,7 @@ _PENDING = {
     "Resources": ("it is next, and waits for enough free nodes, cores, memory or GPUs", _WAIT),
     "SchedDefer": ("the scheduler puts off starting jobs at once", _WAIT),
     "SystemFailure": ("Slurm, a file system or the network failed", _ASK),
-    "TimeLimit": ("the job used up its time limit", "rerun it with more --time"),
+    "TimeLimit": ("the job used up its time limit", "`deephpc jobs rerun RUN --time …` with more"),
     "WaitingForScheduling": ("the scheduler has not looked at the job yet", _WAIT),
 }
 
@@ -124,7 +137,7 @@ _PENDING_PATTERNS = (
     (
         r".*special exit state.*",
         "the site put the job back and holds it",
-        "see `deephpc logs`, then ask the cluster's support",
+        "see `deephpc logs RUN`, then ask the cluster's support",
     ),
     (
         r".*Reservation.*(not usable|invalid).*",
@@ -133,36 +146,45 @@ _PENDING_PATTERNS = (
     ),
 )
 
-_ENDS = {
-    JobState.COMPLETED: ("it ended well", "its results lie in the run folder; `deephpc jobs show` names it"),
-    JobState.CANCELLED: ("it was cancelled by you or an administrator", "rerun it when wanted"),
-    JobState.TIMEOUT: (
-        "it reached its time limit",
-        "rerun it with more --time, or let it resume from its checkpoint with --max-requeues",
+#: States in which a program stands still; Slurm counts them as running, as we do.
+_STANDSTILLS = {
+    "SUSPENDED": Explanation(
+        "it is suspended: its program stands still and keeps its memory",
+        f"whoever suspended it resumes it: an administrator, or Slurm where jobs take turns; if it lasts, {_ASK}",
     ),
+    "STOPPED": Explanation(
+        "its program was stopped by SIGSTOP and keeps its cores", "let it go on with `scancel --signal=CONT JOBID`"
+    ),
+}
+
+_BY_ITSELF = "a run made with --max-requeues starts again by itself"
+_ENDS = {
+    JobState.COMPLETED: ("it ended well", "its results lie in the run folder; `deephpc jobs show RUN` names it"),
+    JobState.CANCELLED: ("it was cancelled by you or an administrator", f"{_RERUN} when wanted"),
+    JobState.TIMEOUT: ("it reached its time limit", "`deephpc jobs rerun RUN --time …` with more"),
     JobState.OUT_OF_MEMORY: (
         "it used more memory than it had asked for",
-        "rerun it with more --mem, or smaller batches",
+        "`deephpc jobs rerun RUN --mem …` with more, or make its batches smaller",
     ),
-    JobState.NODE_FAIL: ("a node it ran on failed", "rerun it; with --max-requeues Slurm does so by itself"),
+    JobState.NODE_FAIL: ("a node it ran on failed", f"{_RERUN}; {_BY_ITSELF}"),
     JobState.PREEMPTED: (
         "a job of higher priority took its nodes",
-        "rerun it; with --max-requeues it continues by itself",
+        f"{_RERUN}; {_BY_ITSELF}",
     ),
-    JobState.DEADLINE: ("it could not end before its deadline", "rerun it without the deadline or with less --time"),
-    JobState.BOOT_FAIL: ("its node did not start up", f"rerun it; if it happens again, {_ASK}"),
+    JobState.DEADLINE: ("it could not end before its deadline", "`deephpc jobs rerun RUN --time …` with less"),
+    JobState.BOOT_FAIL: ("its node did not start up", f"{_RERUN}; if it happens again, {_ASK}"),
     JobState.LOST: (
         "no source knows what became of it",
-        "look at `deephpc logs` and the run folder, then rerun it",
+        f"look at `deephpc logs RUN` and the run folder, then {_RERUN}",
     ),
 }
 
 _EXIT_CODES = {
     126: ("a file that was to be run is not executable", "make it so with chmod +x, or run it with its interpreter"),
     127: ("a command was not found on the node", "check its spelling, the venv and the modules"),
-    134: ("the program aborted (SIGABRT)", "see the end of `deephpc logs`"),
-    137: ("the program was killed (SIGKILL), often for want of memory", "rerun it with more --mem"),
-    139: ("the program crashed (segmentation fault)", "see the end of `deephpc logs`; try with smaller data"),
+    134: ("the program aborted (SIGABRT)", "see the end of `deephpc logs RUN`"),
+    137: ("the program was killed (SIGKILL), often for want of memory", "`deephpc jobs rerun RUN --mem …` with more"),
+    139: ("the program crashed (segmentation fault)", "see the end of `deephpc logs RUN`; try with smaller data"),
 }
 
 _REFUSALS = (
@@ -213,6 +235,11 @@ def explain_pending(reason: str) -> Explanation:
     return Explanation(f"Slurm says: {said}", "see JOB REASON CODES in `man squeue`")
 
 
+def explain_running(raw_state: str) -> Explanation:
+    """Explain what a job that has started does, by Slurm's word for it."""
+    return _STANDSTILLS.get(raw_state) or Explanation("it runs", "`deephpc logs -f RUN` shows its output as it comes")
+
+
 def explain_end(
     state: JobState, exit_code: int | None = None, signal: int | None = None, memory_mib: int | None = None
 ) -> Explanation:
@@ -228,7 +255,7 @@ def explain_end(
         return Explanation(f"{text} ({render_memory(memory_mib)} on each node)", next_step)
     if state is JobState.FAILED:
         return _explain_failure(exit_code, signal)
-    text, next_step = _ENDS.get(state, (f"it is {state.value}", "look again in a moment with `deephpc jobs show`"))
+    text, next_step = _ENDS.get(state, (f"it is {state.value}", "look again in a moment with `deephpc jobs show RUN`"))
     return Explanation(text, next_step)
 
 
@@ -242,17 +269,17 @@ def explain_refusal(message: str) -> str:
 
 def _explain_failure(exit_code: int | None, signal: int | None) -> Explanation:
     if signal:
-        return Explanation(f"it was ended by signal {_signal_name(signal)}", "see the end of `deephpc logs`")
+        return Explanation(f"it was ended by signal {_signal_name(signal)}", "see the end of `deephpc logs RUN`")
     if not exit_code:
-        return Explanation("it failed, or could not start", "see the end of `deephpc logs`")
+        return Explanation("it failed, or could not start", "see the end of `deephpc logs RUN`")
     known = _EXIT_CODES.get(exit_code)
     if known is not None:
         return Explanation(f"it ended with exit code {exit_code}: {known[0]}", known[1])
     if 128 < exit_code <= 128 + 64:
         text = f"it ended with exit code {exit_code}: the program was ended by signal {_signal_name(exit_code - 128)}"
-        return Explanation(text, "see the end of `deephpc logs`")
+        return Explanation(text, "see the end of `deephpc logs RUN`")
     return Explanation(
-        f"the program ended with exit code {exit_code}", "see the end of `deephpc logs` for its own words"
+        f"the program ended with exit code {exit_code}", "see the end of `deephpc logs RUN` for its own words"
     )
 
 

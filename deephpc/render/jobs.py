@@ -11,8 +11,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from deephpc.jobs.job import Job
-from deephpc.jobs.state import JobState
-from deephpc.render.answer import draw, to_json
+from deephpc.render.answer import to_json, visible
+from deephpc.render.job_table import draw_jobs
+from deephpc.render.phrases import code_of, local_time, task_counts
 from deephpc.workflows.metrics import Series, load_series
 
 if TYPE_CHECKING:  # loaded by the one command that has them: `deephpc jobs` starts without
@@ -22,13 +23,7 @@ if TYPE_CHECKING:  # loaded by the one command that has them: `deephpc jobs` sta
     from deephpc.workflows.plan import JobPlan
     from deephpc.workflows.why import Diagnosis
 
-_COLOURS = {
-    JobState.COMPLETED: "green",
-    JobState.RUNNING: "cyan",
-    JobState.COMPLETING: "cyan",
-    JobState.PENDING: "yellow",
-    JobState.CANCELLED: "magenta",
-}
+_WITH_ZONE = "%Y-%m-%d %H:%M:%S %Z"
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -53,43 +48,28 @@ def render_jobs(jobs: Sequence[Job], troubles: Sequence[str], now: datetime, *, 
         return to_json("deephpc.jobs/1", {"troubles": list(troubles), "jobs": [_job_facts(job) for job in jobs]})
     if not jobs:
         return "no runs yet; `deephpc train --help` shows how to start one"
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("RUN", "STATE", "TIME", "JOB", "NODES", "SUBMITTED", "WHY"):
-        table.add_column(name, no_wrap=name not in ("NODES", "WHY"), justify="right" if name == "TIME" else "left")
-    for job in jobs:
-        state = job.state.value + (f" {_code(job)}" if _code(job) else "")
-        colour = _COLOURS.get(job.state, "red" if job.state.is_final else "yellow")
-        table.add_row(
-            job.run_id,
-            f"[{colour}]{state}[/]" + (f" {_task_counts(job)}" if job.tasks else ""),
-            _clock(job, now),
-            job.job_id or "-",
-            _plain(job.nodes),
-            _local_time(job.submitted_at or job.created_at),
-            _plain(_why(job, is_stale=bool(troubles))),
-        )
-    return draw(table)
+    return draw_jobs(jobs, now)
 
 
-def render_cancelled(wanted: Sequence[tuple[Job, int | None]], *, as_json: bool) -> str:
-    """Return what was told to end, and what had ended already."""
-    rows = [
-        {"run_id": job.run_id, "task": task, "told": not job.state.is_final, "state": job.state.value}
-        for job, task in wanted
-    ]
+def render_cancelled(wanted: Sequence[tuple[Job, int | None]], *, as_json: bool, is_dry: bool = False) -> str:
+    """Return what was, or with `is_dry` would be, told to end, and what had ended already."""
+    states = [job.state_of(task) for job, task in wanted]
     if as_json:
+        rows = [
+            {"run_id": job.run_id, "task": task, "told": not (state.is_final or is_dry), "state": state.value}
+            for (job, task), state in zip(wanted, states, strict=True)
+        ]
         return to_json("deephpc.cancelled/1", {"jobs": rows})
     names = [job.run_id if task is None else f"{job.run_id}_{task}" for job, task in wanted]
-    fates = ["told to end" if row["told"] else f"had ended already ({row['state']})" for row in rows]
+    told = "would be told to end" if is_dry else "told to end"
+    fates = [f"had ended already ({state.value})" if state.is_final else told for state in states]
     return "\n".join(f"{name}: {fate}" for name, fate in zip(names, fates, strict=True))
 
 
 def describe_end(job: Job) -> str:
     """Return how a run stands, in one line."""
-    code = _code(job)
-    reason = f": {job.reason}" if job.reason else ""
+    code = code_of(job)
+    reason = f": {visible(job.reason)}" if job.reason else ""
     return (
         f"{job.run_id} {'ended' if job.state.is_final else 'is'} {job.state.value}{f', {code}' if code else ''}{reason}"
     )
@@ -102,13 +82,14 @@ def render_diagnosis(diagnosis: "Diagnosis", *, as_json: bool) -> str:
     raw = (
         f" (the scheduler says {diagnosis.raw_state})" if diagnosis.raw_state not in ("", diagnosis.state.value) else ""
     )
+    as_of = f", as of {local_time(diagnosis.as_of)}, from {diagnosis.source}" if diagnosis.as_of else ""
     lines = [
-        f"{diagnosis.run_id} is {diagnosis.state.value}{raw}",
-        f"  {diagnosis.text}",
+        f"{diagnosis.run_id} is {diagnosis.state.value}{raw}{as_of}",
+        f"  {visible(diagnosis.text)}",
         f"  next: {diagnosis.next_step}",
     ]
     if diagnosis.last_lines:
-        lines += ["  the end of its log:", *(f"    {line}" for line in diagnosis.last_lines)]
+        lines += ["  the end of its log:", *(f"    {visible(line)}" for line in diagnosis.last_lines)]
     return "\n".join(lines)
 
 
@@ -118,11 +99,11 @@ def render_detail(detail: "JobDetail", *, as_json: bool) -> str:
         facts = detail.model_dump(mode="json", exclude={"job"}, by_alias=True)
         return to_json("deephpc.job/1", {"job": _job_facts(detail.job), **facts})
     job, plan = detail.job, detail.plan
-    blocks = [describe_end(job), _facts(detail)]
+    blocks = [describe_end(_shown(detail)), _facts(detail)]
     if job.tasks and detail.task is None:
-        blocks.append("tasks      " + _task_counts(job))
+        blocks.append("tasks      " + task_counts(job))
     if detail.attempts:
-        blocks.append("attempts\n" + "\n".join(_attempt_line(attempt) for attempt in detail.attempts))
+        blocks.append("attempts\n" + "\n".join(_attempt_lines(detail.attempts)))
     if detail.usage:
         blocks.append(_usage_lines(detail.usage))
     if detail.metrics:
@@ -180,7 +161,7 @@ def _csv(jobs: Sequence[Job], metrics: Mapping[str, Mapping[str, float]]) -> str
     )
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerow([*facts, *names])
+    writer.writerow([*facts, *map(visible, names)])
     for job in jobs:
         row = job.model_dump(mode="json")
         values = metrics.get(job.run_id, {})
@@ -193,13 +174,13 @@ def _series_csv(series: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(["metric", "x", "value"])
-    writer.writerows((name, x, value) for name, points in series.items() for x, value in points)
+    writer.writerows((visible(name), x, value) for name, points in series.items() for x, value in points)
     return out.getvalue()
 
 
 def _facts(detail: "JobDetail") -> str:
     job, plan = detail.job, detail.plan
-    source = f"{job.source}, {_local_time(job.seen_at)}" if job.seen_at else job.source
+    source = f"{job.source}, {local_time(job.seen_at)}" if job.seen_at else job.source
     rows = [
         ("kind", f"{job.kind} {job.target}"),
         ("site", f"{job.site} ({job.scheduler})"),
@@ -207,27 +188,46 @@ def _facts(detail: "JobDetail") -> str:
         ("known from", source + (f", the scheduler says {job.raw_state}" if job.raw_state else "")),
         ("asked for", job.resources.describe() or "the site's defaults"),
         ("nodes", job.nodes),
-        ("submitted", _local_time(job.submitted_at)),
-        ("started", _local_time(job.started_at)),
-        ("ended", _local_time(job.ended_at)),
+        ("waits for", _dependencies(plan) if plan and not job.state.is_final else ""),
+        ("submitted", local_time(job.submitted_at, _WITH_ZONE)),
+        ("started", local_time(job.started_at, _WITH_ZONE)),
+        ("ended", local_time(job.ended_at, _WITH_ZONE)),
     ]
     if plan is not None:
         rows.insert(1, ("command", shlex.join(plan.spec.command)))
     return "\n".join(f"{name:<10} {value}" for name, value in rows if value)
 
 
+def _shown(detail: "JobDetail") -> Job:
+    """Return the run, or the task that was asked for as a run of its own that ended as its result says."""
+    one, result = detail.job.alone(detail.task), detail.result
+    if detail.task is None or result is None or not one.state.is_final:
+        return one
+    return one.model_copy(update={"exit_code": result.exit_code, "signal": result.signal, "reason": result.reason})
+
+
+def _dependencies(plan: "JobPlan") -> str:
+    return ", ".join(f"{wait.kind}:{':'.join(wait.run_ids or wait.job_ids)}" for wait in plan.spec.dependencies)
+
+
 def _event_line(event: "JobEvent") -> str:
     detail = f": {event.detail}" if event.detail else ""
-    return f"  {_local_time(event.at)}  {event.to_state.value:<14} from {event.source}{detail}"
+    return f"  {local_time(event.at)}  {event.to_state.value:<14} from {event.source}{detail}"
 
 
-def _attempt_line(attempt: "Attempt") -> str:
-    if attempt.state is not None:
+def _attempt_lines(attempts: "Sequence[Attempt]") -> list[str]:
+    return [_attempt_line(attempt, is_last=attempt is attempts[-1]) for attempt in attempts]
+
+
+def _attempt_line(attempt: "Attempt", *, is_last: bool) -> str:
+    if not is_last and (attempt.was_terminated or attempt.state is None):
+        end = f"{'told to end' if attempt.was_terminated else 'no end recorded'}, queued again"
+    elif attempt.state is not None:
         code = f", exit code {attempt.exit_code}" if attempt.exit_code else ""
-        end = f"{attempt.state.value}{code} {_local_time(attempt.ended_at)}"
+        end = f"{attempt.state.value}{code} {local_time(attempt.ended_at)}"
     else:
         end = "told to end" if attempt.was_terminated else "no end recorded"
-    return f"  {attempt.number}  on {attempt.nodes}, {_local_time(attempt.started_at)} → {end}"
+    return f"  {attempt.number}  on {attempt.nodes}, {local_time(attempt.started_at)} → {end}"
 
 
 def _usage_lines(usage: "Usage") -> str:
@@ -243,9 +243,9 @@ def _usage_lines(usage: "Usage") -> str:
 
 
 def _metric_lines(metrics: Series) -> list[str]:
-    width = max(len(name) for name in metrics)
+    width = max(len(visible(name)) for name in metrics)
     return [
-        f"  {name:<{width}}  {sparkline([value for _, value in points])}  last {points[-1][1]:.6g}, "
+        f"  {visible(name):<{width}}  {sparkline([value for _, value in points])}  last {points[-1][1]:.6g}, "
         f"min {min(value for _, value in points):.6g}, max {max(value for _, value in points):.6g}"
         for name, points in sorted(metrics.items())
     ]
@@ -253,41 +253,3 @@ def _metric_lines(metrics: Series) -> list[str]:
 
 def _job_facts(job: Job) -> dict[str, Any]:
     return job.model_dump(mode="json", exclude={"token", "fingerprint", "submitter"})
-
-
-def _task_counts(job: Job) -> str:
-    counts: dict[str, int] = {}
-    for state in job.tasks.values():
-        counts[state.value] = counts.get(state.value, 0) + 1
-    return "(" + ", ".join(f"{count} {state.lower()}" for state, count in sorted(counts.items())) + ")"
-
-
-def _code(job: Job) -> str:
-    if job.signal:
-        return f"signal {job.signal}"
-    return f"exit code {job.exit_code}" if job.exit_code else ""
-
-
-def _why(job: Job, *, is_stale: bool) -> str:
-    """Return the reason; where a source did not answer, also from when the state is."""
-    if not is_stale or job.state.is_final or job.seen_at is None:
-        return job.reason
-    return f"{job.reason} (as of {_local_time(job.seen_at)})".strip()
-
-
-def _clock(job: Job, now: datetime) -> str:
-    if job.started_at is None:
-        return "-"
-    seconds = max(0, int(((job.ended_at or now) - job.started_at).total_seconds()))
-    days, rest = divmod(seconds, 86400)
-    return (f"{days}-" if days else "") + f"{rest // 3600:02d}:{rest % 3600 // 60:02d}:{rest % 60:02d}"
-
-
-def _local_time(at: datetime | None) -> str:
-    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S") if at else ""
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

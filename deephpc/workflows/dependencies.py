@@ -1,5 +1,6 @@
 """Turns `--dependency afterok:RUN` into what the scheduler understands (pure but for the record's answers)."""
 
+import re
 from typing import get_args
 
 from deephpc.errors import InputError
@@ -8,12 +9,15 @@ from deephpc.jobs.record import Record
 from deephpc.jobs.spec import Dependency, DependencyKind
 from deephpc.jobs.state import JobState
 
+#: The scheduler's own id of a job or array task.
+_NUMBER = re.compile(r"[0-9]+(?:_[0-9]+)?", re.ASCII)
 _KINDS: tuple[str, ...] = get_args(DependencyKind)
 
 
 def resolve_dependencies(text: str, record: Record | None, scheduler: str) -> tuple[Dependency, ...]:
-    """Read `afterok:RUN[:RUN…][,afterany:RUN…]`; a number is the scheduler's own id of a job we do not know.
+    """Read `afterok:RUN[:RUN…][,afterany:RUN…]`.
 
+    RUN_N is one task of an array, and a number (`4711`, `4711_3`) the scheduler's own id of a job we do not know.
     Dependencies that are fulfilled already are dropped, since the scheduler forgets finished jobs.
 
     Parameters
@@ -33,42 +37,47 @@ def resolve_dependencies(text: str, record: Record | None, scheduler: str) -> tu
             raise InputError(f"--dependency {part!r} is not KIND:RUN[:RUN…]", f"kinds: {', '.join(_KINDS)}")
         run_ids, job_ids = [], []
         for name in names.split(":"):
-            job = _find(record, name)
-            if job is not None and _is_fulfilled(kind, job):
+            job, task = _find(record, name)
+            if job is not None and _is_fulfilled(kind, job, task):
                 continue
-            job_ids.append(_job_id(name, job, scheduler))
-            run_ids.append(job.run_id if job else "")
+            job_ids.append(_job_id(name, job, task, scheduler))
+            run_ids.append(_name(job, task) if job else "")
         if job_ids:
             fields = {"kind": kind, "job_ids": tuple(job_ids), "run_ids": tuple(filter(None, run_ids))}
             resolved.append(Dependency.model_validate(fields))
     return tuple(resolved)
 
 
-def _find(record: Record | None, name: str) -> Job | None:
-    is_number = name.isascii() and name.isdecimal()
+def _find(record: Record | None, name: str) -> tuple[Job | None, int | None]:
+    is_number = _NUMBER.fullmatch(name) is not None
     if record is None and not is_number:
         raise InputError(f"--dependency: no run named {name!r} is recorded", "nothing is recorded here yet")
     try:
-        return record.resolve(name)[0] if record else None
+        return record.resolve(name) if record else (None, None)
     except InputError:
         if is_number:
-            return None
+            return None, None
         raise
 
 
-def _is_fulfilled(kind: str, job: Job) -> bool:
-    if not job.state.is_final:
+def _is_fulfilled(kind: str, job: Job, task: int | None) -> bool:
+    state = job.state if task is None else job.tasks[task]
+    if not state.is_final:
         return False
-    succeeded = job.state is JobState.COMPLETED
+    succeeded = state is JobState.COMPLETED
     if (kind in ("afterok", "aftercorr") and not succeeded) or (kind == "afternotok" and succeeded):
         raise InputError(
-            f"--dependency {kind}:{job.run_id} can never be fulfilled: it ended {job.state.value}",
+            f"--dependency {kind}:{_name(job, task)} can never be fulfilled: it ended {state.value}",
             f"rerun it first: deephpc jobs rerun {job.run_id}",
         )
     return True
 
 
-def _job_id(name: str, job: Job | None, scheduler: str) -> str:
+def _name(job: Job, task: int | None) -> str:
+    return job.run_id if task is None else f"{job.run_id}_{task}"
+
+
+def _job_id(name: str, job: Job | None, task: int | None, scheduler: str) -> str:
     if job is None:
         return name
     if job.scheduler != scheduler:
@@ -78,4 +87,5 @@ def _job_id(name: str, job: Job | None, scheduler: str) -> str:
         )
     if job.job_id is None:
         raise InputError(f"--dependency: run {job.run_id} has not reached the queue yet", "see `deephpc jobs`")
-    return job.job_id
+    number, semicolon, cluster = job.job_id.partition(";")
+    return job.job_id if task is None else f"{number}_{task}{semicolon}{cluster}"

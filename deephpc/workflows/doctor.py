@@ -46,6 +46,9 @@ def _site(settings: Settings) -> Check:
     found = f"{settings.site.name} ({settings.origins.get('site', 'built-in')})"
     if settings.site.name == "generic":
         remedy = "`deephpc site init` writes a profile of this cluster"
+        if settings.own_sites:
+            lines = " or ".join(f'`site = "{name}"`' for name in settings.own_sites)
+            remedy = f"put {lines} in config.toml (`deephpc config path` tells where it lies)"
         return Check(name="site", outcome="warn", found=found, remedy=remedy)
     return Check(name="site", outcome="ok", found=found)
 

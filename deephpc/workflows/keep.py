@@ -1,6 +1,7 @@
 """Changes to runs after their submission: cancel, rerun, rebuild, export."""
 
 import json
+import os
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -28,8 +29,8 @@ def plan_cancel(words: Sequence[str], record: Record, schedulers: Schedulers) ->
         No such run, one whose submission has no answer yet, or one of a scheduler that is not here.
     """
     found = [record.resolve(word) for word in words]
-    for job, _ in found:
-        if job.state.is_final:
+    for job, task in found:
+        if job.state_of(task).is_final:
             continue
         if job.job_id is None:
             raise InputError(
@@ -54,7 +55,7 @@ def cancel_jobs(
     """
     by_scheduler: dict[str, list[tuple[Job, int | None]]] = defaultdict(list)
     for job, task in wanted:
-        if not job.state.is_final:
+        if not job.state_of(task).is_final:
             by_scheduler[job.scheduler].append((job, task))
     for name, group in by_scheduler.items():
         schedulers[name].cancel(f"{job.job_id}" if task is None else f"{job.job_id}_{task}" for job, task in group)
@@ -103,7 +104,9 @@ def _is_in_hand(job: Job, record: Record) -> bool:
 
 
 def read_job(folder: RunFolder) -> Job | None:
-    """Return the run that a folder tells of; None when it is no run folder."""
+    """Return the run that a folder tells of; None when it is no run folder, or somebody else's."""
+    if folder.path.stat().st_uid != os.geteuid():
+        return None
     plan = load_plan(folder)
     if plan is None or plan.spec.run_id != folder.path.name:
         return None

@@ -51,7 +51,10 @@ def print_log(job: Job, task: int | None, emit: Emit, *, last_lines: int | None 
     ------
     InputError
         Nothing was written yet.
+    DataError
+        The run folder is gone.
     """
+    _check_folder(job)
     found = False
     for heading, path in log_paths(job, task):
         if not path.exists():
@@ -71,7 +74,7 @@ def print_log(job: Job, task: int | None, emit: Emit, *, last_lines: int | None 
         )
 
 
-def follow_log(
+def follow_log(  # noqa: PLR0913 - clock and sleep are for tests
     record: Record,
     schedulers: Schedulers,
     job: Job,
@@ -79,10 +82,18 @@ def follow_log(
     emit: Emit,
     *,
     clock: Callable[[], datetime],
+    last_lines: int | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Job:
-    """Emit the output of a run as it grows until the run is final, and return it."""
-    follower = LogFollower(job, task, emit)
+    """Emit the output of a run, or of that its last lines, as it grows until the run is final, and return it.
+
+    Raises
+    ------
+    DataError
+        The run folder is gone.
+    """
+    _check_folder(job)
+    follower = LogFollower(job, task, emit, last_lines=last_lines)
     next_refresh = 0.0
     while True:
         if not job.state.is_final and time.monotonic() >= next_refresh:
@@ -90,7 +101,7 @@ def follow_log(
             job = record.get(job.run_id)
             next_refresh = time.monotonic() + _REFRESH_EVERY_S
         moved = follower.pump()
-        is_over = job.state.is_final or (task is not None and job.tasks[task].is_final)
+        is_over = job.state_of(task).is_final
         if is_over and not moved:
             follower.finish()
             return job
@@ -101,11 +112,11 @@ def follow_log(
 class LogFollower:
     """Emits whole lines of one or many growing logs; lines of array tasks carry their number."""
 
-    def __init__(self, job: Job, task: int | None, emit: Emit) -> None:
+    def __init__(self, job: Job, task: int | None, emit: Emit, *, last_lines: int | None = None) -> None:
         self._emit = emit
         many = task is None and bool(job.tasks)
         self._files = [
-            (f"[{number}] ".encode() if many else b"", GrowingFile(path), bytearray())
+            (f"[{number}] ".encode() if many else b"", _grow(path, last_lines), bytearray())
             for number, path in _task_paths(job, task)
         ]
 
@@ -134,24 +145,30 @@ class LogFollower:
 
 
 def read_tail(path: Path, lines: int) -> bytes:
-    """Return the last lines of a file, reading it from its end; of lines beyond 16 MiB only the end.
+    """Return the last lines of a file; of lines beyond 16 MiB only the end."""
+    with path.open("rb") as file:
+        file.seek(find_tail(path, lines))
+        return file.read()
+
+
+def find_tail(path: Path, lines: int) -> int:
+    """Return where the last lines of a file begin, reading it from its end, at most 16 MiB.
 
     A line ends with a newline alone: the carriage returns of a progress bar are part of it.
     """
-    if lines <= 0:
-        return b""
-    blocks: list[bytes] = []
-    found = 0
     with path.open("rb") as file:
         end = position = file.seek(0, 2)
-        while position > 0 and found <= lines and end - position < _LONGEST_TAIL:
+        while lines > 0 and position > 0 and end - position < _LONGEST_TAIL:
             step = min(64 * 1024, position)
             position -= step
             file.seek(position)
-            blocks.append(file.read(step))
-            found += blocks[-1].count(b"\n")
-    pieces = b"".join(reversed(blocks)).split(b"\n")
-    return b"\n".join(pieces[-lines - (not pieces[-1]) :])
+            block = file.read(step)
+            cut = len(block) - (position + step == end and block.endswith(b"\n"))
+            while (cut := block.rfind(b"\n", 0, cut)) >= 0:
+                lines -= 1
+                if lines == 0:
+                    return position + cut + 1
+        return position
 
 
 def log_paths(job: Job, task: int | None) -> Iterator[tuple[str, Path]]:
@@ -164,3 +181,15 @@ def _task_paths(job: Job, task: int | None) -> list[tuple[int | None, Path]]:
     if task is not None or not job.tasks:
         return [(task, job.files.task(task).log)]
     return [(number, job.files.task(number).log) for number in sorted(job.tasks)]
+
+
+def _grow(path: Path, last_lines: int | None) -> GrowingFile:
+    return GrowingFile(path, offset=find_tail(path, last_lines) if last_lines is not None and path.exists() else 0)
+
+
+def _check_folder(job: Job) -> None:
+    if job.job_id is not None and not job.folder.exists():
+        raise DataError(
+            f"the run folder {job.folder} is gone, and what run {job.run_id} wrote with it",
+            f"is its file system there? `deephpc why {job.run_id}` says what the record knows",
+        )

@@ -57,6 +57,16 @@ class JobRequest(Model):
         stem = path.parent.name if path.name in _ENTRY_POINTS and path.parent.name else path.stem
         return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:24].strip("-") or "job"
 
+    def changed(self, asked: JobOptions) -> "JobRequest":
+        """Return the request with the resources and requeues that were asked for anew; all else stays."""
+        said = asked.resources.model_dump(exclude_none=True)
+        if "gpus_per_node" in said:  # one option says number and type
+            said.setdefault("gpu_type", None)
+        update: dict[str, object] = {"resources": self.options.resources.model_copy(update=said)}
+        if asked.max_requeues is not None:
+            update["max_requeues"] = asked.max_requeues
+        return self.model_copy(update={"options": self.options.model_copy(update=update)})
+
     def fingerprint(self, site: str, work_dir: Path) -> str:
         """Return a hash that equal requests on one site share."""
         text = "\0".join((site, str(work_dir), self.model_dump_json()))
@@ -71,6 +81,8 @@ def load_train_request(target: str, arguments: Sequence[str], cwd: Path, options
     InputError
         There is no such file, or nothing in it to run.
     """
+    if not target:
+        raise InputError("the target is empty", "give a path to a .py file or a folder")
     path = (_checked_workdir(cwd) / target).absolute()
     if path.is_file():
         if path.suffix != ".py":

@@ -1,6 +1,5 @@
 """Opens the schedulers that this machine reaches."""
 
-import getpass
 from collections.abc import Mapping
 
 from deephpc.config import Settings
@@ -17,7 +16,7 @@ def open_schedulers(
     found: dict[str, Scheduler] = {"local": LocalScheduler(settings.state_dir)}
     note = ""
     if has_slurm:
-        slurm = SlurmScheduler(environ, getpass.getuser(), silence=settings.state_dir / "accounting-silent")
+        slurm = SlurmScheduler(environ, environ["USER"], silence=settings.state_dir / "accounting-silent")
         found["slurm"] = slurm
         if settings.scheduler == "pyslurm":
             found["slurm"], note = open_pyslurm(slurm)

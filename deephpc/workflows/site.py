@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from deephpc.config import Partition, Site, SiteFile, UserPlaces, list_site_files, load_site
-from deephpc.config.site import GpuRequest
+from deephpc.config.site import SITE_NAME, GpuRequest
 from deephpc.config.site_files import find_site
 from deephpc.config.site_writer import render_site
 from deephpc.errors import DeephpcError, InputError, SiteError
@@ -97,9 +97,16 @@ def probe_site(name: str | None, around: Surroundings) -> Probe:
 
     Raises
     ------
+    InputError
+        The name cannot be a profile's.
     SiteError
         Slurm's commands are here but nothing answered.
     """
+    if name is not None and not SITE_NAME.fullmatch(name):
+        raise InputError(
+            f"{name!r} cannot name a profile",
+            "use up to 64 letters, digits, '.', '_' and '-', beginning with a letter or digit",
+        )
     inquiry = _Inquiry(slurm.probe_environment(around.environ))
     config = slurm.parse_config(inquiry.ask(slurm.config_argv(), "the configuration"))
     sinfo = "" if inquiry.is_silent else inquiry.ask(slurm.sinfo_argv(), "the partitions")
@@ -160,6 +167,24 @@ def write_site_file(path: Path, text: str, *, force: bool) -> None:
     except OSError as error:
         raise SiteError(f"cannot make {path.parent}: {error.strerror}", "check its permissions and quota") from error
     write_atomically(path, text)
+
+
+def describe_use(new: str, before: str, after: str, config_file: Path) -> str:
+    """Say which profile is used once a new one is written, and what to do for another (pure).
+
+    Parameters
+    ----------
+    before, after
+        The profile in use before and after the new one was written.
+    """
+    if after == new:
+        return f"{new} is used from now on"
+    if after == before:
+        return f'{after} stays in use; use {new} with `--site {new}`, or put `site = "{new}"` in {config_file}'
+    return (
+        f"warning: there are several profiles and none is named, so {after} is used from now on, no longer {before}; "
+        f'put `site = "{new}"` or `site = "{before}"` in {config_file}'
+    )
 
 
 def list_sites(places: UserPlaces) -> tuple[SiteEntry, ...]:

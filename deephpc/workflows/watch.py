@@ -4,6 +4,7 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from functools import partial
 
@@ -27,6 +28,18 @@ _LONGEST_POLL_S = 10.0
 Schedulers = Mapping[str, Scheduler]
 
 
+@dataclass(frozen=True, slots=True)
+class _Asleep:
+    """Runs of which nothing more is expected, but which the queue is looked through for all the same."""
+
+    ended: Mapping[str, str] = field(default_factory=dict)
+    """Job id → run id of those that ended."""
+    never_sent: tuple[Job, ...] = ()
+    """Those called LOST that no scheduler ever confirmed."""
+    lost: tuple[Job, ...] = ()
+    """Those called LOST that were queued once."""
+
+
 def refresh(
     record: Record, schedulers: Schedulers, now: datetime, only: Iterable[Job] | None = None
 ) -> tuple[str, ...]:
@@ -34,20 +47,25 @@ def refresh(
 
     However many runs there are, each scheduler is asked once. Runs whose scheduler is not here keep their last state.
     """
-    jobs = list(only) if only is not None else [*record.unfinished(), *record.lost_since(now - _SECOND_THOUGHTS)]
     by_scheduler: dict[str, list[Job]] = defaultdict(list)
-    for job in jobs:
-        if only is None or not job.state.is_final:
-            by_scheduler[job.scheduler].append(job)
+    if only is None:
+        jobs, asleep = record.unfinished(), _asleep(record, schedulers, now - _SECOND_THOUGHTS)
+    else:
+        jobs, asleep = [job for job in only if not job.state.is_final], _Asleep()
+    for job in (*jobs, *asleep.lost):
+        by_scheduler[job.scheduler].append(job)
+    if asleep.ended or asleep.never_sent:
+        by_scheduler.setdefault("slurm", [])
     troubles: list[str] = []
     for name, group in by_scheduler.items():
         scheduler = schedulers.get(name)
         if scheduler is None:
             troubles.append(f"{len(group)} unfinished runs belong to {name}, which is not on this machine")
             continue
-        observation = scheduler.observe(_question(group))
+        sleepers = asleep if name == "slurm" else _Asleep()
+        observation = scheduler.observe(_question(group, sleepers))
         troubles += observation.troubles
-        _settle(record, group, observation, now)
+        _settle(record, [*group, *_woken(record, sleepers, observation)], observation, now)
     return tuple(troubles)
 
 
@@ -120,11 +138,31 @@ def _unless_confirmed(adopted: Job, row: Job) -> Job:
     return adopted if row.job_id is None else row
 
 
-def _question(jobs: Sequence[Job]) -> Question:
+def _asleep(record: Record, schedulers: Schedulers, since: datetime) -> _Asleep:
+    lost = record.lost_since(since)
+    return _Asleep(
+        ended=record.ended_ids("slurm", since) if "slurm" in schedulers else {},
+        never_sent=tuple(job for job in lost if job.job_id is None and job.scheduler in schedulers),
+        lost=tuple(job for job in lost if job.job_id is not None),
+    )
+
+
+def _woken(record: Record, asleep: _Asleep, observation: Observation) -> list[Job]:
+    """Return the runs that stand in the queue against all expectation: put back by hand, or queued very late."""
+    queue = observation.queue or {}
+    alive = (JobState.PENDING, JobState.RUNNING)
+    back = [job_id for job_id in asleep.ended if any(one.state in alive for one in queue.get(job_id, ()))]
+    late = [job for job in asleep.never_sent if find_by_name(job.job_name, observation.queue)]
+    return [*(record.get(asleep.ended[job_id]) for job_id in back), *late]
+
+
+def _question(jobs: Sequence[Job], asleep: _Asleep) -> Question:
     return Question(
+        ended_ids=tuple(asleep.ended),
+        lost_names=tuple(job.job_name for job in asleep.never_sent),
         job_ids=tuple(job.job_id for job in jobs if job.job_id is not None),
         job_names=tuple(job.job_name for job in jobs if job.job_id is None),
-        since=min(job.created_at for job in jobs) - _CLOCK_SKEW,
+        since=min(job.created_at for job in jobs) - _CLOCK_SKEW if jobs else None,
     )
 
 

@@ -1,15 +1,30 @@
 """Says in words why a run waits or how it ended, and what to do next."""
 
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
-from deephpc.jobs.evidence import load_attempts, load_result
+from deephpc.jobs.evidence import Result, load_attempts, load_result
 from deephpc.jobs.job import Job, Standing
-from deephpc.jobs.slurm_reasons import Explanation, explain_end, explain_pending, explain_refusal
+from deephpc.jobs.record import Record
+from deephpc.jobs.run_folder import TaskFolder
+from deephpc.jobs.slurm_reasons import Explanation, explain_end, explain_pending, explain_refusal, explain_running
 from deephpc.jobs.state import JobState
 from deephpc.model import Model
 from deephpc.workflows.logs import read_tail
+from deephpc.workflows.plan import load_plan
 
 _LAST_LINES = 15
+_LOG_TELLS = (JobState.FAILED, JobState.OUT_OF_MEMORY, JobState.TIMEOUT, JobState.NODE_FAIL, JobState.LOST)
+_OLD_CHECKPOINTS = "a rerun gets a new checkpoint folder; the old checkpoints lie in"
+_SITES_DOING = (JobState.NODE_FAIL, JobState.PREEMPTED, JobState.BOOT_FAIL, JobState.FAILED)
+#: What to do where the job script gave up before the program, by how its reason begins.
+_SETUP_HINTS = {
+    "cannot enter": "the folder you submit from must exist on the nodes: submit from one that they share",
+    "module load": "the module must exist on the nodes: check its name with `module avail`",
+    "cannot activate": "the venv must exist on the nodes: put it on a file system that they share",
+    "started": "submit it with more --max-requeues, or see `deephpc logs RUN` for why it kept ending",
+}
 
 
 class Diagnosis(Model):
@@ -22,24 +37,34 @@ class Diagnosis(Model):
     next_step: str
     last_lines: tuple[str, ...] = ()
     """The end of its log, where that tells more."""
+    source: str = ""
+    """Who told the state."""
+    as_of: datetime | None = None
+    """From when the state is, where no source has told it now."""
 
 
-def diagnose(job: Job, task: int | None) -> Diagnosis:
-    """Explain how a run, or one task of its array, stands (login node)."""
-    task = _telling_task(job) if task is None else task
-    state = job.state if task is None else job.tasks[task]
-    explanation = _explain(job, task, state)
-    name = job.run_id if task is None else f"{job.run_id}_{task}"
-    log = job.files.task(task).log
-    wanted = state in (JobState.FAILED, JobState.OUT_OF_MEMORY, JobState.TIMEOUT, JobState.NODE_FAIL, JobState.LOST)
-    lines = _last_lines(log) if wanted and log.is_file() else ()
+def diagnose(job: Job, task: int | None, record: Record | None = None, now: datetime | None = None) -> Diagnosis:
+    """Explain how a run, or one task of its array, stands (login node).
+
+    Parameters
+    ----------
+    record
+        Tells of the runs this one waits for.
+    """
+    one, number = job.alone(task), _telling_task(job) if task is None else task
+    files = job.files.task(number)
+    name, suffix = (job.run_id, "") if number is None else (f"{job.run_id}_{number}", f"_{number}")
+    told = _explain(job, one, files, record).naming(job.run_id, job.job_id and job.job_id + suffix)
+    is_gone = job.job_id is not None and not job.folder.exists()
     return Diagnosis(
         run_id=name,
-        state=state,
-        raw_state=job.raw_state,
-        text=explanation.text,
-        next_step=explanation.next_step,
-        last_lines=lines,
+        state=one.state,
+        raw_state=one.raw_state,
+        text=told.text + (f"; its run folder {job.folder} is gone" if is_gone else ""),
+        next_step=told.next_step,
+        last_lines=_last_lines(files.log) if one.state in _LOG_TELLS and files.log.is_file() else (),
+        source=one.source,
+        as_of=one.stale_since(now) if now else None,
     )
 
 
@@ -56,47 +81,84 @@ def _telling_task(job: Job) -> int | None:
     return next((number for number in sorted(job.tasks) if job.tasks[number] is job.state), None)
 
 
-def _explain(job: Job, task: int | None, state: JobState) -> Explanation:
+def _explain(job: Job, one: Job, files: TaskFolder, record: Record | None) -> Explanation:
+    """Explain a run, or `one` task of its array."""
+    state = one.state
     if job.raw_state == "REFUSED":
         return Explanation(f"the scheduler refused it: {job.reason}", explain_refusal(job.reason))
     if state.is_unsent:
         return Explanation(
             "the scheduler has not confirmed it yet", "repeat the command that made it; it goes on with this run"
         )
-    if state is JobState.LOST:
-        return _explain_lost(job)
+    if state.is_final:
+        return _explain_final(job, one, files, record)
     if state is JobState.PENDING:
-        return explain_pending(job.reason)
-    if state.is_final and state is not JobState.COMPLETED:
-        return _explain_end(job, task, state)
-    return explain_end(state)
+        return _explain_dependency(job, files, record) or _explain_pending(job)
+    return explain_running(one.raw_state) if state is JobState.RUNNING else explain_end(state)
 
 
-def _explain_lost(job: Job) -> Explanation:
-    if job.job_id is None:
-        return Explanation(job.reason, "repeat the command that made it; it goes on with this run")
+def _explain_final(job: Job, one: Job, files: TaskFolder, record: Record | None) -> Explanation:
+    if one.state is JobState.COMPLETED:
+        return explain_end(one.state)
+    if one.state is JobState.LOST:
+        return _explain_lost(one)
+    may_wait = one.state is JobState.CANCELLED and job.cancelled_at is None
+    return (_explain_dependency(job, files, record) if may_wait else None) or _explain_end(one, files)
+
+
+def _explain_lost(one: Job) -> Explanation:
+    if one.job_id is None:
+        return Explanation(one.reason, "repeat the command that made it; it goes on with this run")
     return Explanation(
-        job.reason or "no source knows this job any more",
-        f"look at its log below and its output; run it again with `deephpc jobs rerun {job.run_id}`",
+        one.reason or "no source knows this job any more",
+        "look at its log below and its output; run it again with `deephpc jobs rerun RUN`",
     )
 
 
-def _explain_end(job: Job, task: int | None, state: JobState) -> Explanation:
-    result = load_result(job.files.task(task))
-    fate: Standing = Standing(state=state, exit_code=result.exit_code, signal=result.signal) if result else job
-    ended = explain_end(state, fate.exit_code, fate.signal, job.resources.memory_mib)
-    says_nothing = job.exit_code is None and job.signal is None
-    reason = result.reason if result else (job.reason if says_nothing else "")
-    attempts = load_attempts(job.files.task(task))
-    if (
-        not attempts
-        and state in (JobState.NODE_FAIL, JobState.PREEMPTED, JobState.BOOT_FAIL, JobState.FAILED)
-        and job.job_id
-    ):
+def _explain_pending(job: Job) -> Explanation:
+    if job.state is not JobState.PENDING:
+        return Explanation("its turn has not come; other tasks of its array have begun", "nothing to do but wait")
+    return explain_pending(job.reason)
+
+
+def _explain_dependency(job: Job, files: TaskFolder, record: Record | None) -> Explanation | None:
+    """Explain a run that never started because one that it waits for ended otherwise."""
+    plan = load_plan(job.files)
+    if plan is None or record is None or load_attempts(files):
+        return None
+    for dependency in plan.spec.dependencies:
+        for other in (record.get(run_id) for run_id in dependency.run_ids if record.has(run_id)):
+            completed = other.state is JobState.COMPLETED
+            wants_success = dependency.kind in ("afterok", "aftercorr")
+            if (
+                other.state.is_final
+                and (wants_success or dependency.kind == "afternotok")
+                and wants_success != completed
+            ):
+                fate = "completed" if completed else f"did not complete ({other.state.value})"
+                next_step = f"`deephpc why {other.run_id}` says why; then submit this one again"
+                return Explanation(f"{other.run_id} {fate}, so it never started", next_step)
+    return None
+
+
+def _explain_end(one: Job, files: TaskFolder) -> Explanation:
+    result = load_result(files)
+    if result is not None and result.ended_by == "setup":
+        return _explain_setup(result)
+    fate: Standing = Standing(state=one.state, exit_code=result.exit_code, signal=result.signal) if result else one
+    ended = explain_end(one.state, fate.exit_code, fate.signal, one.resources.memory_mib)
+    says_nothing = one.exit_code is None and one.signal is None
+    reason = result.reason if result else (one.reason if says_nothing else "")
+    if one.folder.exists() and not load_attempts(files) and one.state in _SITES_DOING and one.job_id:
         return Explanation(
             f"{ended.text}; the program never started, so the site is at fault",
-            f"run it again: deephpc jobs rerun {job.run_id}",
+            "run it again: `deephpc jobs rerun RUN`",
         )
-    return Explanation(
-        f"{ended.text} ({reason})" if reason and state is JobState.FAILED else ended.text, ended.next_step
-    )
+    if files.checkpoints.is_dir() and any(files.checkpoints.iterdir()):
+        ended = replace(ended, next_step=f"{ended.next_step}; {_OLD_CHECKPOINTS} {files.checkpoints}")
+    return replace(ended, text=f"{ended.text} ({reason})") if reason and one.state is JobState.FAILED else ended
+
+
+def _explain_setup(result: Result) -> Explanation:
+    hints = (hint for start, hint in _SETUP_HINTS.items() if result.reason.startswith(start))
+    return Explanation(f"the program never started: {result.reason}", next(hints, "see the end of `deephpc logs RUN`"))

@@ -48,7 +48,14 @@ def test_the_only_profile_of_the_user_is_taken(tmp_path: Path) -> None:
 def test_of_two_profiles_none_is_guessed(tmp_path: Path) -> None:
     add_site(tmp_path, "one")
     add_site(tmp_path, "two")
-    assert load(tmp_path).site.name == "generic"
+    settings = load(tmp_path)
+    assert settings.site.name == "generic"
+    assert settings.own_sites == ("one", "two")
+    assert settings.origins["site"].endswith("has one, two")
+
+
+def test_other_folders_may_hold_a_percent_sign(tmp_path: Path) -> None:
+    assert load(tmp_path, 'cache_dir = "/x/50%"').cache_dir == Path("/x/50%")
 
 
 def test_a_users_profile_hides_a_shipped_one(tmp_path: Path) -> None:
@@ -142,6 +149,11 @@ def test_choosing_a_site_needs_no_folders(tmp_path: Path) -> None:
         ("grace = -1", "grace = -1 should be greater", ""),
         ("a = 1\nb =\n", "config.toml:2: not valid TOML", "quotes"),
         ('work_dir = "$NOPE/x"', "needs $NOPE, which is not set", "DEEPHPC_WORK_DIR"),
+        ('work_dir = "/x/50%"', "has '%' in it", "plain name"),
+        (r'work_dir = "/x\\y"', "has '\\\\' in it", "plain name"),
+        (r'work_dir = "/x\ny"', r"has '\n' in it", "plain name"),
+        (r'cache_dir = "/x\ny"', r"has '\n' in it", "plain name"),
+        (r'state_dir = "/x\ty"', r"has '\t' in it", "plain name"),
         ('work_dir = "x"', "is not an absolute path", "begin it with /"),
         ('work_dir = "/x/{account}"', "needs your account", "SBATCH_ACCOUNT"),
         ('site = "lummi"', "no site is called 'lummi'", "did you mean lumi"),

@@ -14,7 +14,6 @@
 
 run_id=run-simulate-1a2b
 run_folder=/scratch/runs/run-simulate-1a2b
-workdir=/home/me
 walltime_s=600        # 0: the site decides
 max_requeues=0
 command=(
@@ -29,7 +28,8 @@ task=${SLURM_ARRAY_TASK_ID:-${DEEPHPC_LOCAL_TASK_ID:-}}
 attempt=$((${SLURM_RESTART_COUNT:-${DEEPHPC_LOCAL_RESTART:-0}} + 1))
 host=${SLURMD_NODENAME:-${HOSTNAME:-unknown}}
 nodes=${SLURM_JOB_NODELIST:-$host}
-here=$run_folder${task:+/tasks/$task}
+here=${task:+tasks/$task}
+here=${here:-.}                   # this script works in the run folder itself, by relative names
 
 # --- the record this job leaves: every line is synced, every file renamed into place ---------------------------------
 now() { TZ=UTC0 printf '%(%Y-%m-%dT%H:%M:%SZ)T' -1; }
@@ -62,18 +62,14 @@ cpu_s() { # CPU seconds of everything this script has waited for: fields 16 and 
 
 cpus() { local n=${SLURM_CPUS_ON_NODE:-}; [ -n "$n" ] || n=2; printf '%d' "$n"; }
 
-give_up() { # REASON: the program never started
-  printf 'deephpc: %s\n' "$1" >&2
-  write_result FAILED 1 null setup "$1"
-  exit 1
-}
-
 # --- exactly once: the first job to start here owns the run, whatever the queue holds ---------------------------------
+stop() { printf 'deephpc: %s\n' "$1" >&2; exit 73; }
+
 claim() {
   local owner='' tries
-  (set -o noclobber; exec 3>"$run_folder/claim" || exit 1; printf '%s\n' "$job_id" >&3 || { rm -f "$run_folder/claim"; exit 1; }) 2>/dev/null && return
+  (set -o noclobber; exec 3>claim || exit 1; printf '%s\n' "$job_id" >&3 || { rm -f claim; exit 1; }) 2>/dev/null && return
   for tries in {1..50}; do          # another task of this array may be writing it
-    owner=$(cat "$run_folder/claim" 2>/dev/null)
+    owner=$(cat claim 2>/dev/null)
     [ -z "$owner" ] || break
     sleep 0.1
   done
@@ -82,12 +78,14 @@ claim() {
     printf 'deephpc: run %s belongs to job %s; this duplicate (job %s) ends without doing anything\n' "$run_id" "$owner" "$job_id" >&2
     exit 0
   fi
-  printf 'deephpc: cannot write in %s after %s tries\n' "$run_folder" "$tries" >&2
-  exit 73
+  stop "cannot write in $run_folder after $tries tries"
 }
 
+cd "$run_folder" || stop "cannot enter $run_folder on $host"
+[ -O . ] || stop "$run_folder is somebody else's folder now; nothing in it is run"
+[ -f plan.json ] || stop "$run_folder was removed or emptied while the job waited"
 claim
-mkdir -p "$here/output" "$here/checkpoints" "$run_folder/data" || exit 73
+mkdir -p "$here/output" "$here/checkpoints" data || exit 73
 started_at=$(now)
 printf -- '--- deephpc: %s%s, attempt %d, job %s on %s, %s\n' "$run_id" "${task:+ task $task}" "$attempt" "$job_id" "$nodes" "$started_at"
 if [ -e "$here/result.json" ]; then # an earlier attempt was told to end and the job was queued again
@@ -98,14 +96,26 @@ trap 'write_result FAILED 1 null script "the job script ended early"' EXIT
 trap 'write_result CANCELLED 143 15 signal "told to end before the program started"; exit 143' TERM INT
 trap : USR1 # nobody listens yet, and its default would end this script
 if [ "$attempt" -gt $((max_requeues + 1)) ]; then
-  give_up "started $attempt times, only $max_requeues requeues are allowed (--max-requeues)"
+  write_result FAILED 1 null setup "started $attempt times, only $max_requeues requeues are allowed (--max-requeues)"
+  exit 1
 fi
 
-# --- what the program finds around it -----------------------------------------------------------------------------------
+# --- the program, in a shell of its own: nothing that is set up for it can reach this script ----------------------------
+absolute=$run_folder${task:+/tasks/$task}
 export DEEPHPC_RUN_ID=$run_id DEEPHPC_ATTEMPT=$attempt DEEPHPC_TASK_ID=$task
-export DEEPHPC_OUTPUT_DIR=$here/output DEEPHPC_CHECKPOINT_DIR=$here/checkpoints DEEPHPC_DATA_DIR=$run_folder/data
-export DEEPHPC_METRICS=$here/metrics.jsonl PYTHONUNBUFFERED=1
-cd "$workdir" || give_up "cannot enter $workdir on $host"
+export DEEPHPC_OUTPUT_DIR=$absolute/output DEEPHPC_CHECKPOINT_DIR=$absolute/checkpoints DEEPHPC_DATA_DIR=$run_folder/data
+export DEEPHPC_METRICS=$absolute/metrics.jsonl PYTHONUNBUFFERED=1
+
+deephpc_fail() { printf 'deephpc: %s\n' "$1" >&2; printf '%s' "$1" >/dev/fd/9; exit 1; }
+
+# shellcheck disable=SC2120  # called with the program's words
+become_program() { # WORDS...; whatever names are set below, the words are safe as positional parameters
+  printf 'the set-up of the job ended early' >/dev/fd/9
+  unset -v command run_id run_folder walltime_s max_requeues job_id task attempt host nodes here absolute started_at told oom_before
+  cd /home/me || deephpc_fail 'cannot enter /home/me on this node'
+  : >/dev/fd/9
+  exec "$@" 9>&-
+}
 
 # --- run it, pass signals on, keep its status ---------------------------------------------------------------------------
 oom_kills() { # how many processes of this job the kernel killed for memory: cgroup v2 memory.events, v1 memory.oom_control
@@ -148,11 +158,11 @@ oom_before=$(oom_kills)
 trap on_grace USR1
 trap on_term TERM INT
 SECONDS=0
-"${command[@]}" </dev/null &
+become_program "${command[@]}" </dev/null 9>"$here/.setup" &
 program=$!
 sampler=
-if command -v python3 >/dev/null 2>&1 && [ -r "$run_folder/sample_usage.py" ]; then
-  python3 "$run_folder/sample_usage.py" "$program" "$here/usage.jsonl" </dev/null >/dev/null 2>&1 &
+if command -v python3 >/dev/null 2>&1 && [ -r sample_usage.py ]; then
+  python3 sample_usage.py "$program" "$here/usage.jsonl" </dev/null >/dev/null 2>&1 &
   sampler=$!
 fi
 while :; do
@@ -164,10 +174,15 @@ done
 trap '' USR1
 [ -z "$sampler" ] || { kill "$sampler" && wait "$sampler"; } 2>/dev/null
 
+failed_setup=$(cat "$here/.setup" 2>/dev/null)
+rm -f "$here/.setup"
+
 signal=null
 if [ "$code" -gt 128 ] && [ "$code" -le 192 ]; then signal=$((code - 128)); fi
 if [ -n "$told" ]; then
   if at_limit; then write_result TIMEOUT "$code" "$signal" signal "ended at its time limit"; else write_result CANCELLED "$code" "$signal" signal "told to end (SIGTERM)"; fi
+elif [ -n "$failed_setup" ]; then
+  write_result FAILED "$code" null setup "$failed_setup"
 elif [ "$code" -eq 0 ]; then
   write_result COMPLETED 0 null program ""
 elif [ "$(oom_kills)" -gt "$oom_before" ]; then

@@ -248,6 +248,7 @@ def test_a_place_that_is_no_folder_is_one_line(tmp_path: Path):
     with pytest.raises(SiteError, match=r"cannot write in .*/state") as caught:
         Record(tmp_path / "state" / "deephpc.db")
     assert "\n" not in caught.value.message
+    assert "DEEPHPC_STATE_DIR" in caught.value.hint
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_record_whole(path: Path, tmp_path: Path):
@@ -270,24 +271,60 @@ def test_a_full_disk_is_one_line_and_leaves_the_record_whole(path: Path, tmp_pat
         assert record.has("run-0")
 
 
-def test_a_folder_without_write_permission_is_one_line(tmp_path: Path):
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_place_without_write_permission_is_one_line_and_names_the_permissions(tmp_path: Path, is_there: bool):
     folder = tmp_path / "state"
-    folder.mkdir(mode=0o500)
+    folder.mkdir()
+    path = folder / "deephpc.db"
+    if is_there:
+        Record(path).close()
+        path.chmod(0o400)
+    folder.chmod(0o500)
     if os.geteuid() == 0 and not shutil.which("setpriv"):
         pytest.skip("root may write everywhere; install util-linux's setpriv, or run the tests as a user")
     plain = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"] if os.geteuid() == 0 else []
     program = (
         "import sys; from pathlib import Path; from deephpc.errors import SiteError\n"
         "from deephpc.jobs.record import Record\n"
-        "try: Record(Path(sys.argv[1]))\n"
-        "except SiteError as error: print(error.message)\n"
+        "from tests.fakes.samples import a_job\n"
+        "try: Record(Path(sys.argv[1])).add(a_job(Path('/x')))\n"
+        "except SiteError as error: print(error.message, error.hint, sep='\\n')\n"
     )
-    argv = [*plain, sys.executable, "-c", program, str(folder / "deephpc.db")]
+    argv = [*plain, sys.executable, "-c", program, str(path)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.stdout, done.stderr) == (f"cannot write in {folder}: no permission to write\n", "")
+    message, hint = done.stdout.splitlines()
+    assert done.stderr == ""
+    assert message.startswith("cannot write ")
+    assert str(folder) in message
+    assert "permissions" in hint
+    assert "DEEPHPC_STATE_DIR" in hint
 
 
 def test_every_field_of_a_job_has_a_column(record: Record, path: Path):
     with closing(sqlite3.connect(path)) as connection:
         columns = {row[1] for row in connection.execute("pragma table_info(jobs)")}
     assert columns == set(Job.model_fields)
+
+
+def spoil(path: Path, run_id: str, column: str, value: str) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"update jobs set {column} = ? where run_id = ?", [value, run_id])
+
+
+@pytest.mark.parametrize(("column", "value"), [("tasks", "{"), ("tasks", "[1]"), ("created_at", "x")])
+def test_a_row_that_cannot_be_read_hides_no_other(record: Record, path: Path, tmp_path: Path, column: str, value: str):
+    for run_id in ("run-a-0001", "run-b-0002"):
+        record.add(a_job(tmp_path, run_id, tasks={1: JobState.PENDING}))
+    spoil(path, "run-a-0001", column, value)
+    assert [job.run_id for job in record.find(JobFilter())] == ["run-b-0002"]
+    (trouble,) = record.troubles
+    assert "run-a-0001" in trouble
+    assert "jobs rebuild" in trouble
+
+
+def test_a_state_of_another_version_is_unknown(record: Record, path: Path, tmp_path: Path):
+    record.add(a_job(tmp_path, tasks={1: JobState.PENDING}))
+    spoil(path, "run-a-0001", "state", "DREAMING")
+    spoil(path, "run-a-0001", "tasks", '{"1":"DREAMING"}')
+    (job,) = record.unfinished()
+    assert (job.state, job.tasks) == (JobState.UNKNOWN, {1: JobState.UNKNOWN})

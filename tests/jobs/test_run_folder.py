@@ -138,3 +138,16 @@ def test_json_lines_read_back_whatever_is_in_them(
     path = tmp_path_factory.getbasetemp() / "lines.jsonl"
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     assert list(read_json_lines(path)) == rows
+
+
+def test_a_folder_others_may_rename_in_is_no_place_for_runs(tmp_path: Path):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o2777)
+    with pytest.raises(SiteError, match="others may rename"):
+        RunFolder(shared / "run-a-0001").create()
+    assert not list(shared.iterdir())
+    shared.chmod(0o1777)  # sticky, as /tmp is: only the owner renames
+    RunFolder(shared / "run-a-0001").create()
+    RunFolder(shared / "mine" / "run-a-0002").create()
+    assert (shared / "mine").stat().st_mode & 0o777 == 0o700

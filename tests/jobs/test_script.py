@@ -127,6 +127,7 @@ class Run:
         self.spec = a_spec(folder, *command, **changes)
         self.files = RunFolder(folder)
         self.files.script.write_text(render_script(self.spec, ()), encoding="utf-8")
+        self.files.plan.write_text("{}")
 
     def start(self, *, job_id: str = "local-1", restart: int = 0, task: int | None = None, **more: str):
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "DEEPHPC_"))}
@@ -397,7 +398,7 @@ def test_more_restarts_than_allowed_fail_with_the_reason(make, tmp_path: Path):
         ({"environment": Environment(venv=Path("/no such/venv"))}, "cannot activate /no such/venv"),
         ({"workdir": Path("/no/such/folder")}, "cannot enter /no/such/folder on"),
         ({"environment": Environment(modules=("No/Such",))}, "module load No/Such failed"),
-        ({"has_secrets": True}, "cannot read the run?s secret variables"),
+        ({"has_secrets": True}, "cannot read the secret variables of this run"),
     ],
     ids=["venv", "workdir", "module", "secrets"],
 )
@@ -415,7 +416,7 @@ def test_a_setup_line_that_ends_the_script_is_a_failure(make):
     run()
     result = load_result(run.task())
     assert result is not None
-    assert (result.state, result.ended_by) == (JobState.FAILED, "script")
+    assert (result.state, result.ended_by) == (JobState.FAILED, "setup")
 
 
 def test_a_full_disk_leaves_no_half_result(make):
@@ -460,3 +461,46 @@ def test_usage_is_sampled_while_the_program_runs(make):
     assert result is not None
     assert result.cpu_s is not None
     assert result.cpu_s > 0.2
+
+
+NAMES = ("command", "workdir", "here", "task", "host", "nodes", "attempt", "run_folder", "job_id", "absolute", "PATH")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_variable_of_the_users_never_reaches_the_script_itself(make, name: str):
+    run = make("/bin/sh", "-c", f"echo =${name}=", has_secrets=True)
+    run.files.secrets.mkdir(mode=0o700)
+    run.files.secret_env.write_text(f"export {name}=/nowhere\n")
+    code, out = run()
+    result = load_result(run.task())
+    assert (code, out.splitlines()[-1]) == (0, "=/nowhere=")
+    assert result is not None
+    assert (result.state, result.job_id, result.task) == (JobState.COMPLETED, "local-1", None)
+
+
+@pytest.mark.parametrize("word", ["write_result", "event", "claim", "cd", "eval", "exit"])
+def test_a_command_is_a_program_never_a_word_of_the_shell(make, word: str):
+    run = make(word, "COMPLETED", "0", "null", "program", "")
+    assert run()[0] == 127
+    result = load_result(run.task())
+    assert result is not None
+    assert (result.state, result.exit_code) == (JobState.FAILED, 127)
+
+
+def test_a_run_folder_that_was_emptied_runs_nothing(make):
+    run = make("touch", "ran")
+    run.files.plan.unlink()
+    code, out = run()
+    assert code == 73
+    assert "removed or emptied" in out
+    assert not (run.files.path / "ran").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a folder away needs root: run the tests as root")
+def test_a_run_folder_of_somebody_else_runs_nothing(make):
+    run = make("touch", "ran")
+    os.chown(run.files.path, 65534, 65534)
+    code, out = run()
+    assert code == 73
+    assert "somebody else's" in out
+    assert not (run.files.path / "ran").exists()

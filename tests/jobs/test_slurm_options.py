@@ -273,3 +273,8 @@ def test_every_line_of_every_job_is_one_printable_line():
     for line in render_directives(spec(array=Array(tasks=(1,))), GRES):
         assert line.isprintable()
         assert line.startswith("#SBATCH --")
+
+
+def test_a_dependency_may_name_one_task_of_an_array():
+    waits = spec(dependencies=(Dependency(kind="afterok", job_ids=("4711_3", "18_1;big")),))
+    assert "#SBATCH --dependency=afterok:4711_3:18_1" in render_directives(waits, GPUS_PER_NODE)

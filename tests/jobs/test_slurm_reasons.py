@@ -1,10 +1,16 @@
 """Reasons in words, each with a next step."""
 
+import inspect
+import re
+
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deephpc.jobs.slurm_reasons import explain_end, explain_pending, explain_refusal
+from deephpc.cli import app
+from deephpc.jobs import slurm_reasons
+from deephpc.jobs.slurm_reasons import Explanation, explain_end, explain_pending, explain_refusal
 from deephpc.jobs.state import JobState
 
 #: JOB REASON CODES of squeue(1), Slurm 22.05, with members of its families (resource_limits.html).
@@ -138,6 +144,21 @@ def test_out_of_memory_names_what_was_asked_for():
     explanation = explain_end(JobState.OUT_OF_MEMORY, memory_mib=4096)
     assert "4G" in explanation.text
     assert "--mem" in explanation.next_step
+
+
+def test_every_option_that_a_hint_names_exists():
+    group = typer.main.get_command(app)
+    command = group.get_command(typer.Context(group), "run")
+    known = {option for parameter in command.params for option in parameter.opts}
+    named = set(re.findall(r"--[a-z][a-z-]+", inspect.getsource(slurm_reasons)))
+    assert "--max-requeues" in named
+    assert named - {"--signal", "--wckey"} <= known  # scancel's, and one for sbatch itself
+
+
+def test_the_next_step_names_the_jobs_own_ids_and_changes_no_path():
+    explanation = Explanation("", "`scontrol release JOBID`, `deephpc jobs rerun RUN --mem …`; see /RUN/x-RUN-1")
+    named = "`scontrol release 113_4`, `deephpc jobs rerun run-a --mem …`; see /RUN/x-RUN-1"
+    assert explanation.naming("run-a", "113_4").next_step == named
 
 
 def test_a_refusal_never_heard_of_has_a_hint_too():

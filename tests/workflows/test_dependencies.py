@@ -21,7 +21,24 @@ def record(tmp_path: Path):
         opened.add(a_job(tmp_path, "run-fail-0004", job_id="14", state=JobState.FAILED))
         opened.add(a_job(tmp_path, "run-here-0005", job_id="local-1", scheduler="local"))
         opened.add(a_job(tmp_path, "run-sent-0006", job_id=None, state=JobState.SUBMITTING))
+        tasks = {1: JobState.RUNNING, 2: JobState.COMPLETED, 3: JobState.FAILED}
+        opened.add(a_job(tmp_path, "run-list-0007", job_id="17", state=JobState.RUNNING, tasks=tasks))
+        opened.add(a_job(tmp_path, "run-away-0008", job_id="18;big", state=JobState.RUNNING, tasks=tasks))
         yield opened
+
+
+def test_a_task_of_an_array_is_waited_for_alone(record: Record):
+    resolved = resolve_dependencies("afterok:run-list-0007_1,afterany:run-away-0008_1", record, "slurm")
+    assert resolved == (
+        Dependency(kind="afterok", job_ids=("17_1",), run_ids=("run-list-0007_1",)),
+        Dependency(kind="afterany", job_ids=("18_1;big",), run_ids=("run-away-0008_1",)),
+    )
+
+
+def test_a_task_is_judged_by_its_own_end_and_not_the_arrays(record: Record):
+    assert resolve_dependencies("afterok:run-list-0007_2", record, "slurm") == ()
+    with pytest.raises(InputError, match="afterok:run-list-0007_3 can never be fulfilled: it ended FAILED"):
+        resolve_dependencies("afterok:run-list-0007_3", record, "slurm")
 
 
 def test_runs_become_the_schedulers_ids(record: Record):
@@ -65,5 +82,6 @@ def test_a_dependency_that_cannot_be_is_refused(record: Record, text: str, messa
 
 def test_without_a_record_only_numbers_are_known():
     assert resolve_dependencies("afterok:4711", None, "slurm") == (Dependency(kind="afterok", job_ids=("4711",)),)
+    assert resolve_dependencies("after:4711_3", None, "slurm") == (Dependency(kind="after", job_ids=("4711_3",)),)
     with pytest.raises(InputError, match="no run named 'run-a'"):
         resolve_dependencies("afterok:run-a", None, "slurm")

@@ -143,3 +143,13 @@ def test_checks_are_shown_with_their_remedy(tmp_path: Path) -> None:
     assert text.endswith("1 ok, 1 fail")
     answer = json.loads(render_checks(checks, as_json=True))
     assert (answer["schema"], answer["healthy"]) == ("deephpc.doctor/1", False)
+
+
+def test_with_profiles_of_which_none_is_named_the_remedy_is_the_line_that_names_one(tmp_path: Path) -> None:
+    sites = tmp_path / ".config" / "deephpc" / "sites"
+    sites.mkdir(parents=True)
+    for name in ("box", "old"):
+        (sites / f"{name}.toml").write_text(f'name = "{name}"\n')
+    site = diagnose(tmp_path, fake_slurm(tmp_path, HEALTHY))["site"]
+    assert site.outcome == "warn"
+    assert 'put `site = "box"` or `site = "old"` in config.toml' in site.remedy

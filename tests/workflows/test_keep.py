@@ -64,6 +64,13 @@ def test_a_run_that_ended_is_not_cancelled_again(record: Record, tmp_path: Path)
     assert record.get("run-a-0001").cancelled_at is None
 
 
+def test_a_task_that_ended_is_not_cancelled_again(record: Record, tmp_path: Path):
+    record.add(a_job(tmp_path, tasks={0: S.COMPLETED, 1: S.RUNNING}, state=S.RUNNING))
+    scheduler = ScriptedScheduler()
+    cancel(["run-a-0001_0", "run-a-0001_1"], record, {"slurm": scheduler})
+    assert scheduler.cancelled == ["4711_1"]
+
+
 def test_a_run_whose_folder_is_gone_can_still_be_cancelled(record: Record, tmp_path: Path):
     record.add(a_job(tmp_path))
     scheduler = ScriptedScheduler()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deephpc.errors import InputError
+from deephpc.errors import DataError, InputError
 from deephpc.jobs.job import Job
 from deephpc.jobs.record import Record
 from deephpc.jobs.scheduler import Observation
@@ -55,6 +55,40 @@ def test_nothing_written_yet_is_said_so(job: Job):
     with pytest.raises(InputError, match=r"has written nothing yet \(RUNNING\)") as caught:
         print_log(job, None, lambda _: None)
     assert "deephpc why" in caught.value.hint
+
+
+def test_a_run_folder_that_is_gone_is_said_so(job: Job, tmp_path: Path):
+    job.folder.rmdir()
+    with pytest.raises(DataError, match=r"run-a-0001 is gone"):
+        print_log(job, None, lambda _: None)
+    with Record(tmp_path / "deephpc.db") as record, pytest.raises(DataError, match=r"run-a-0001 is gone"):
+        follow_log(record, {}, job, None, lambda _: None, clock=utc_now)
+
+
+def test_following_may_begin_with_the_last_lines(job: Job, tmp_path: Path):
+    log = job.files.task(None).log
+    log.write_bytes(b"one\ntwo\nthree")
+    out = bytearray()
+    follower = LogFollower(job, None, out.extend, last_lines=2)
+    follower.pump()
+    with log.open("ab") as file:
+        file.write(b" and more\n")
+    follower.pump()
+    assert bytes(out) == b"two\nthree and more\n"
+    done = job.model_copy(update={"state": JobState.COMPLETED})
+    del out[:]
+    with Record(tmp_path / "deephpc.db") as record:
+        record.add(done)
+        follow_log(record, {}, done, None, out.extend, clock=utc_now, last_lines=1)
+    assert bytes(out) == b"three and more\n"
+
+
+def test_following_the_tasks_of_an_array_may_begin_with_their_last_lines(array: Job):
+    out = bytearray()
+    follower = LogFollower(array, None, out.extend, last_lines=1)
+    follower.pump()
+    follower.finish()
+    assert bytes(out) == b"[1] one\n[10] more\n"
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ def test_a_project_folder_runs_its_entry_point_inside_it(project: Path, tmp_path
     ("target", "message"),
     [
         ("my digits/notes.txt", "is not a Python file"),
+        ("", "the target is empty"),
         ("nothing", "neither a Python file nor a project folder"),
         (".", "has none of train.py"),
     ],

@@ -96,6 +96,13 @@ def test_a_probed_profile_is_written_and_loads_as_the_same_site(tmp_path: Path) 
     assert "2026-11-21" in text
 
 
+@pytest.mark.parametrize("name", ["a b", "", "-x", "a/b", "a\n", "x" * 65])
+def test_a_name_that_cannot_be_a_profiles_is_refused_before_anything_is_asked(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="cannot name a profile"):
+        probe_site(name, around(fake_slurm(tmp_path, HEALTHY)))
+    assert not (tmp_path / "calls").exists()
+
+
 def test_a_profile_is_not_overwritten_unasked(tmp_path: Path) -> None:
     path = tmp_path / "sites" / "x.toml"
     write_site_file(path, "one", force=False)

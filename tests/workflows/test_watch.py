@@ -55,13 +55,6 @@ def test_however_many_runs_each_scheduler_is_asked_once(record: Record, tmp_path
     assert {job.state for job in record.find(JobFilter())} == {S.RUNNING}
 
 
-def test_finished_runs_are_not_asked_about(record: Record, tmp_path: Path):
-    known(record, tmp_path, state=S.COMPLETED)
-    scheduler = ScriptedScheduler()
-    refresh(record, {"slurm": scheduler}, LATER)
-    assert not scheduler.questions
-
-
 def test_a_result_is_the_end_and_is_kept_with_its_metrics(record: Record, tmp_path: Path):
     job = known(record, tmp_path, state=S.RUNNING)
     leave_result(job, state="FAILED", code=7)
@@ -215,3 +208,21 @@ def test_waiting_ends_with_its_timeout(record: Record, tmp_path: Path):
         wait_for(record, {"slurm": ScriptedScheduler(observations=[waits])}, ["run-a-0001"], clock=lambda: NOON,
                  timeout=timedelta(0), tell=lambda _: None)  # fmt: skip
     assert caught.value.transient
+
+
+def test_a_run_put_back_into_the_queue_after_its_end_lives_again(record: Record, tmp_path: Path):
+    job = known(record, tmp_path, state=S.FAILED, job_id="4711", exit_code=3, ended_at=after(600), attempt=1)
+    leave_result(job, state="FAILED", code=3)
+    back = Observation(queue=seen(sighting("4711", S.RUNNING, started_at=after(700))), accounting=None)
+    refresh(record, {"slurm": ScriptedScheduler(observations=[back])}, after(720))
+    again = record.get(job.run_id)
+    assert (again.state, again.exit_code, again.ended_at) == (S.RUNNING, None, None)
+
+
+def test_runs_that_ended_cost_one_question_to_the_queue_and_stay_as_they_are(record: Record, tmp_path: Path):
+    job = known(record, tmp_path, state=S.FAILED, job_id="4711", exit_code=3)
+    scheduler = ScriptedScheduler()
+    refresh(record, {"slurm": scheduler}, LATER)
+    (question,) = scheduler.questions
+    assert (question.job_ids, question.job_names, question.ended_ids) == ((), (), ("4711",))
+    assert record.get(job.run_id) == job

@@ -5,9 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from deephpc.jobs.job import Job
+from deephpc.jobs.record import Record
+from deephpc.jobs.spec import Dependency
 from deephpc.jobs.state import JobState
+from deephpc.workflows.plan import NewRun, plan_job
+from deephpc.workflows.request import JobOptions, load_run_request
 from deephpc.workflows.why import diagnose
-from tests.fakes.samples import NOON, a_job
+from tests.fakes.samples import NOON, TOKEN, a_job, settings_in
 
 S = JobState
 
@@ -41,7 +46,102 @@ def test_a_program_that_failed_shows_its_exit_code_and_the_end_of_its_log(tmp_pa
 
 def test_a_program_that_never_started_is_the_sites_fault(tmp_path: Path):
     job = a_job(tmp_path, state=S.NODE_FAIL)
+    job.folder.mkdir()
     assert "never started" in diagnose(job, None).text
+
+
+def ended(tmp_path: Path, state: JobState, **facts: object) -> Job:
+    """Return a run that began and whose folder tells how it ended."""
+    job = a_job(tmp_path, state=state)
+    job.folder.mkdir()
+    at = NOON.isoformat()
+    files = job.files.task(None)
+    files.events.write_text(json.dumps({"event": "started", "at": at, "attempt": 1, "job_id": "4711"}) + "\n")
+    result = {"schema": "deephpc.result/1", "run_id": job.run_id, "job_id": "4711", "task": None, "attempt": 1,
+              "state": state.value, "exit_code": 1, "signal": None, "ended_by": "program", "reason": "", "host": "n1",
+              "nodes": "n1", "cpus": 1, "started_at": at, "ended_at": at, "elapsed_s": 0, "cpu_s": None}  # fmt: skip
+    files.result.write_text(json.dumps({**result, **facts}))
+    return job
+
+
+@pytest.mark.parametrize(
+    ("reason", "hint"),
+    [
+        ("cannot enter /home/me/x on n1", "folder you submit from"),
+        ("module load gcc/99 failed", "module avail"),
+        ("cannot activate /home/me/venv", "venv"),
+        ("never heard of", "deephpc logs run-a-0001"),
+    ],
+)
+def test_a_failed_set_up_says_that_the_program_never_started_and_why(tmp_path: Path, reason: str, hint: str):
+    diagnosis = diagnose(ended(tmp_path, S.FAILED, ended_by="setup", reason=reason), None)
+    assert diagnosis.text == f"the program never started: {reason}"
+    assert hint in diagnosis.next_step
+
+
+@pytest.mark.parametrize(
+    ("kind", "end", "said"),
+    [("afterok", S.FAILED, "did not complete (FAILED)"), ("afternotok", S.COMPLETED, "completed")],
+)
+@pytest.mark.parametrize("waits", [{"state": S.CANCELLED}, {"state": S.PENDING, "reason": "DependencyNeverSatisfied"}])
+def test_a_run_that_waited_in_vain_names_the_one_it_waited_for(
+    tmp_path: Path, kind: str, end: JobState, said: str, waits: dict[str, object]
+):
+    request = load_run_request(["true"], tmp_path, JobOptions())
+    after_it = Dependency.model_validate({"kind": kind, "job_ids": ("1",), "run_ids": ("run-first-1",)})
+    new = NewRun("run-a-0001", TOKEN, NOON)
+    settings = settings_in(tmp_path, scheduler="slurm")
+    plan, _ = plan_job(request, settings, new, dependencies=[after_it], environ={})
+    job = plan.new_job().model_copy(update={"job_id": "2", **waits})
+    job.folder.mkdir(parents=True)
+    job.files.plan.write_text(plan.render())
+    with Record(tmp_path / "deephpc.db") as record:
+        record.add(a_job(tmp_path, "run-first-1", state=end, job_id="1"))
+        text = diagnose(job, None, record).text
+        assert "never started" not in diagnose(job.model_copy(update={"state": S.RUNNING}), None, record).text
+    assert text == f"run-first-1 {said}, so it never started"
+
+
+def test_a_task_is_not_explained_by_what_is_known_of_the_whole_array(tmp_path: Path):
+    job = a_job(tmp_path, state=S.RUNNING, raw_state="SUSPENDED", tasks={0: S.RUNNING, 1: S.PENDING, 2: S.COMPLETED})
+    assert [diagnose(job, number).raw_state for number in (None, 0, 1, 2)] == ["SUSPENDED", "", "", ""]
+    assert "other tasks" in diagnose(job, 1).text
+
+
+def test_an_array_that_was_never_sent_has_no_tasks_of_its_own(tmp_path: Path):
+    job = a_job(tmp_path, state=S.FAILED, raw_state="REFUSED", reason="Invalid qos", job_id=None, tasks={0: S.PENDING})
+    diagnosis = diagnose(job, 0)
+    assert diagnosis.state is S.FAILED
+    assert "Invalid qos" in diagnosis.text
+
+
+def test_a_suspended_run_says_who_resumes_it(tmp_path: Path):
+    diagnosis = diagnose(a_job(tmp_path, state=S.RUNNING, raw_state="SUSPENDED"), None)
+    assert "suspended" in diagnosis.text
+    assert "administrator" in diagnosis.next_step
+
+
+def test_a_held_run_is_let_go_by_its_own_number(tmp_path: Path):
+    job = a_job(tmp_path, job_id="113", reason="JobHeldUser")
+    assert "scontrol release 113`" in diagnose(job, None).next_step
+
+
+def test_a_run_whose_folder_is_gone_says_so(tmp_path: Path):
+    job = a_job(tmp_path, state=S.FAILED, exit_code=7)
+    diagnosis = diagnose(job, None)
+    assert diagnosis.text.endswith(f"; its run folder {job.folder} is gone")
+    assert "never started" not in diagnosis.text
+
+
+def test_a_run_that_left_checkpoints_says_where_they_lie(tmp_path: Path):
+    job = ended(tmp_path, S.TIMEOUT)
+    assert "checkpoint" not in diagnose(job, None).next_step
+    checkpoints = job.files.task(None).checkpoints
+    checkpoints.mkdir()
+    (checkpoints / "last.pt").write_text("")
+    next_step = diagnose(job, None).next_step
+    assert "`deephpc jobs rerun run-a-0001 --time …`" in next_step
+    assert next_step.endswith(f"the old checkpoints lie in {checkpoints}")
 
 
 def test_an_array_is_explained_by_its_first_failed_task(tmp_path: Path):
