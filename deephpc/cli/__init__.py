@@ -22,6 +22,9 @@ COMMANDS = {
     "jobs": ("deephpc.cli.jobs:app", "List, show, wait for, cancel and rerun jobs."),
     "logs": ("deephpc.cli.logs:logs", "Print what a job wrote, and follow it."),
     "why": ("deephpc.cli.jobs:why", "Say in words why a run waits or how it failed, and what to do next."),
+    "catalogue": ("deephpc.cli.catalogue:app", "Find modules, and publish your own."),
+    "module": ("deephpc.cli.module:app", "Make a new module."),
+    "image": ("deephpc.cli.image:app", "Pull, check, list and remove container images."),
     "site": ("deephpc.cli.site:app", "Show, probe and write the profile of a cluster."),
     "doctor": (
         "deephpc.cli.doctor:doctor",

@@ -1,9 +1,11 @@
 #!/bin/bash
-# setup.sh : as root, installs what the test cluster needs on a Debian 12 or 13 host; says nothing and costs nothing when it is there.
+# setup.sh : as root, installs what the test cluster and the tests of images need on a Debian 12 or 13 host;
+# says nothing and costs nothing when it is there.
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
 
-PACKAGES=(mmdebstrap debian-archive-keyring ca-certificates iproute2 util-linux openssh-client zstd python3 python3-venv)
+PACKAGES=(mmdebstrap debian-archive-keyring ca-certificates iproute2 util-linux openssh-client zstd python3 python3-venv
+  docker-registry skopeo umoci apache2-utils)
 
 missing=()
 for package in "${PACKAGES[@]}"; do
@@ -17,3 +19,8 @@ apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null 2>&1 |
   apt-get update -qq
   apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null
 }
+
+# The tests start registries of their own; the package's would listen on this host for ever.
+if [[ " ${missing[*]} " == *" docker-registry "* && -d /run/systemd/system ]]; then
+  systemctl disable --now --quiet docker-registry
+fi

@@ -1,0 +1,279 @@
+"""Asks a registry for manifests, tags and blobs.
+
+Source: OCI distribution specification 1.1; RFC 9110 for ranges, redirects and Retry-After.
+"""
+
+import hashlib
+import ipaddress
+import json
+import re
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+
+from deephpc import __version__
+from deephpc.containers.auth import Credentials
+from deephpc.containers.manifest import INDEXES, MANIFESTS, MAX_DOCUMENT_BYTES, media_type_of
+from deephpc.containers.reference import DOCKER_HUB, RegistryImage, is_digest
+from deephpc.containers.registry_token import Authority, parse_challenge
+from deephpc.containers.source import BlobStream, Corrupt, Document, Interrupted, Patience, Retries
+from deephpc.errors import EngineError
+
+_HUB_HOST = "registry-1.docker.io"
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_MAX_REDIRECTS = 5
+_MAX_TAG_PAGES = 50
+_MAX_TAGS_BYTES = 8 << 20
+_BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
+_Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How registries are reached."""
+
+    credentials: Credentials | None = None
+    insecure: frozenset[str] = frozenset()
+    """Hosts, with port where they have one, that may be asked without TLS."""
+    patience: Patience = field(default_factory=Patience)
+
+
+class Registry:
+    """One repository of a registry, seen as the source of one image; close it, or use it in `with`."""
+
+    def __init__(self, image: RegistryImage, access: Access) -> None:
+        self.image = image
+        self._access = access
+        self._host = _HUB_HOST if image.registry == DOCKER_HUB else image.registry
+        self._is_local = is_loopback(self._host)
+        self._plain_allowed = self._is_local or image.registry in access.insecure
+        self._authority = Authority(access.credentials, image.repository, plain_allowed=self._plain_allowed)
+        self._base: str | None = None if self._plain_allowed else f"https://{self._host}"
+        patience = access.patience
+        self._client = httpx.Client(
+            headers={"User-Agent": f"deephpc/{__version__}", "Accept-Encoding": "identity"},
+            timeout=httpx.Timeout(patience.stall_s, connect=patience.connect_s),
+            limits=httpx.Limits(max_connections=32),
+            trust_env=not self._is_local,  # no proxy between us and ourselves
+            verify=_trusted(),
+        )
+
+    def __enter__(self) -> "Registry":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    @property
+    def name(self) -> str:
+        """The image's full name."""
+        return str(self.image)
+
+    def resolve(self) -> Document:
+        """Return what the tag or digest names."""
+        return self._manifest(self.image.selector)
+
+    def document(self, digest: str) -> Document:
+        """Return a manifest by its digest."""
+        return self._manifest(digest)
+
+    def tags(self) -> tuple[str, ...]:
+        """Return the repository's tags."""
+        found: list[str] = []
+        path = f"/v2/{self.image.repository}/tags/list"
+        for _ in range(_MAX_TAG_PAGES):
+            content, headers = self._persist(lambda path=path: self._read(path, {}, _MAX_TAGS_BYTES))  # type: ignore[misc]
+            found += _parse_tags(content, self.name)
+            following = re.search(r'<([^>]+)>\s*;\s*rel="?next"?', headers.get("link", ""))
+            if following is None:
+                break
+            parts = urlsplit(following[1])
+            path = f"{parts.path}?{parts.query}"
+        return tuple(found)
+
+    @contextmanager
+    def open_blob(self, digest: str, size: int, start: int) -> Iterator[BlobStream]:
+        """Open a blob at an offset; one try, since only the reader knows how far it came."""
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        with self._translated(), self._send(f"/v2/{self.image.repository}/blobs/{digest}", headers) as response:
+            begins = 0
+            if response.status_code == 206:
+                begins = _range_start(response.headers.get("content-range", ""))
+                if begins != start:
+                    raise Interrupted(f"{self._host} sent bytes from {begins} on where {start} was asked for")
+            elif start and response.status_code == 416:
+                raise Corrupt(f"{digest} is shorter at {self._host} than its manifest says", "take another tag")
+            said = response.headers.get("content-length", "")
+            if said.isdigit() and begins + int(said) != size:
+                raise Corrupt(
+                    f"{digest} measures {begins + int(said)} bytes at {self._host}, its manifest says {size}",
+                    "the image is broken there; tell the registry's administrators",
+                )
+            yield BlobStream(begins, response.iter_raw())
+
+    def _manifest(self, selector: str) -> Document:
+        accept = {"Accept": ", ".join((*INDEXES, *MANIFESTS))}
+        path = f"/v2/{self.image.repository}/manifests/{selector}"
+        content, headers = self._persist(lambda: self._read(path, accept, MAX_DOCUMENT_BYTES))
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        promised = selector if is_digest(selector) else headers.get("docker-content-digest", digest)
+        if promised.startswith("sha256:") and promised != digest:
+            raise Corrupt(
+                f"the manifest of {self.name} has the digest {digest}, not {promised}",
+                "somebody changed it on its way or in the registry; tell its administrators",
+            )
+        said = headers.get("content-type", "").partition(";")[0].strip()
+        return Document(content, media_type_of(content, said), digest)
+
+    def _persist(self, ask: Callable[[], _Answer]) -> _Answer:
+        retries = Retries(self._access.patience)
+        while True:
+            try:
+                with self._translated():
+                    return ask()
+            except Interrupted as error:
+                retries.again(error)
+
+    def _read(self, path: str, headers: Mapping[str, str], limit: int) -> tuple[bytes, httpx.Headers]:
+        with self._send(path, headers) as response:
+            content = bytearray()
+            for chunk in response.iter_raw():
+                content += chunk
+                if len(content) > limit:
+                    raise EngineError(f"{self._host} answers more than {limit} bytes to {path}", "take another image")
+            return bytes(content), response.headers
+
+    @contextmanager
+    def _send(self, path: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
+        """Send a GET, with the authorisation that is asked for; the caller reads the body."""
+        url = self._find_base() + path
+        authorization = self._authority.header()
+        response = self._follow(url, headers, authorization)
+        try:
+            challenge = parse_challenge(response.headers.get_list("www-authenticate"))
+            if response.status_code == 401 and challenge is not None:
+                better = self._authority.answer(self._client, challenge, authorization)
+                if better is not None:
+                    response.close()
+                    response = self._follow(url, headers, better)
+            self._check(response)
+            yield response
+        finally:
+            response.close()
+
+    def _follow(self, url: str, headers: Mapping[str, str], authorization: str | None) -> httpx.Response:
+        """Send a GET along redirects: credentials stay with their host, and nothing leads from TLS to plain."""
+        for _ in range(_MAX_REDIRECTS + 1):
+            sent = {**headers, **({"Authorization": authorization} if authorization else {})}
+            response = self._client.send(self._client.build_request("GET", url, headers=sent), stream=True)
+            if response.status_code not in _REDIRECTS:
+                return response
+            response.close()
+            following = response.url.join(response.headers.get("location", ""))
+            if following.scheme != "https" and not (self._plain_allowed and following.scheme == "http"):
+                raise EngineError(f"{self._host} sends us to {following}, which is not https", "take another registry")
+            if (following.scheme, following.host, following.port) != (
+                response.url.scheme,
+                response.url.host,
+                response.url.port,
+            ):
+                authorization = None
+            url = str(following)
+        raise EngineError(f"{self._host} sends us on more than {_MAX_REDIRECTS} times", "take another registry")
+
+    def _find_base(self) -> str:
+        """Find out, once, whether a host that may speak plain HTTP does; no credentials are sent for that."""
+        if self._base is None:
+            order = ("http", "https") if self._is_local else ("https", "http")
+            for scheme in order:
+                try:
+                    if self._client.get(f"{scheme}://{self._host}/v2/").status_code != 400:
+                        self._base = f"{scheme}://{self._host}"
+                        break
+                except (httpx.ConnectError, httpx.RemoteProtocolError):
+                    if scheme == order[-1]:
+                        raise
+            self._base = self._base or f"{order[-1]}://{self._host}"
+        return self._base
+
+    def _check(self, response: httpx.Response) -> None:
+        status = response.status_code
+        if status in (200, 206, 416):
+            return
+        if status in _BUSY:
+            wait_s = _retry_after(response.headers.get("retry-after"))
+            raise Interrupted(f"{self._host} is busy ({status})", "try again later", retry_after_s=wait_s)
+        if status in (401, 403):
+            found = self._access.credentials
+            who = f"the credentials from {found.origin}" if found else "an anonymous pull"
+            raise EngineError(
+                f"{self._host} refuses {who} for {self.name} ({status})",
+                "check the image's name; for a private one log in with docker, podman, apptainer or udocker",
+            )
+        if status == 404:
+            raise EngineError(f"{self.name} is not there ({self._host} says 404)", "check the name and the tag")
+        raise EngineError(f"{self._host} answers {status} for {self.name}", "try again later")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Say in our words what went wrong on the wire."""
+        try:
+            yield
+        except httpx.TimeoutException as error:
+            raise Interrupted(f"{self._host} is silent ({type(error).__name__})") from error
+        except (httpx.TransportError, httpx.HTTPStatusError) as error:
+            plain = "" if self._plain_allowed else "; a registry without TLS needs --insecure-registry HOST"
+            raise Interrupted(
+                f"cannot reach {self._host}: {error}", f"check the host and this machine's network{plain}"
+            ) from error
+        except (httpx.InvalidURL, httpx.StreamError) as error:
+            raise EngineError(
+                f"{self._host} gives an answer nobody can follow: {error}", "take another registry"
+            ) from error
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether `host[:port]` is this machine itself."""
+    name = urlsplit(f"//{host}").hostname or ""
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+def _trusted() -> ssl.SSLContext:
+    """Trust the system's authorities, as sites add their own there, and SSL_CERT_FILE; not a list of our own."""
+    return ssl.create_default_context()
+
+
+def _parse_tags(content: bytes, where: str) -> list[str]:
+    try:
+        tags = json.loads(content)["tags"] or []
+        return [str(tag) for tag in tags]
+    except (ValueError, KeyError, TypeError) as error:
+        raise EngineError(f"the list of tags of {where} is not one", "name the tag yourself") from error
+
+
+def _range_start(text: str) -> int:
+    match = re.match(r"bytes (\d+)-", text)
+    return int(match[1]) if match else -1
+
+
+def _retry_after(text: str | None) -> float | None:
+    """Read Retry-After: seconds or a date (RFC 9110, 10.2.3)."""
+    if not text:
+        return None
+    if text.strip().isdigit():
+        return float(text)
+    try:
+        at = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, (at.astimezone(timezone.utc) - datetime.now(timezone.utc)).total_seconds())
