@@ -166,7 +166,7 @@ class LocalJob:
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise unwritable(self.path.parent, error) from error
+            raise unwritable(self.path.parent, error, "state_dir") from error
         write_atomically(self.path / "order.json", json.dumps(asdict(order)))
 
     def claim(self, view: JobView) -> bool:
@@ -181,7 +181,7 @@ class LocalJob:
         except FileExistsError:
             return False
         except OSError as error:
-            raise unwritable(self.path, error) from error
+            raise unwritable(self.path, error, "state_dir") from error
         finally:
             draft.unlink()
         return True
@@ -214,7 +214,7 @@ class LocalJob:
         try:
             (self.path / f"cancel-{_label(task)}").touch(mode=0o600)
         except OSError as error:
-            raise unwritable(self.path, error) from error
+            raise unwritable(self.path, error, "state_dir") from error
         view = self._read_view()
         if view is not None:
             view.supervisor.send(signal.SIGUSR1)

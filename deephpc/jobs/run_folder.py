@@ -168,10 +168,11 @@ def _check_parent(folder: Path) -> None:
         )
 
 
-def unwritable(place: Path, error: OSError) -> SiteError:
-    """Return the error for a place that cannot be written, in words."""
+def unwritable(place: Path, error: OSError, setting: str = "work_dir") -> SiteError:
+    """Return the error for a place that cannot be written, in words, naming the setting that says where it is."""
     reason = _NO_ROOM.get(error.errno or 0, error.strerror or str(error))
-    hint = "free some space there, or set another work_dir (`deephpc config show` tells where it comes from)"
+    remedy = "free some space there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "mend its permissions"
+    hint = f"{remedy}, or set another {setting} (`deephpc config show` tells where it comes from)"
     return SiteError(f"cannot write in {place}: {reason}", hint)
 
 

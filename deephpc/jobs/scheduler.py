@@ -39,6 +39,12 @@ def job_name(run_id: str, token: str) -> str:
     return f"{run_id}.{token[:8]}"
 
 
+def id_of_task(job_id: JobId, task: int | None) -> str:
+    """Return a job, or one task of its array, as schedulers are told of it: `4711`, `4711_3`, `4711_3;cluster`."""
+    number, semicolon, cluster = job_id.partition(";")
+    return job_id if task is None else f"{number}_{task}{semicolon}{cluster}"
+
+
 @dataclass(frozen=True, slots=True)
 class Sighting:
     """One job, or one task of an array, as one source saw it; None: it did not say. Times are UTC."""

@@ -6,6 +6,7 @@ from typing import get_args
 from deephpc.errors import InputError
 from deephpc.jobs.job import Job
 from deephpc.jobs.record import Record
+from deephpc.jobs.scheduler import id_of_task
 from deephpc.jobs.spec import Dependency, DependencyKind
 from deephpc.jobs.state import JobState
 
@@ -87,5 +88,4 @@ def _job_id(name: str, job: Job | None, task: int | None, scheduler: str) -> str
         )
     if job.job_id is None:
         raise InputError(f"--dependency: run {job.run_id} has not reached the queue yet", "see `deephpc jobs`")
-    number, semicolon, cluster = job.job_id.partition(";")
-    return job.job_id if task is None else f"{number}_{task}{semicolon}{cluster}"
+    return id_of_task(job.job_id, task)

@@ -11,7 +11,7 @@ from deephpc.jobs.evidence import Attempt, Result, load_attempts, load_result
 from deephpc.jobs.job import Job
 from deephpc.jobs.record import JobEvent, Record
 from deephpc.jobs.run_folder import TaskFolder, read_json_lines
-from deephpc.jobs.scheduler import Scheduler
+from deephpc.jobs.scheduler import Scheduler, id_of_task
 from deephpc.jobs.slurm_usage import Accounted
 from deephpc.model import Model
 from deephpc.workflows.metrics import Series, load_series
@@ -112,7 +112,7 @@ def _places(job: Job, files: TaskFolder) -> dict[str, Path]:
 def _accounted_usage(job: Job, task: int | None, scheduler: Scheduler | None) -> Usage | None:
     if scheduler is None or job.job_id is None or not job.state.is_final:
         return None
-    rows = scheduler.used(job.job_id if task is None else f"{job.job_id}_{task}")
+    rows = scheduler.used(id_of_task(job.job_id, task))
     return usage_from_accounting(rows, job.resources.memory_mib)
 
 

@@ -13,6 +13,7 @@ from deephpc.jobs.evidence import load_standing
 from deephpc.jobs.job import Job
 from deephpc.jobs.record import Record
 from deephpc.jobs.run_folder import RunFolder, read_json, read_text, write_atomically
+from deephpc.jobs.scheduler import id_of_task
 from deephpc.jobs.state import JobState
 from deephpc.jobs.submission import read_answer, submitter_lives
 from deephpc.workflows.plan import load_plan
@@ -58,7 +59,7 @@ def cancel_jobs(
         if not job.state_of(task).is_final:
             by_scheduler[job.scheduler].append((job, task))
     for name, group in by_scheduler.items():
-        schedulers[name].cancel(f"{job.job_id}" if task is None else f"{job.job_id}_{task}" for job, task in group)
+        schedulers[name].cancel(id_of_task(job.job_id or "", task) for job, task in group)
         for job in (job for job, task in group if task is None):
             _note_cancelled(job, record, now)
 

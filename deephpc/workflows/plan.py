@@ -96,11 +96,26 @@ def plan_job(
     InputError
         What was asked contradicts the site, or cannot be carried by a job script.
     """
+    spec = _spec(request, settings, new, dependencies)
+    plan = JobPlan(
+        created_at=new.created_at,
+        site=settings.site.name,
+        scheduler="local" if settings.scheduler == "local" else "slurm",
+        fingerprint=request.fingerprint(settings.site.name, settings.work_dir),
+        request=request,
+        spec=spec,
+        passed_on=tuple(sorted(job_environment(environ))),
+        source=source,
+    )
+    return plan, script_of(spec, settings)
+
+
+def _spec(request: JobRequest, settings: Settings, new: NewRun, dependencies: Sequence[Dependency]) -> JobSpec:
     options = request.options
     resources = settings.resources(options.resources)
     _check_against_site(resources.partition, settings)
     environment = settings.environment
-    spec = JobSpec(
+    return JobSpec(
         run_id=new.run_id,
         token=new.token,
         kind=request.kind,
@@ -122,17 +137,6 @@ def plan_job(
         raw_options=options.raw_options,
         has_secrets=bool(options.variable_names),
     )
-    plan = JobPlan(
-        created_at=new.created_at,
-        site=settings.site.name,
-        scheduler="local" if settings.scheduler == "local" else "slurm",
-        fingerprint=request.fingerprint(settings.site.name, settings.work_dir),
-        request=request,
-        spec=spec,
-        passed_on=tuple(sorted(job_environment(environ))),
-        source=source,
-    )
-    return plan, script_of(spec, settings)
 
 
 def script_of(spec: JobSpec, settings: Settings) -> str:
