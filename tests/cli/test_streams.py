@@ -4,12 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from deephpc.cli.context import complete_environment
 from tests.fakes.programs import CommandLine
+from tests.fakes.waiting import wait_until
 
 
 @pytest.fixture
@@ -64,13 +66,21 @@ def test_an_empty_environment_is_filled_from_the_password_database():
 def test_ctrl_c_while_the_program_loads_leaves_no_traceback(tmp_path: Path):
     slow = tmp_path / "typer.py"  # found before the real one
     slow.write_text(f"import time, pathlib\npathlib.Path({str(tmp_path / 'loading')!r}).touch()\ntime.sleep(60)\n")
-    process = subprocess.Popen([sys.executable, "-m", "deephpc", "jobs"], stderr=subprocess.PIPE, text=True,
-                               env={**os.environ, "PYTHONPATH": str(tmp_path)})  # fmt: skip
-    while not (tmp_path / "loading").exists():
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=60)[1] == ""
-    assert process.returncode == 130
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deephpc", "jobs"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+    )
+    with process:
+        try:
+            wait_until(lambda: (tmp_path / "loading").exists())
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=60)[1] == ""
+            assert process.returncode == 130
+        finally:
+            process.kill()
 
 
 def test_verbose_tells_the_site_the_files_and_the_calls(deephpc: CommandLine):
