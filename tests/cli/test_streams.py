@@ -71,11 +71,11 @@ def test_ctrl_c_while_the_program_loads_leaves_no_traceback(tmp_path: Path):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads; in the background it is ignored
     )
     with process:
         try:
-            wait_until(lambda: (tmp_path / "loading").exists())
+            wait_until((tmp_path / "loading").exists)
             process.send_signal(signal.SIGINT)
             assert process.communicate(timeout=60)[1] == ""
             assert process.returncode == 130
