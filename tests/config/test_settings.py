@@ -98,7 +98,7 @@ def test_variables_of_site_and_user_come_together(tmp_path: Path) -> None:
 
 def test_runs_lie_in_scratch_where_there_is_one(tmp_path: Path) -> None:
     assert load(tmp_path, SCRATCH="/scratch/me").work_dir == Path("/scratch/me/deephpc/runs")
-    assert load(tmp_path, WORK="/work/me").cache_dir == Path("/work/me/deephpc/cache")
+    assert load(tmp_path, WORK="/fast/me").cache_dir == Path("/fast/me/deephpc/cache")
     assert load(tmp_path).work_dir == tmp_path / "deephpc" / "runs"
 
 

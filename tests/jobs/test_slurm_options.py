@@ -26,7 +26,7 @@ def spec(**changes: Any) -> JobSpec:
         "run_id": "train-x-7f3a",
         "token": "0123456789abcdef",
         "kind": "train",
-        "folder": Path("/work/runs/train-x-7f3a"),
+        "folder": Path("/fast/runs/train-x-7f3a"),
         "command": ("python", "train.py"),
         "workdir": Path("/work"),
         "resources": Resources(),
