@@ -106,7 +106,7 @@ def show(ctx: typer.Context, run: RunId) -> None:
     here = context(ctx)
     with here.open_record() as record:
         job, task = record.resolve(run)
-        for line in refresh(record, here.schedulers, here.clock(), only=[job]):
+        for line in refresh(record, here.schedulers, here.clock()):
             here.say(f"note: {line}")
         job = record.get(job.run_id)
         detail = gather_detail(job, task, record, here.schedulers.get(job.scheduler), here.clock())
@@ -146,13 +146,16 @@ def cancel(ctx: typer.Context, runs: RunIds, dry_run: DryRun = False) -> None:
     """
     from deephpc.render.jobs import render_cancelled
     from deephpc.workflows.keep import cancel_jobs, plan_cancel
+    from deephpc.workflows.watch import refresh
 
     here = context(ctx)
     with here.open_record() as record:
+        for line in refresh(record, here.schedulers, here.clock()):
+            here.say(f"note: {line}")
         wanted = plan_cancel(runs, record, here.schedulers)
         if not dry_run:
             cancel_jobs(wanted, record, here.schedulers, here.clock())
-    write_answer(render_cancelled(wanted, as_json=here.json))
+    write_answer(render_cancelled(wanted, as_json=here.json, is_dry=dry_run))
 
 
 def rerun(ctx: typer.Context, words: JobOptionWords, run: RunId, dry_run: DryRun = False, wait: Wait = False) -> None:
@@ -185,9 +188,9 @@ def why(ctx: typer.Context, run: RunId) -> None:
     here = context(ctx)
     with here.open_record() as record:
         job, task = record.resolve(run)
-        for line in refresh(record, here.schedulers, here.clock(), only=[job]):
+        for line in refresh(record, here.schedulers, here.clock()):
             here.say(f"note: {line}")
-        diagnosis = diagnose(record.get(job.run_id), task)
+        diagnosis = diagnose(record.get(job.run_id), task, record, here.clock())
     write_answer(render_diagnosis(diagnosis, as_json=here.json))
 
 

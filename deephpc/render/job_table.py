@@ -20,6 +20,8 @@ _NEVER_CUT = ("RUN", "STATE", "TIME", "JOB")
 #: The other columns, those first that matter most, and how many characters they are to have before the next gets any.
 _CUT = {"WHY": 24, "NODES": 8, "SUBMITTED": 16}
 
+_TELLS = 8  # fewer characters of a longer text tell nothing
+
 _Row = dict[str, str]
 
 
@@ -66,7 +68,7 @@ def _fit(rows: Sequence[_Row], room: int | None) -> dict[str, int]:
     left = room - sum(widths.values()) - _GAP * (len(widths) - 1)
     for name, wanted in _CUT.items():
         width = min(needs[name], wanted, left - _GAP)
-        if width >= (wanted if name == "SUBMITTED" else len(name)):
+        if width >= (wanted if name == "SUBMITTED" else min(needs[name], _TELLS)):
             widths[name] = width
             left -= _GAP + width
     for name in _CUT:

@@ -8,7 +8,7 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deephpc.cli import app
+from deephpc.cli import app, jobs
 from deephpc.jobs import slurm_reasons
 from deephpc.jobs.slurm_reasons import Explanation, explain_end, explain_pending, explain_refusal
 from deephpc.jobs.state import JobState
@@ -153,6 +153,14 @@ def test_every_option_that_a_hint_names_exists():
     named = set(re.findall(r"--[a-z][a-z-]+", inspect.getsource(slurm_reasons)))
     assert "--max-requeues" in named
     assert named - {"--signal", "--wckey"} <= known  # scancel's, and one for sbatch itself
+
+
+def test_every_option_that_a_hint_gives_to_rerun_exists():
+    known = {
+        option for parameter in typer.main.get_command(jobs.app).commands["rerun"].params for option in parameter.opts
+    }
+    named = set(re.findall(r"jobs rerun RUN (--[a-z-]+)", inspect.getsource(slurm_reasons)))
+    assert {"--time", "--mem"} <= named <= known
 
 
 def test_the_next_step_names_the_jobs_own_ids_and_changes_no_path():
