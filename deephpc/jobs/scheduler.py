@@ -92,6 +92,8 @@ class Question:
     """Ids that are believed to have ended; the queue answers for those that it holds again, accounting is not asked."""
     lost_names: tuple[str, ...] = ()
     """Names of jobs that are believed never to have been queued; the queue answers, accounting is not asked."""
+    live_tasks: Mapping[JobId, int] = field(default_factory=dict)
+    """How many tasks of each array are not known to have ended: while the queue holds as many, nobody else is asked."""
     since: datetime | None = None
     """Nothing asked for was submitted before this (aware)."""
 

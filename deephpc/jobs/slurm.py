@@ -250,13 +250,17 @@ def _trouble(completed: Completed, timeout_s: float) -> str:
 
 
 def _settles(report: Report | None, question: Question) -> bool:
-    """Whether squeue knows all as alive; an array may have ended tasks that only accounting remembers."""
+    """Whether squeue knows all as alive; of an array, as many tasks as are not known to have ended."""
     if report is None or question.job_names:
         return False
-    return all(
-        job_id in report and all(one.state in _LIVE and one.task is None for one in report[job_id])
-        for job_id in question.job_ids
-    )
+    return all(_lives(report.get(job_id, ()), question.live_tasks.get(job_id)) for job_id in question.job_ids)
+
+
+def _lives(sightings: Sequence[Sighting], live_tasks: int | None) -> bool:
+    alive = [one for one in sightings if one.state in _LIVE]
+    if live_tasks is None:
+        return len(alive) == len(sightings) == 1 and alive[0].task is None
+    return len(alive) == live_tasks
 
 
 def _only_asked(found: Report, question: Question) -> Report:

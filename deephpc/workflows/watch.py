@@ -159,6 +159,11 @@ def _woken(record: Record, asleep: _Asleep, observation: Observation) -> list[Jo
 def _question(jobs: Sequence[Job], asleep: _Asleep) -> Question:
     return Question(
         ended_ids=tuple(asleep.ended),
+        live_tasks={
+            job.job_id: sum(not state.is_final for state in job.tasks.values())
+            for job in jobs
+            if job.job_id is not None and job.tasks
+        },
         lost_names=tuple(job.job_name for job in asleep.never_sent),
         job_ids=tuple(job.job_id for job in jobs if job.job_id is not None),
         job_names=tuple(job.job_name for job in jobs if job.job_id is None),

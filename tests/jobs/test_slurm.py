@@ -185,6 +185,15 @@ def test_an_array_in_the_queue_is_looked_up_in_accounting_too(slurm: SlurmSchedu
     assert fakes.argv("sacct")[-1] == "--jobs=8"
 
 
+def test_an_array_whose_tasks_all_live_is_settled_by_the_queue_alone(slurm: SlurmScheduler, fakes: Fakes):
+    fakes.make("squeue", TASK + "\n")
+    fakes.make("sacct", "")
+    seen = slurm.observe(Question(job_ids=("8",), live_tasks={"8": 1}))
+    assert (fakes.calls("squeue"), fakes.calls("sacct"), seen.accounting) == (1, 0, None)
+    slurm.observe(Question(job_ids=("8",), live_tasks={"8": 2}))  # one of them has ended
+    assert fakes.calls("sacct") == 1
+
+
 def test_jobs_are_found_by_name_and_others_of_the_user_left_out(slurm: SlurmScheduler, fakes: Fakes):
     fakes.make("squeue", RUNNING + "\n" + TASK + "\n")
     fakes.make("sacct", ENDED + "\n")

@@ -226,3 +226,11 @@ def test_runs_that_ended_cost_one_question_to_the_queue_and_stay_as_they_are(rec
     (question,) = scheduler.questions
     assert (question.job_ids, question.job_names, question.ended_ids) == ((), (), ("4711",))
     assert record.get(job.run_id) == job
+
+
+def test_the_question_tells_how_many_tasks_of_an_array_may_still_live(record: Record, tmp_path: Path):
+    known(record, tmp_path, job_id="8", tasks={0: S.COMPLETED, 1: S.RUNNING, 2: S.PENDING})
+    known(record, tmp_path, "run-b-0001", job_id="9")
+    scheduler = ScriptedScheduler()
+    refresh(record, {"slurm": scheduler}, LATER)
+    assert scheduler.questions[0].live_tasks == {"8": 2}
