@@ -80,7 +80,7 @@ def test_a_killed_parent_takes_along_a_child_that_dies_with_it(tmp_path: Path):
     )
     wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip() != "")
     parent.kill()
-    parent.wait(30)
+    assert parent.wait(30) == -signal.SIGKILL
     wait_until(lambda: not is_alive(int((tmp_path / "pid").read_text())))
 
 

@@ -27,18 +27,22 @@ class _Answer:
 
     @property
     def ok(self) -> bool:
+        """Whether it answered."""
         return self.completed.ok
 
     @property
     def text(self) -> str:
+        """What it printed; nothing where it failed."""
         return self.completed.stdout if self.ok else ""
 
     @property
     def seconds(self) -> float:
+        """How long it took."""
         return (self.ended - self.started).total_seconds()
 
     @property
     def trouble(self) -> str:
+        """What went wrong, in one line."""
         if self.completed.timed_out:
             return f"{self.completed.argv[0]} gave no answer within {_TIMEOUT_S:g} s"
         return self.completed.last_words() or f"{self.completed.argv[0]} ended with {self.completed.returncode}"

@@ -109,7 +109,7 @@ def test_a_power_cut_takes_the_node_down_and_power_brings_it_back(bare_cluster: 
     bare_cluster.power_off("c2")
     bare_cluster.wait_state("c2", "DOWN")
     bare_cluster.power_on("c2")
-    bare_cluster.run("srun -w c2 hostname")
+    assert bare_cluster.run("srun -w c2 hostname").stdout == "c2\n"
     wait_for("the end in sacct", lambda: _state_of(bare_cluster, job) == "NODE_FAIL", timeout=30)
 
 

@@ -205,7 +205,8 @@ def test_the_script_is_told_before_its_time_limit(bench: Bench) -> None:
 
 def test_a_script_that_does_not_listen_is_not_killed_by_being_told(bench: Bench) -> None:
     submission = bench.submission("sleep 0.5; exit 0")
-    bench.wait_for(bench.scheduler.submit(with_grace(submission, 60, 59.9)), JobState.COMPLETED)
+    (seen,) = bench.wait_for(bench.scheduler.submit(with_grace(submission, 60, 59.9)), JobState.COMPLETED)
+    assert (seen.exit_code, seen.signal) == (0, None)
 
 
 def test_no_more_tasks_run_at_once_than_wished(bench: Bench) -> None:
