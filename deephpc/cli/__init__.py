@@ -17,8 +17,11 @@ from deephpc.errors import DeephpcError
 
 #: Command → where it is defined, and its line in `deephpc --help` (a test holds these lines against the commands').
 COMMANDS = {
-    "train": ("deephpc.cli.train:train", "Train: run a Python file or project folder as a batch job."),
-    "run": ("deephpc.cli.run:run", "Run any command as a batch job."),
+    "train": (
+        "deephpc.cli.train:train",
+        "Train a module of the catalogue, or a Python file or project folder, as a batch job.",
+    ),
+    "run": ("deephpc.cli.run:run", "Run any command as a batch job, natively or in an image."),
     "jobs": ("deephpc.cli.jobs:app", "List, show, wait for, cancel and rerun jobs."),
     "logs": ("deephpc.cli.logs:logs", "Print what a job wrote, and follow it."),
     "why": ("deephpc.cli.jobs:why", "Say in words why a run waits or how it failed, and what to do next."),

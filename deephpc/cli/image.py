@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deephpc.cli.context import Context, context
+from deephpc.cli.image_places import image_places, image_store, module_image
 from deephpc.cli.streams import write_answer
 from deephpc.errors import InputError
 
 if TYPE_CHECKING:
-    from deephpc.containers.reference import Target
     from deephpc.containers.store import Store
-    from deephpc.workflows.image import ImagePlaces, PullRequest
+    from deephpc.workflows.image import PullRequest
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -60,9 +60,9 @@ def pull(  # noqa: PLR0917 - Typer's options are parameters
     from deephpc.workflows.image import carry_out_pull, plan_pull
 
     here = context(ctx)
-    places = _places(here, insecure or [])
+    places = image_places(here, insecure or ())
     request = _request(here, target, platform, partition, (lock, locked))
-    plan = plan_pull(request, _module_image(here, request.target))
+    plan = plan_pull(request, module_image(here, request.target))
     if dry_run:
         write_answer(render_pull_plan(plan, places.store, as_json=here.json))
         return
@@ -82,7 +82,7 @@ def list_(ctx: typer.Context) -> None:
     from deephpc.render.image import render_images
 
     here = context(ctx)
-    write_answer(render_images(_store(here).images(), as_json=here.json))
+    write_answer(render_images(image_store(here).images(), as_json=here.json))
 
 
 @app.command()
@@ -95,7 +95,7 @@ def show(ctx: typer.Context, ref: Ref) -> None:
     from deephpc.render.image import render_image
 
     here = context(ctx)
-    write_answer(render_image(find_image(_store(here), ref), as_json=here.json))
+    write_answer(render_image(find_image(image_store(here), ref), as_json=here.json))
 
 
 @app.command()
@@ -112,7 +112,7 @@ def verify(
     from deephpc.workflows.image_upkeep import check_verdict, verify_image
 
     here = context(ctx)
-    verdict = verify_image(_store(here), ref, drop=drop)
+    verdict = verify_image(image_store(here), ref, drop=drop)
     write_answer(render_verdict(verdict, as_json=here.json))
     check_verdict(verdict)
 
@@ -127,7 +127,7 @@ def rm(ctx: typer.Context, ref: Ref, force: Force = False, dry_run: DryRun = Fal
     from deephpc.workflows.image_upkeep import remove_image
 
     here = context(ctx)
-    store = _store(here)
+    store = image_store(here)
     removal = remove_image(store, ref, _in_use(here, store), force=force, dry_run=dry_run)
     write_answer(render_removal(removal, as_json=here.json))
 
@@ -152,7 +152,7 @@ def gc(
     from deephpc.workflows.image_upkeep import collect_garbage, parse_age, parse_size
 
     here = context(ctx)
-    store = _store(here)
+    store = image_store(here)
     bound = None if max_size is None else parse_size(max_size)
     keep = Keep(parse_age(older_than), bound, _in_use(here, store))
     removal = collect_garbage(store, keep, here.clock(), dry_run=dry_run)
@@ -176,7 +176,7 @@ def export(
 
     here = context(ctx)
     with showing_progress(quiet=here.options.quiet) as progress:
-        done = export_image(_store(here), ref, file, progress, force=force, dry_run=dry_run)
+        done = export_image(image_store(here), ref, file, progress, force=force, dry_run=dry_run)
     write_answer(render_export(done, as_json=here.json))
 
 
@@ -194,19 +194,6 @@ def import_(
     has_scheme = file.startswith(("oci:", "oci-archive:", "docker-archive:"))
     written = file if has_scheme else f"{'oci' if Path(file).is_dir() else 'oci-archive'}:{file}"
     pull(ctx, written, platform, dry_run=dry_run)
-
-
-def _store(here: Context) -> "Store":
-    from deephpc.workflows.image_upkeep import open_store
-
-    return open_store(here.settings.cache_dir)
-
-
-def _places(here: Context, insecure: list[str]) -> "ImagePlaces":
-    from deephpc.workflows.image import ImagePlaces
-
-    allowed = here.environ.get("DEEPHPC_INSECURE_REGISTRIES", "").replace(",", " ").split()
-    return ImagePlaces(_store(here), here.environ, here.home, frozenset((*insecure, *allowed)))
 
 
 def _request(
@@ -237,19 +224,6 @@ def _has_gpus(here: Context, partition: str | None) -> bool:
         raise InputError(f"site {site.name} has no partition {partition!r}", f"it has {', '.join(site.partitions)}")
     found = site.partitions.get(name) if name else None
     return found is not None and found.gpus_per_node > 0
-
-
-def _module_image(here: Context, target: "Target") -> str | None:
-    """Ask the catalogue for a module's image; nothing when the target is none."""
-    from deephpc.config import locate_user_places
-    from deephpc.containers.reference import ModuleImage
-
-    if not isinstance(target, ModuleImage):
-        return None
-    from deephpc.workflows.catalogue import open_catalogue, show_module
-
-    places = locate_user_places(here.options.config, here.environ, here.home)
-    return show_module(open_catalogue(places, here.settings.cache_dir), target.module)[0].image
 
 
 def _in_use(here: Context, store: "Store") -> frozenset[str]:

@@ -19,6 +19,7 @@ from deephpc.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from deephpc.containers.container import ImageOptions
     from deephpc.jobs.spec import Mail, Resources
     from deephpc.workflows.request import JobOptions
 
@@ -91,6 +92,22 @@ class JobOptionWords:
         list[str] | None, _option(help="Environment module to load instead of the site's; repeatable.")
     ] = None
     name: Annotated[Text, _option(help="Middle of the run's id; from the target otherwise.")] = None
+    image: Annotated[
+        Text,
+        _option(help="Image or module to run the program in; with the current folder visible there.", metavar="REF"),
+    ] = None
+    engine: Annotated[
+        Text,
+        _option(help="auto (what works on the nodes), native, apptainer, singularity, udocker or one of its modes."),
+    ] = None
+    bind: Annotated[
+        list[str] | None, _option(help="Folder or file to show inside the image; repeatable.", metavar="SRC[:DST][:ro]")
+    ] = None
+    stage_image: Annotated[bool, _option("--stage-image", help="Copy the image to the nodes' own disks first.")] = False
+    convert_in_job: Annotated[
+        bool, _option("--convert-in-job", help="Convert the image for its engine in the job, not on this machine.")
+    ] = False
+    locked: Annotated[bool, _option("--locked", help="Refuse an image other than ./deephpc.lock says.")] = False
 
 
 def takes_job_options(command: Callable[..., None], only: Collection[str] = ()) -> Callable[..., None]:
@@ -147,6 +164,7 @@ def load_options(words: JobOptionWords, environ: "Mapping[str, str]", cwd: Path)
         venv=_venv(words.venv, cwd),
         active_venv=find_active_venv(environ),
         name=checked_name(words.name),
+        image=_image(words, cwd),
     )
     return options, variables
 
@@ -211,6 +229,20 @@ def _mail(words: JobOptionWords) -> "Mail | None":
         option = "--mail-user" if first["loc"][0] == "address" else "--mail-type"
         message = first["msg"].removeprefix("Value error, ")
         raise InputError(f"{option} {first['input']!r}: {message}", "see `deephpc train --help`") from error
+
+
+def _image(words: JobOptionWords, cwd: Path) -> "ImageOptions":
+    from deephpc.containers.container import ImageOptions, parse_bind
+    from deephpc.workflows.node_engines import checked_engine
+
+    return ImageOptions(
+        reference=words.image,
+        engine=checked_engine(words.engine or "auto"),
+        binds=tuple(parse_bind(text, cwd) for text in words.bind or ()),
+        stage_image=words.stage_image,
+        convert_in_job=words.convert_in_job,
+        locked=cwd / "deephpc.lock" if words.locked else None,
+    )
 
 
 def _modules(names: Sequence[str]) -> tuple[str, ...]:

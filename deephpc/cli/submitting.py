@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from deephpc.cli.context import Context
     from deephpc.jobs.job import Job
     from deephpc.jobs.record import Record
+    from deephpc.workflows.in_image import Enclosed
     from deephpc.workflows.request import JobRequest
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and the exact script, and do nothing.")]
@@ -33,7 +36,7 @@ def submit(here: "Context", request: "JobRequest", variables: Mapping[str, str],
     from deephpc.render.jobs import render_plan, render_submitted
     from deephpc.workflows.launch import Asked, launch, prepare
 
-    asked = Asked(request, variables, here.environ)
+    asked = Asked(request, variables, here.environ, _enclose(here, request, dry_run=dry_run))
     for name in contradicting_sbatch_variables(here.environ):
         here.say(f"note: {name} is set in your shell and is not passed on; deephpc decides that itself")
     _tell_of_grace(here, request)
@@ -55,6 +58,28 @@ def submit(here: "Context", request: "JobRequest", variables: Mapping[str, str],
             raise SiteError(f"run {job.run_id} is submitted, but {error.message}", error.hint) from error
         if wait:
             stay(here, record, job)
+
+
+def _enclose(here: "Context", request: "JobRequest", *, dry_run: bool) -> "Enclosed | None":
+    """Make the image of a run ready, or in a dry run foresee it; None for a native run."""
+    from deephpc.workflows.in_image import runs_in_image
+
+    if not runs_in_image(request):
+        return None
+    from deephpc.cli.image_places import image_places, module_image
+    from deephpc.render.image import showing_progress
+    from deephpc.workflows.in_image import ImageDesk, foresee, make_ready
+
+    desk = ImageDesk(here.settings, image_places(here), partial(module_image, here), here.clock, here.say)
+    if dry_run:
+        enclosed = foresee(request, desk)
+        if enclosed is None:
+            here.say(
+                "note: the image is not here yet, or the nodes were not asked for their engines; a real run does both"
+            )
+        return enclosed
+    with showing_progress(quiet=here.options.quiet) as progress:
+        return make_ready(request, replace(desk, progress=progress))
 
 
 def _tell_of_grace(here: "Context", request: "JobRequest") -> None:

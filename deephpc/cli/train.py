@@ -15,16 +15,23 @@ def train(
     ctx: typer.Context,
     words: JobOptionWords,
     target: Annotated[
-        str, typer.Argument(help="A .py file, or a project folder with train.py in it.", show_default=False)
+        str,
+        typer.Argument(
+            help="A module, an image with one, a .py file, or a project folder with train.py in it.", show_default=False
+        ),
     ],
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="-- ARGS", help="Given to the program untouched.", show_default=False),
+        typer.Argument(
+            metavar="-- ARGS",
+            help="Given to the program untouched, or to the module's training by name: --epochs 40.",
+            show_default=False,
+        ),
     ] = None,
     dry_run: DryRun = False,
     wait: Wait = False,
 ) -> None:
-    """Train: run a Python file or project folder as a batch job.
+    """Train a module of the catalogue, or a Python file or project folder, as a batch job.
 
     Prints the run's id. Example: deephpc train train.py --gpus-per-node 4 --time 2:00:00 -- --epochs 40
     """

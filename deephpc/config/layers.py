@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from deephpc.config.paths import UserPlaces, scratch_root
-from deephpc.config.site import Defaults, SchedulerName, Site
+from deephpc.config.site import Bind, Defaults, SchedulerName, Site
 from deephpc.config.toml_file import parse_model, read_toml
 from deephpc.errors import InputError
 from deephpc.jobs.slurm_environment import resources_from_sbatch_variables
@@ -45,6 +45,8 @@ class UserFile(Model):
     """What a job asks for when nothing else is said."""
     environment: Environment = Environment()
     """What every job's shell sets up."""
+    binds: tuple[Bind, ...] = ()
+    """Folders that every container sees where a node has them, as SRC[:DST][:ro]."""
 
 
 def built_in_layer(places: UserPlaces, environ: Mapping[str, str], home: Path) -> Layer:
@@ -55,6 +57,7 @@ def built_in_layer(places: UserPlaces, environ: Mapping[str, str], home: Path) -
         "cache_dir": (str(root / "deephpc" / "cache"), origin),
         "state_dir": (str(places.state_dir), "built-in"),
         "scheduler": ("slurm", "built-in"),
+        "binds": ((), "built-in"),
         "max_requeues": (3, "built-in"),
         "grace": (timedelta(seconds=60), "built-in"),
     }
@@ -63,7 +66,7 @@ def built_in_layer(places: UserPlaces, environ: Mapping[str, str], home: Path) -
 def site_layer(site: Site, path: Path) -> Layer:
     """Return what a site profile settles; its `fabric` becomes variables of the job, its `account` a default."""
     said = site.model_dump(exclude_unset=True)
-    values: dict[str, Any] = {key: said[key] for key in ("work_dir", "cache_dir") if said.get(key)}
+    values: dict[str, Any] = {key: said[key] for key in ("work_dir", "cache_dir", "binds") if said.get(key)}
     values["scheduler"] = site.scheduler
     values["defaults"] = {**({"account": site.account} if site.account else {}), **said.get("defaults", {})}
     values["environment"] = {key: said[key] for key in ("modules", "setup") if key in said}

@@ -37,6 +37,8 @@ class Settings(Model):
     """How long before its time limit a program is told."""
     environment: Environment = Environment()
     """What every job's shell sets up."""
+    binds: tuple[str, ...] = ()
+    """Folders that every container sees where a node has them, as SRC[:DST][:ro]."""
     own_sites: tuple[str, ...] = ()
     """Names of the user's own profiles."""
     origins: Mapping[str, str]

@@ -42,6 +42,13 @@ def _node_path(value: str) -> str:
     return value
 
 
+def _bind(value: str) -> str:
+    if not re.fullmatch(r"/[^:,\0\n]*(:/[^:,\0\n]*)?(:r[ow])?", value):
+        raise ValueError(f"{value!r} is not SRC[:DST][:ro] with absolute paths")
+    return value
+
+
+Bind = Annotated[str, AfterValidator(_bind)]
 TimeLimit = Annotated[Walltime, BeforeValidator(_bare_minutes)]
 Defaults = Annotated[Resources, BeforeValidator(_walltime_in_minutes)]
 Variables = Annotated[dict[str, str], AfterValidator(_variable_names)]
@@ -114,6 +121,8 @@ class Site(Model):
     """Shell lines every job runs before its program."""
     variables: Variables = Field(default_factory=dict)
     """Environment variables every job gets."""
+    binds: tuple[Bind, ...] = ()
+    """Folders that every container sees where a node has them, as SRC[:DST][:ro]."""
     mpi: Word | None = None
     """What `srun --mpi` should be told, such as pmix."""
     network_interface: str | None = Field(None, pattern=r"^[A-Za-z0-9_.:-]{1,64}$")

@@ -1,27 +1,57 @@
-"""What an engine does for a job: turn the program's words into the words that start it on the node."""
+"""The engines that run images without root, in the order in which `--engine auto` prefers them.
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+What an engine does on a node stands in its file in `jobscripts/`, as two functions of shell: `engine_set_up` makes the
+image ready for it (on a login node, or in the job), `engine_exec` runs words inside. What is known before stands here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+NATIVE = "native"
+AUTO = "auto"
 
 
-class Engine(Protocol):
-    """A way to run a program in an image, or without one."""
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """One way to run an image."""
 
     name: str
+    """As it is recorded, with the mode where an engine has several."""
+    program: str
+    """Its command."""
+    script: str
+    """The file in `jobscripts/` that knows its words."""
+    folder: str
+    """Where under `cache_dir` the images lie that are ready for it."""
+    suffix: str = ""
+    """What the name of one of those ends with."""
+    warning: str = ""
+    """What a user should know who gets this one."""
 
-    def argv(self, command: Sequence[str]) -> tuple[str, ...]:
-        """Return the words that run `command` on a compute node (pure)."""
-        ...
+    def prepared_path(self, cache_dir: Path, digest: str) -> Path:
+        """Return where an image lies, or will lie, ready for this engine; named for its digest alone."""
+        return cache_dir / self.folder / (digest.replace(":", "-") + self.suffix)
 
 
-class Native:
-    """No container: the program runs with what the node, its modules and the venv offer."""
+_SLOW = "every file access of the program is traced: imports take up to half as long again, many small files far longer"
 
-    name = "native"
+ENGINES: Mapping[str, Engine] = {
+    engine.name: engine
+    for engine in (
+        Engine("apptainer", "apptainer", "apptainer.sh", "sif", ".sif"),
+        Engine("singularity", "singularity", "apptainer.sh", "sif", ".sif"),
+        Engine("udocker-r", "udocker", "udocker.sh", "udocker"),
+        Engine("udocker-f", "udocker", "udocker.sh", "udocker"),
+        Engine("udocker-p2", "udocker", "udocker.sh", "udocker", warning=_SLOW),
+        Engine("udocker-p1", "udocker", "udocker.sh", "udocker", warning=_SLOW),
+        Engine("udocker-s", "udocker", "udocker.sh", "udocker"),
+    )
+}
 
-    def argv(self, command: Sequence[str]) -> tuple[str, ...]:
-        """Return the command unchanged."""
-        return tuple(command)
 
-
-ENGINES: Mapping[str, Engine] = {"native": Native()}
+def engines_called(word: str) -> tuple[Engine, ...]:
+    """Return the engines a word of `--engine` stands for, best first: all for `auto`, the modes for `udocker`."""
+    if word == AUTO:
+        return tuple(ENGINES.values())
+    return tuple(engine for engine in ENGINES.values() if word in (engine.name, engine.program))

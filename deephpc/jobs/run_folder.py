@@ -104,6 +104,11 @@ class RunFolder:
         return self.path / "claim"
 
     @property
+    def container(self) -> Path:
+        """Folder of what runs the program in its image: shipped scripts and `facts.sh`."""
+        return self.path / "container"
+
+    @property
     def secrets(self) -> Path:
         """Folder (0700) for what must not show in script, log or record."""
         return self.path / "secrets"

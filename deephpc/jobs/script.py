@@ -1,7 +1,5 @@
 """Renders the job script from its template in `jobscripts/`: same spec, same bytes."""
 
-import re
-import shlex
 from collections.abc import Sequence
 from functools import cache
 
@@ -10,12 +8,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from deephpc import __version__
 from deephpc.jobs.spec import JobSpec
 from deephpc.places import shipped
+from deephpc.quoting import quote_for_bash
 
 #: Linux refuses a single argument beyond this (MAX_ARG_STRLEN, execve(2)), and Slurm a script beyond 4 MiB.
 LONGEST_WORD_BYTES = 128 * 1024 - 1
 LONGEST_SCRIPT_BYTES = 2 * 1024 * 1024
-
-_NEEDS_ESCAPE = re.compile(r"[^\x20-\x7e\u00a1-\U0010ffff]|[\u0085\u2028\u2029\ufeff\ud800-\udfff]")
 
 
 def render_script(spec: JobSpec, directives: Sequence[str]) -> str:
@@ -42,6 +39,8 @@ def render_script(spec: JobSpec, directives: Sequence[str]) -> str:
         version=__version__,
         run_id=spec.run_id,
         folder=str(spec.folder),
+        in_container=spec.in_container,
+        node_scratch=spec.node_scratch,
         workdir=str(spec.workdir),
         command=spec.command,
         modules=spec.environment.modules,
@@ -56,26 +55,6 @@ def render_script(spec: JobSpec, directives: Sequence[str]) -> str:
     if len(text.encode()) > LONGEST_SCRIPT_BYTES:
         raise ValueError(f"the arguments make a job script of {len(text.encode())} bytes; at most 2 MiB are allowed")
     return text
-
-
-def quote_for_bash(text: str) -> str:
-    r"""Quote one word for bash so that it reads back exactly, on one line.
-
-    Words of visible characters get single quotes where they need any; others `$'…'` with octal escapes, since Slurm
-    refuses scripts with carriage returns and a newline would hide in a listing.
-    """
-    if not _NEEDS_ESCAPE.search(text):
-        return shlex.quote(text)
-    pieces = (_escaped(character) for character in text)
-    return "$'" + "".join(pieces) + "'"
-
-
-def _escaped(character: str) -> str:
-    if character in "\\'":
-        return "\\" + character
-    if _NEEDS_ESCAPE.match(character):
-        return "".join(f"\\{byte:03o}" for byte in character.encode("utf-8", "surrogateescape"))
-    return character
 
 
 @cache

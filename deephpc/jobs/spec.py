@@ -136,7 +136,7 @@ class JobSpec(Model):
 
     run_id: str
     token: str
-    kind: Literal["train", "run"]
+    kind: Literal["train", "run", "predict"]
     folder: Path
     """The run folder, absolute."""
     command: tuple[str, ...]
@@ -156,3 +156,7 @@ class JobSpec(Model):
     """The user's own options for the scheduler, one word each, checked against ours."""
     has_secrets: bool = False
     """Whether the run folder holds `secrets/env.sh`, with variables that must not show in the script."""
+    in_container: bool = False
+    """Whether the program runs in an image: `container/container.sh` in the run folder is handed its words."""
+    node_scratch: str | None = None
+    """Folder on the node's own disk, with variables that only the node knows; TMPDIR or /tmp when not said."""

@@ -78,7 +78,7 @@ def load_rerun(job: Job) -> tuple[JobRequest, dict[str, str]]:
             f"run {job.run_id} has no readable plan in {job.folder}", "submit it again from its own command"
         )
     request = plan.request
-    if request.kind == "train" and not Path(request.command[1]).exists():
+    if request.kind == "train" and request.program == "own" and not Path(request.command[1]).exists():
         raise InputError(
             f"{request.command[1]}, which run {job.run_id} ran, is not there any more",
             "bring it back, or train another",

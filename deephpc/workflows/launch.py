@@ -14,6 +14,7 @@ from deephpc.jobs.record import NameTaken, Record
 from deephpc.jobs.run_folder import RunFolder
 from deephpc.jobs.scheduler import Scheduler
 from deephpc.workflows.dependencies import resolve_dependencies
+from deephpc.workflows.in_image import Enclosed
 from deephpc.workflows.plan import NewRun, plan_job
 from deephpc.workflows.request import JobRequest
 from deephpc.workflows.source import load_source_state
@@ -30,6 +31,8 @@ class Asked:
     request: JobRequest
     variables: Mapping[str, str]
     environ: Mapping[str, str]
+    enclosed: Enclosed | None = None
+    """Its image, made ready; None for a native run."""
 
 
 def prepare(asked: Asked, settings: Settings, record: Record | None, now: datetime) -> tuple[Ready, Job | None]:
@@ -49,9 +52,21 @@ def prepare(asked: Asked, settings: Settings, record: Record | None, now: dateti
     )
     scheduler = "local" if settings.scheduler == "local" else "slurm"
     dependencies = resolve_dependencies(request.options.dependency, record, scheduler)
-    source, diff = load_source_state(Path(request.command[1]).parent if request.kind == "train" else request.workdir)
-    plan, script = plan_job(request, settings, new, dependencies=dependencies, environ=asked.environ, source=source)
+    source, diff = load_source_state(_source_folder(request)) if request.program == "own" else (None, "")
+    plan, script = plan_job(
+        request,
+        settings,
+        new,
+        dependencies=dependencies,
+        environ=asked.environ,
+        source=source,
+        enclosed=asked.enclosed,
+    )
     return Ready(plan=plan, script=script, diff=diff, variables=asked.variables), resumed
+
+
+def _source_folder(request: JobRequest) -> Path:
+    return Path(request.command[1]).parent if request.kind == "train" else request.workdir
 
 
 def launch(

@@ -4,13 +4,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from deephpc import __version__
 from deephpc.config import Settings
-from deephpc.containers.engine import ENGINES
+from deephpc.containers.container import MODULE_PROGRAM, MODULE_SCRIPTS, Container
+from deephpc.containers.engine import NATIVE
 from deephpc.errors import InputError
 from deephpc.jobs.job import Job
 from deephpc.jobs.run_folder import RunFolder
@@ -20,6 +22,7 @@ from deephpc.jobs.slurm_options import Dialect, render_directives
 from deephpc.jobs.spec import Dependency, Environment, JobSpec
 from deephpc.jobs.state import JobState
 from deephpc.model import Model
+from deephpc.workflows.in_image import Enclosed
 from deephpc.workflows.request import JobRequest
 from deephpc.workflows.source import SourceState
 
@@ -39,7 +42,9 @@ class JobPlan(Model):
     created_at: datetime
     site: str
     scheduler: Literal["slurm", "local"]
-    engine: str = "native"
+    engine: str = NATIVE
+    container: Container | None = None
+    """How the run uses its image; None for a native run."""
     fingerprint: str
     request: JobRequest
     spec: JobSpec
@@ -88,6 +93,7 @@ def plan_job(
     dependencies: Sequence[Dependency] = (),
     environ: Mapping[str, str],
     source: SourceState | None = None,
+    enclosed: Enclosed | None = None,
 ) -> tuple[JobPlan, str]:
     """Decide everything about a run (pure): its spec and the exact script.
 
@@ -97,10 +103,14 @@ def plan_job(
         What was asked contradicts the site, or cannot be carried by a job script.
     """
     spec = _spec(request, settings, new, dependencies)
+    if enclosed is not None:
+        spec = spec.model_copy(update={"command": enclosed.words, "in_container": True})
     plan = JobPlan(
         created_at=new.created_at,
         site=settings.site.name,
         scheduler="local" if settings.scheduler == "local" else "slurm",
+        engine=enclosed.container.engine if enclosed else NATIVE,
+        container=enclosed.container if enclosed else None,
         fingerprint=request.fingerprint(settings.site.name, settings.work_dir),
         request=request,
         spec=spec,
@@ -120,7 +130,7 @@ def _spec(request: JobRequest, settings: Settings, new: NewRun, dependencies: Se
         token=new.token,
         kind=request.kind,
         folder=settings.work_dir / new.run_id,
-        command=ENGINES["native"].argv(request.command),
+        command=_native_words(request.command, settings.work_dir / new.run_id),
         workdir=request.workdir,
         resources=resources,
         environment=Environment(
@@ -136,7 +146,13 @@ def _spec(request: JobRequest, settings: Settings, new: NewRun, dependencies: Se
         mail=options.mail,
         raw_options=options.raw_options,
         has_secrets=bool(options.variable_names),
+        node_scratch=settings.site.node_scratch,
     )
+
+
+def _native_words(command: tuple[str, ...], folder: Path) -> tuple[str, ...]:
+    """Return the words of a run without an image; the program that drives modules lies in the run folder then."""
+    return tuple(str(folder / "container" / MODULE_SCRIPTS[0]) if word == MODULE_PROGRAM else word for word in command)
 
 
 def script_of(spec: JobSpec, settings: Settings) -> str:

@@ -7,6 +7,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
+from deephpc.containers.container import MODULE_PROGRAM, ImageOptions
+from deephpc.containers.reference import LocalImage, parse_target
 from deephpc.errors import InputError
 from deephpc.jobs.spec import Array, Mail, Resources
 from deephpc.model import Model
@@ -35,17 +37,21 @@ class JobOptions(Model):
     active_venv: Path | None = None
     """The environment active in the submitting shell; used where neither the user nor the settings name one."""
     name: str | None = None
+    image: ImageOptions = ImageOptions()
 
 
 class JobRequest(Model):
     """One run, as asked for."""
 
-    kind: Literal["train", "run"]
+    kind: Literal["train", "run", "predict"]
     target: str
     """What is run, as the user wrote it."""
+    program: Literal["own", "module", "image"] = "own"
+    """Whose program it is: the user's own files, the DEEPaaS module in an image, or what the image starts."""
     command: tuple[str, ...]
+    """Its words; of an image's program what follows its entrypoint, in place of its own arguments."""
     workdir: Path
-    """Where the program runs, absolute."""
+    """Where an own program runs, absolute; where the command was given."""
     options: JobOptions = JobOptions()
 
     @property
@@ -53,8 +59,11 @@ class JobRequest(Model):
         """The middle of the run's id: the user's name for it, or the target's."""
         if self.options.name:
             return self.options.name
-        path = Path(self.target)
-        stem = path.parent.name if path.name in _ENTRY_POINTS and path.parent.name else path.stem
+        if self.program != "own":
+            stem = self.target.partition("@")[0].rpartition("/")[2].partition(":")[0].removesuffix(".sif")
+        else:
+            path = Path(self.target)
+            stem = path.parent.name if path.name in _ENTRY_POINTS and path.parent.name else path.stem
         return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:24].strip("-") or "job"
 
     def changed(self, asked: JobOptions) -> "JobRequest":
@@ -82,9 +91,13 @@ def load_train_request(target: str, arguments: Sequence[str], cwd: Path, options
         There is no such file, or nothing in it to run.
     """
     if not target:
-        raise InputError("the target is empty", "give a path to a .py file or a folder")
+        raise InputError("the target is empty", "give a module, an image, a path to a .py file or to a folder")
     path = (_checked_workdir(cwd) / target).absolute()
+    if not path.exists() and _may_be_image(target):
+        return load_module_request("train", target, ("train", "--", *arguments), cwd, options)
     if path.is_file():
+        if path.suffix == ".sif":
+            return load_module_request("train", target, ("train", "--", *arguments), cwd, options)
         if path.suffix != ".py":
             raise InputError(f"{target!r} is not a Python file", "use `deephpc run -- CMD…` for any other program")
         program, workdir = path, cwd
@@ -93,20 +106,50 @@ def load_train_request(target: str, arguments: Sequence[str], cwd: Path, options
     else:
         raise InputError(
             f"{target!r} is neither a Python file nor a project folder here",
-            "give a path to a .py file or a folder; modules of the catalogue are not in this version",
+            "check the path; an image in a registry is written docker://…",
         )
     command = ("python3", str(program), *arguments)
     return JobRequest(kind="train", target=target, command=checked_words(command), workdir=workdir, options=options)
 
 
-def load_run_request(command: Sequence[str], cwd: Path, options: JobOptions) -> JobRequest:
-    """Take any command.
+def load_module_request(
+    kind: Literal["train", "predict"], target: str, words: Sequence[str], cwd: Path, options: JobOptions
+) -> JobRequest:
+    """Take a module of the catalogue, or an image with one in it; `words` are for the program that drives modules.
 
     Raises
     ------
     InputError
-        There is none.
+        The target is no form of an image, or --image names a second one.
     """
+    command = checked_words(("python3", MODULE_PROGRAM, *words))
+    return JobRequest(
+        kind=kind,
+        target=target,
+        program="module",
+        command=command,
+        workdir=_checked_workdir(cwd),
+        options=_with_image(options, target, cwd),
+    )
+
+
+def load_run_request(command: Sequence[str], cwd: Path, options: JobOptions, target: str | None = None) -> JobRequest:
+    """Take any command; with a target what its image starts, which may need no command.
+
+    Raises
+    ------
+    InputError
+        There is none, or the target is no image.
+    """
+    if target is not None:
+        return JobRequest(
+            kind="run",
+            target=target,
+            program="image",
+            command=checked_words(command),
+            workdir=_checked_workdir(cwd),
+            options=_with_image(options, target, cwd),
+        )
     if not command or not command[0]:
         raise InputError(
             "no command was given", "write it behind `--`: deephpc run --time 10 -- ./simulate --steps 100"
@@ -168,6 +211,24 @@ def load_variables(assignments: Sequence[str], env_file: Path | None, environ: M
     for text in assignments:
         variables.update([_assignment(text, environ, "--env ")])
     return variables
+
+
+def _may_be_image(target: str) -> bool:
+    """Whether a target that is no file here can only be an image or a module: a mistyped path stays a path."""
+    is_path = target.endswith((".py", "/")) or target.startswith((".", "/", "~"))
+    return ":" in target or target.endswith(".sif") or not (is_path or "/" in target)
+
+
+def _with_image(options: JobOptions, target: str, cwd: Path) -> JobOptions:
+    """Make the target the run's image; of a file its path from the root."""
+    if options.image.reference is not None:
+        raise InputError(
+            f"{target!r} is an image, and --image {options.image.reference!r} names a second one", "leave one out"
+        )
+    image = parse_target(target)
+    if isinstance(image, LocalImage):
+        image = image.model_copy(update={"path": (cwd / image.path).absolute()})
+    return options.model_copy(update={"image": options.image.model_copy(update={"reference": str(image)})})
 
 
 def _is_text(word: str) -> bool:

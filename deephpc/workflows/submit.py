@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from deephpc.config import Settings
+from deephpc.containers.container import MODULE_SCRIPTS
 from deephpc.errors import InputError, SiteError
 from deephpc.jobs.evidence import write_standing
 from deephpc.jobs.job import Job
@@ -17,6 +18,7 @@ from deephpc.jobs.slurm_reasons import explain_refusal
 from deephpc.jobs.state import JobState
 from deephpc.jobs.submission import Patience, describe_submitter, place, submitter_lives, write_answer
 from deephpc.places import shipped
+from deephpc.workflows.in_image import copy_scripts, write_scripts
 from deephpc.workflows.plan import JobPlan, job_environment
 from deephpc.workflows.request import JobRequest
 
@@ -167,4 +169,9 @@ def _write_run_folder(folder: RunFolder, ready: Ready) -> None:
         folder.secrets.mkdir(mode=0o700, exist_ok=True)
         lines = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in ready.variables.items())
         write_atomically(folder.secret_env, lines)
+    if ready.plan.container is not None:
+        names = (*ready.plan.spec.environment.variables, *ready.variables)
+        write_scripts(ready.plan.container, folder.container, folder.path, names)
+    elif ready.plan.request.program == "module":
+        copy_scripts(MODULE_SCRIPTS, folder.container)
     write_atomically(folder.script, ready.script, mode=0o700)

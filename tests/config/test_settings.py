@@ -137,7 +137,7 @@ def test_choosing_a_site_needs_no_folders(tmp_path: Path) -> None:
     ("config", "message", "hint"),
     [
         ('[defaults]\nwallime = "3"', "unknown key 'defaults.wallime'", "did you mean 'defaults.walltime'?"),
-        ("zzz = 1", "unknown key 'zzz'", "valid here: cache_dir"),
+        ("zzz = 1", "unknown key 'zzz'", "valid here: binds, cache_dir"),
         ("[environment]\nmodule = []", "unknown key 'environment.module'", "did you mean 'environment.modules'?"),
         ('[defaults]\nnodes = "x"', "defaults.nodes = 'x' should be a whole number", ""),
         ("[defaults]\nnodes = 0", "defaults.nodes = 0 should be greater than or equal to 1", ""),

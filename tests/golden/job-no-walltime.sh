@@ -28,6 +28,9 @@ here=${task:+tasks/$task}
 here=${here:-.}                   # this script works in the run folder itself, by relative names
 
 # --- the record this job leaves: every line is synced, every file renamed into place ---------------------------------
+# shellcheck shell=bash disable=SC2154  # set by the script it is part of
+# What a job writes down of itself while it runs: part of the job script, and sourced by container.sh in the run folder.
+# Expects attempt, job_id, host, and here: the folder of this job or task.
 now() { TZ=UTC0 printf '%(%Y-%m-%dT%H:%M:%SZ)T' -1; }
 text() { printf '%s' "${1//[^A-Za-z0-9 ._:,\/=+@\[\]()-]/?}"; }      # safe between JSON's quotes
 synced() { sync "$1" 2>/dev/null || sync; }
@@ -88,7 +91,8 @@ if [ -e "$here/result.json" ]; then # an earlier attempt was told to end and the
   mkdir -p "$here/attempts" && mv -f "$here/result.json" "$here/attempts/result-$((attempt - 1)).json"
 fi
 event started ",\"nodes\":\"$(text "$nodes")\",\"cpus\":$(cpus)"
-trap 'write_result FAILED 1 null script "the job script ended early"' EXIT
+leave() { write_result FAILED 1 null script "the job script ended early"; }
+trap leave EXIT
 trap 'write_result CANCELLED 143 15 signal "told to end before the program started"; exit 143' TERM INT
 trap : USR1 # nobody listens yet, and its default would end this script
 if [ "$attempt" -gt $((max_requeues + 1)) ]; then
@@ -132,18 +136,21 @@ oom_kills() { # how many processes of this job the kernel killed for memory: cgr
   printf '%d' "$total"
 }
 
+listener() { printf '%d' "$program"; }
+
 told=
 on_grace() { # the time limit is near: tell the program, if it listens; the signal would kill one that does not
-  local caught listens=false
+  local caught listens=false pid
   interrupted=yes
-  while read -r word mask; do [ "$word" != SigCgt: ] || caught=$mask; done <"/proc/$program/status"
-  if ((0x${caught:-0} >> ($(kill -l USR1) - 1) & 1)); then listens=true; kill -USR1 "$program" 2>/dev/null; fi
+  pid=$(listener)
+  while read -r word mask; do [ "$word" != SigCgt: ] || caught=$mask; done <"/proc/$pid/status"
+  if ((0x${caught:-0} >> ($(kill -l USR1) - 1) & 1)); then listens=true; kill -USR1 "$pid" 2>/dev/null; fi
   event grace ",\"told\":$listens,\"elapsed_s\":$SECONDS"
 }
 on_term() {
   interrupted=yes told=yes
   event terminated ",\"at_limit\":$(at_limit && echo true || echo false),\"elapsed_s\":$SECONDS"
-  kill -TERM "$program" 2>/dev/null
+  kill -TERM "$(listener)" 2>/dev/null
 }
 at_limit() {
   local end=${SLURM_JOB_END_TIME:-${DEEPHPC_LOCAL_END_TIME:-}}
@@ -186,5 +193,4 @@ elif [ "$(oom_kills)" -gt "$oom_before" ]; then
 else
   write_result FAILED "$code" "$signal" program ""
 fi
-trap - EXIT
 exit "$code"

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deephpc.containers.container import ImageOptions
 from deephpc.errors import InputError
 from deephpc.workflows.request import (
     JobOptions,
@@ -46,7 +47,7 @@ def test_a_project_folder_runs_its_entry_point_inside_it(project: Path, tmp_path
     [
         ("my digits/notes.txt", "is not a Python file"),
         ("", "the target is empty"),
-        ("nothing", "neither a Python file nor a project folder"),
+        ("./nothing", "neither a Python file nor a project folder"),
         (".", "has none of train.py"),
     ],
 )
@@ -60,6 +61,25 @@ def test_a_run_needs_a_command(tmp_path: Path):
     for command in ((), ("",)):
         with pytest.raises(InputError, match="no command was given"):
             load_run_request(command, tmp_path, NO_OPTIONS)
+
+
+@pytest.mark.parametrize("target", ["posenet", "docker://ctl:5000/a/b:1@sha256:" + "0" * 64, "oci:layout", "x.sif"])
+def test_a_target_that_is_no_file_here_is_an_image_or_a_module(tmp_path: Path, target: str):
+    request = load_train_request(target, ["--epochs", "4"], tmp_path, NO_OPTIONS)
+    assert request.program == "module"
+    assert request.command == ("python3", "/deephpc/bin/deepaas_module.py", "train", "--", "--epochs", "4")
+    assert request.options.image.reference is not None
+
+
+def test_an_image_given_twice_is_refused(tmp_path: Path):
+    options = JobOptions(image=ImageOptions(reference="docker://a"))
+    with pytest.raises(InputError, match="names a second one"):
+        load_run_request([], tmp_path, options, "docker://b")
+
+
+def test_the_program_of_an_image_needs_no_command(tmp_path: Path):
+    request = load_run_request([], tmp_path, NO_OPTIONS, "docker://python")
+    assert (request.program, request.command, request.slug) == ("image", (), "python")
 
 
 def test_words_that_are_no_text_are_refused_by_their_place(tmp_path: Path):

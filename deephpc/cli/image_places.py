@@ -1,0 +1,49 @@
+"""Where a command finds images: the store of the site's cache, the registries, and the catalogue that names them."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from deephpc.cli.context import Context
+
+if TYPE_CHECKING:
+    from deephpc.catalogue.module import Module
+    from deephpc.containers.reference import Target
+    from deephpc.containers.store import Store
+    from deephpc.workflows.image import ImagePlaces
+
+
+def image_store(here: Context) -> "Store":
+    """Open the store of images."""
+    from deephpc.workflows.image_upkeep import open_store
+
+    return open_store(here.settings.cache_dir)
+
+
+def image_places(here: Context, insecure: Sequence[str] = ()) -> "ImagePlaces":
+    """Return where images lie, and which registries may go without TLS: those named here or in the environment."""
+    from deephpc.workflows.image import ImagePlaces
+
+    allowed = here.environ.get("DEEPHPC_INSECURE_REGISTRIES", "").replace(",", " ").split()
+    return ImagePlaces(image_store(here), here.environ, here.home, frozenset((*insecure, *allowed)))
+
+
+def find_module(here: Context, name: str) -> "Module":
+    """Ask the catalogue for a module by its name.
+
+    Raises
+    ------
+    InputError
+        There is none; with the nearest names.
+    """
+    from deephpc.config import locate_user_places
+    from deephpc.workflows.catalogue import open_catalogue, show_module
+
+    places = locate_user_places(here.options.config, here.environ, here.home)
+    return show_module(open_catalogue(places, here.settings.cache_dir), name)[0]
+
+
+def module_image(here: Context, target: "Target") -> str | None:
+    """Ask the catalogue for a module's image; nothing when the target is none."""
+    from deephpc.containers.reference import ModuleImage
+
+    return find_module(here, target.module).image if isinstance(target, ModuleImage) else None

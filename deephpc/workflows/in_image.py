@@ -1,0 +1,287 @@
+"""Brings a run's image to where its job finds it: pull, choose the engine, make it ready, and say what was decided."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from deephpc.config import Settings
+from deephpc.containers.container import NODE_SCRIPTS, Container, check_path
+from deephpc.containers.engine import AUTO, NATIVE, Engine
+from deephpc.containers.manifest import local_platform
+from deephpc.containers.reference import LocalImage, RegistryImage, Target, parse_target
+from deephpc.containers.stored_image import StoredImage
+from deephpc.containers.transfer import Progress
+from deephpc.containers.upkeep import find_image
+from deephpc.errors import EngineError, InputError
+from deephpc.jobs.spec import Resources
+from deephpc.places import shipped
+from deephpc.shell import run
+from deephpc.workflows.image import ImagePlaces, PullRequest, PullResult, carry_out_pull, plan_pull
+from deephpc.workflows.node_engines import (
+    Choice,
+    EngineQuestion,
+    ask_node,
+    choose_engine,
+    find_udocker,
+    load_known,
+)
+from deephpc.workflows.request import JobRequest
+
+_CONVERT_S = 6 * 3600.0
+_MODES = ("udocker",)  # words of --engine that leave a choice to what the nodes can
+
+
+@dataclass(frozen=True, slots=True)
+class Enclosed:
+    """The image of a run, with the words that start inside."""
+
+    container: Container
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ImageDesk:
+    """Where images come from and go to, for one command."""
+
+    settings: Settings
+    places: ImagePlaces
+    module_image: Callable[[Target], str | None]
+    """Asks the catalogue for a module's image."""
+    clock: Callable[[], datetime]
+    tell: Callable[[str], None]
+    progress: Progress | None = None
+
+
+def runs_in_image(request: JobRequest) -> bool:
+    """Whether a run needs an image (pure).
+
+    Raises
+    ------
+    InputError
+        It is asked to run natively, and has nothing that runs without its image.
+    """
+    image = request.options.image
+    if image.engine != NATIVE:
+        if image.reference is None and image.engine != AUTO:
+            raise InputError(f"--engine {image.engine} needs an image", "name one with --image, or as the target")
+        return image.reference is not None
+    if request.program == "image" or (request.program == "own" and image.reference is not None):
+        raise InputError("--engine native runs without an image", "leave the image out, or the engine")
+    return False
+
+
+def make_ready(request: JobRequest, desk: ImageDesk) -> Enclosed:
+    """Pull the image, choose the engine and convert the image, all on the login node; nothing is done twice.
+
+    Raises
+    ------
+    EngineError
+        The image cannot be had or converted, or no engine works on the nodes.
+    InputError
+        The reference is wrong, or a path cannot be bound.
+    """
+    options = request.options.image
+    resources = desk.settings.resources(request.options.resources)
+    pulled = _pull(request, resources, desk)
+    stored = None if pulled.kind == "sif" else find_image(desk.places.store, pulled.digest)
+    words = program_words(request, stored)
+    choice = _choose(request, resources, desk, is_sif=stored is None)
+    desk.tell(f"engine {choice.engine.name}: {choice.reason}")
+    if choice.engine.warning:
+        desk.tell(f"note: {choice.engine.name}: {choice.engine.warning}")
+    container = _decide(request, resources, desk, choice, pulled, stored)
+    if not container.prepared.exists() and not options.convert_in_job:
+        _convert(container, choice.engine, desk)
+    return Enclosed(container, words)
+
+
+def foresee(request: JobRequest, desk: ImageDesk) -> Enclosed | None:
+    """Return what `make_ready` would decide from what is known here, for a dry run; None when it is too little."""
+    options = request.options.image
+    resources = desk.settings.resources(request.options.resources)
+    target = parse_target(options.reference or "")
+    try:
+        plan = plan_pull(_pull_request(request, resources), desk.module_image(target))
+        if isinstance(plan.image, LocalImage) and plan.image.kind == "sif":
+            pulled, stored = carry_out_pull(plan, desk.places, desk.clock()), None
+        else:
+            stored = find_image(desk.places.store, _stored_name(plan.image))
+            pulled = PullResult(
+                name=str(plan.image),
+                digest=stored.digest,
+                source_digest=stored.source_digest,
+                size_bytes=stored.size_bytes,
+                fetched_bytes=0,
+                path=stored.layout_dir,
+            )
+        known = load_known(_question(resources, desk), desk.clock())
+        if known is None and options.engine in (AUTO, *_MODES):
+            return None
+        choice = choose_engine(options.engine, known, is_sif=stored is None)
+    except EngineError:
+        return None
+    return Enclosed(_decide(request, resources, desk, choice, pulled, stored), program_words(request, stored))
+
+
+def program_words(request: JobRequest, stored: StoredImage | None) -> tuple[str, ...]:
+    """Return the words that start inside: the request's own, or as docker has it entrypoint and arguments (pure).
+
+    Raises
+    ------
+    InputError
+        Neither the user nor the image says what to start.
+    """
+    if request.program != "image" or stored is None:
+        return request.command
+    process = stored.config.process
+    words = (*process.entrypoint, *(request.command or process.cmd))
+    if not words:
+        raise InputError(f"{request.target} does not say what it starts", "give a command behind `--`")
+    return words
+
+
+def _stored_name(image: RegistryImage | LocalImage) -> str:
+    return image.digest if isinstance(image, RegistryImage) and image.digest else str(image)
+
+
+def _pull_request(request: JobRequest, resources: Resources) -> PullRequest:
+    options = request.options.image
+    return PullRequest(
+        target=parse_target(options.reference or ""),
+        platform=local_platform(),
+        for_gpus=bool(resources.gpus_per_node),
+        locked=options.locked,
+    )
+
+
+def _pull(request: JobRequest, resources: Resources, desk: ImageDesk) -> PullResult:
+    asked = _pull_request(request, resources)
+    plan = plan_pull(asked, desk.module_image(asked.target))
+    pulled = carry_out_pull(plan, desk.places, desk.clock(), desk.progress)
+    if pulled.why:
+        desk.tell(pulled.why)
+    return pulled
+
+
+def _question(resources: Resources, desk: ImageDesk) -> EngineQuestion:
+    return EngineQuestion(desk.settings, resources.partition, desk.places.environ)
+
+
+def _choose(request: JobRequest, resources: Resources, desk: ImageDesk, *, is_sif: bool) -> Choice:
+    word = request.options.image.engine
+    question = _question(resources, desk)
+    known = load_known(question, desk.clock())
+    if known is None and word in (AUTO, *_MODES):
+        partition = resources.partition or "the default partition"
+        desk.tell(f"asking a node of {partition} which engines work there (once; at most {question.wait_s} s)")
+        known = ask_node(question, desk.clock())
+    choice = choose_engine(word, known, is_sif=is_sif)
+    if choice.engine.program == "udocker" and choice.command == choice.engine.program:
+        own = find_udocker()
+        choice = Choice(choice.engine, own or choice.command, choice.reason)
+    return choice
+
+
+def _decide(
+    request: JobRequest,
+    resources: Resources,
+    desk: ImageDesk,
+    choice: Choice,
+    pulled: PullResult,
+    stored: StoredImage | None,
+) -> Container:
+    """Put together what was decided (pure)."""
+    options, settings = request.options.image, desk.settings
+    process = stored.config.process if stored else None
+    is_own = request.program == "own"
+    binds = (*options.binds, *((f"{request.workdir}:{request.workdir}",) if is_own else ()))
+    for path in (settings.work_dir, *((request.workdir,) if is_own else ())):
+        check_path(str(path), "the path of the run" if path == settings.work_dir else "the current folder")
+    prepared = choice.engine.prepared_path(settings.cache_dir, pulled.digest) if stored else pulled.path
+    partition = settings.site.partitions.get(resources.partition or settings.site.default_partition or "")
+    return Container(
+        engine=choice.engine.name,
+        engine_command=choice.command,
+        reason=choice.reason,
+        image=pulled.name,
+        digest=pulled.digest,
+        prepared=prepared,
+        layout_dir=stored.layout_dir if stored else None,
+        cache_dir=settings.cache_dir,
+        environment=process.env if process else (),
+        workdir=str(request.workdir) if is_own else ((process.working_dir if process else "") or "/"),
+        binds=binds,
+        usual_binds=settings.binds,
+        is_module=request.program == "module",
+        keeps_folders=request.kind == "train",
+        stages_image=options.stage_image,
+        gpus=resources.gpus_per_node or 0,
+        gpu_vendor=(partition.gpu_vendor if partition else None) or "",
+    )
+
+
+def _convert(container: Container, engine: Engine, desk: ImageDesk) -> None:
+    """Make the image ready on this machine by the very script that would do it in the job, at low priority.
+
+    Raises
+    ------
+    EngineError
+        The engine refused; what it said is in the message.
+    """
+    if not _is_here(container.engine_command, desk):
+        desk.tell(f"note: {engine.program} is not on this machine; the job makes the image ready itself")
+        return
+    desk.tell(f"making {container.image} ready for {engine.name}")
+    with tempfile.TemporaryDirectory(prefix="deephpc-", dir=_roomy(desk)) as folder:
+        script = write_scripts(container, Path(folder) / "container", Path(folder), ())
+        private = Path(folder) / "private"
+        private.mkdir(mode=0o700)
+        done = run(
+            ["/bin/bash", str(script), str(private)],
+            timeout_s=_CONVERT_S,
+            env={**desk.places.environ, "TMPDIR": folder},
+        )
+    if not done.ok:
+        lines = [line.removeprefix("deephpc: ") for line in done.stderr.splitlines() if line.strip()]
+        said = lines[-1] if lines else f"exit code {done.returncode}"
+        raise EngineError(
+            f"{container.image} cannot be made ready for {engine.name}: {said}",
+            "`deephpc image verify` checks the image; --convert-in-job does it on a node, --engine takes another",
+        )
+
+
+def write_scripts(container: Container, place: Path, folder: Path, variables: tuple[str, ...]) -> Path:
+    """Write `container/` of a run folder: the shipped scripts it needs and its facts; returns `container.sh`."""
+    copy_scripts(container.scripts, place)
+    facts = place / "facts.sh"
+    facts.write_text(container.render_facts(folder, variables), encoding="utf-8")
+    facts.chmod(0o600)
+    return place / NODE_SCRIPTS[0]
+
+
+def copy_scripts(names: tuple[str, ...], place: Path) -> None:
+    """Copy shipped scripts to a folder, which is made; owner-only."""
+    place.mkdir(mode=0o700, exist_ok=True)
+    for name in names:
+        target = place / name
+        target.write_bytes((shipped("jobscripts") / name).read_bytes())
+        target.chmod(0o600)
+
+
+def _is_here(command: str, desk: ImageDesk) -> bool:
+    paths = [Path(command)] if command.startswith("/") else _on_path(command, desk)
+    return any(os.access(path, os.X_OK) for path in paths)
+
+
+def _on_path(command: str, desk: ImageDesk) -> list[Path]:
+    return [Path(folder) / command for folder in desk.places.environ.get("PATH", "").split(":") if folder]
+
+
+def _roomy(desk: ImageDesk) -> Path:
+    """Return where a conversion unpacks: beside the images, since /tmp of a login node is often small memory."""
+    place = desk.settings.cache_dir / "tmp"
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return place

@@ -1,0 +1,35 @@
+# shellcheck shell=bash disable=SC2154  # what it expects is set by container.sh
+# Apptainer, or Singularity, as the engine of a job: sourced by container.sh, which sets the variables used here.
+# The image is a SIF at $prepared (or a folder, after --stage-image), always read-only.
+
+engine_set_up() {
+  [ ! -e "$prepared" ] || return 0
+  mkdir -p "${prepared%/*}" || fail "cannot write in ${prepared%/*}"
+  locked "$prepared.lock" convert
+}
+
+convert() { # OCI layout → SIF, zstd: apptainer's gzip costs sixteen times the CPU
+  local part=$prepared.$$.part log=$private/convert.log threads=2
+  [ ! -e "$prepared" ] || return 0
+  [ -z "${SLURM_JOB_ID:-}" ] || threads=$(nproc) # a login node is everybody's
+  trap 'rm -f "$part"' EXIT
+  note "converting the image to $prepared"
+  export APPTAINER_TMPDIR=$private/tmp APPTAINER_CACHEDIR=$private/cache SINGULARITY_TMPDIR=$private/tmp SINGULARITY_CACHEDIR=$private/cache
+  nice -n 10 "$engine_command" build --mksquashfs-args "-comp zstd -Xcompression-level 1 -processors $threads -mem 1G" \
+    "$part" "oci:$layout_dir" >"$log" 2>&1 ||
+    nice -n 10 "$engine_command" build --force "$part" "oci:$layout_dir" >>"$log" 2>&1 || # releases without that option
+    fail "$engine cannot convert the image: $(grep -a -E 'FATAL|ERROR' "$log" | tail -n 1)"
+  mv -f "$part" "$prepared"
+  trap - EXIT
+}
+
+engine_exec() { # WORDS…
+  local words=(--silent exec --cleanenv --no-home --no-mount 'cwd,tmp' --pwd /) bind
+  words+=(--bind "$private/tmp:/tmp" --bind "$private/var_tmp:/var/tmp")
+  for bind in ${binds[@]+"${binds[@]}"}; do words+=(--bind "$bind"); done
+  case $gpu in
+    nvidia) words+=(--nv) ;;
+    amd) words+=(--rocm) ;;
+  esac
+  exec "$engine_command" "${words[@]}" "$prepared" "$@"
+}

@@ -1,0 +1,177 @@
+#!/bin/bash
+# Runs a program in its image: on the node, outside the image, after the job script has loaded modules and variables.
+#
+#   container.sh PRIVATE WORDS…        run the words inside; the streams and the exit code are the program's
+#   container.sh PRIVATE               only make the image ready for its engine (a login node, or a job of its own)
+#
+# PRIVATE is an empty folder of ours (0700) on this node. This file lies in RUN/container beside facts.sh, which tells
+# what was decided, and the file of the engine, which defines engine_set_up and engine_exec. Descriptor 9, where it is
+# open, takes the reason when something fails before the program starts. Bash 4.2 and coreutils are all it needs.
+# shellcheck disable=SC2154  # set by facts.sh
+set -u
+private=$1
+shift
+place=$(cd "${BASH_SOURCE[0]%/*}" && pwd) || exit 1
+
+fail() { # REASON
+  printf 'deephpc: %s\n' "$1" >&2
+  { printf '%s' "$1" >/dev/fd/9; } 2>/dev/null
+  exit 1
+}
+note() { printf 'deephpc: %s\n' "$1" >&2; }
+
+locked() { # FILE COMMAND…; the lock goes with the process that holds it, wherever the file system knows flock(2)
+  local file=$1 holder status
+  shift
+  exec {holder}>"$file" || fail "cannot write $file"
+  flock -w 3600 "$holder" 2>/dev/null || note "no lock on $file; going on without"
+  "$@"
+  status=$?
+  exec {holder}>&-
+  return "$status"
+}
+
+binds=() gpu=''
+# shellcheck source=/dev/null  # rendered for this run
+. "$place/facts.sh"
+# shellcheck source=/dev/null
+. "$place/$engine_script"
+command -v "$engine_command" >/dev/null 2>&1 ||
+  fail "$engine_command is not on $(uname -n); choose another --engine, or let \`deephpc site probe --nodes\` look again"
+mkdir -p "$private/tmp" "$private/var_tmp" "$private/home" "$private/deephpc/bin" ||
+  fail "cannot write in $private"
+chmod 1777 "$private/tmp" "$private/var_tmp"
+
+if [ $# -eq 0 ]; then
+  engine_set_up
+  exit
+fi
+
+# shellcheck disable=SC2034  # events.sh reads them
+job_id=${SLURM_ARRAY_JOB_ID:-${SLURM_JOB_ID:-${DEEPHPC_LOCAL_JOB_ID:-none}}}
+host=${SLURMD_NODENAME:-${HOSTNAME:-unknown}}
+# shellcheck disable=SC2034
+attempt=${DEEPHPC_ATTEMPT:-1}
+here=${DEEPHPC_OUTPUT_DIR%/output}
+# shellcheck source=/dev/null
+. "$place/events.sh"
+# shellcheck source=/dev/null
+. "$place/devices.sh"
+
+# --- the environment inside: the image's, then the run's; nothing else of this node, and never on a command line --------
+exported() { # NAME VALUE
+  [[ $1 =~ ^[A-Za-z_][A-Za-z0-9_]*$ ]] || return 0
+  if [ "$1" = LD_LIBRARY_PATH ]; then # the engine's own folders of GPU libraries stay in front
+    # shellcheck disable=SC2016  # read inside
+    printf 'LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}'
+  else
+    printf '%s=' "$1"
+  fi
+  printf "'%s'\nexport %s\n" "${2//\'/\'\\\'\'}" "$1"
+}
+
+environment() {
+  local pair name
+  exported LANG C.UTF-8
+  exported RCLONE_CONTIMEOUT 1s # some modules call rclone when they are imported, and wait for minutes without a network
+  exported RCLONE_RETRIES 1
+  for pair in ${image_environment[@]+"${image_environment[@]}"}; do exported "${pair%%=*}" "${pair#*=}"; done
+  while IFS= read -r name; do
+    case $name in
+      SLURM_JWT | DEEPHPC_PRIVATE) ;;
+      DEEPHPC_* | SLURM_* | SLURMD_* | PMI_* | PMIX_* | PYTHONUNBUFFERED | OMP_NUM_THREADS | TZ) exported "$name" "${!name}" ;;
+    esac
+  done < <(compgen -e)
+  for name in $(device_variables) ${variables[@]+"${variables[@]}"}; do
+    [ -z "${!name+set}" ] || exported "$name" "${!name}"
+  done
+  exported HOME /deephpc/home
+  exported TMPDIR /tmp
+  exported deephpc_workdir "$workdir"
+}
+
+in_full() { # SRC[:DST][:ro] → SRC:DST[:ro]
+  case $1 in
+    *:/*) printf '%s' "$1" ;;
+    *) printf '%s:%s' "${1%%:*}" "$1" ;;
+  esac
+}
+
+make_private() {
+  local script
+  mkdir -p "$here/output" "$here/checkpoints" "$DEEPHPC_DATA_DIR"
+  for script in "$place"/{inside,preflight}.sh "$place"/deepaas_*.py; do
+    [ ! -e "$script" ] || cp "$script" "$private/deephpc/bin/" || fail "cannot write in $private"
+  done
+  (umask 077 && environment >"$private/deephpc/env.sh") || fail "cannot write in $private"
+}
+
+stage_image() { # copy the image to every node once, and use the copy
+  local copy=$private/image source=$prepared
+  if [ -d "$prepared" ]; then
+    source=$private/image.tar copy=$private/image.tar.sent
+    tar -C "$prepared" -cf "$source" . || fail "cannot pack $prepared for this node"
+  fi
+  if [ -n "${SLURM_JOB_ID:-}" ] && command -v sbcast >/dev/null 2>&1; then
+    [ "${SLURM_JOB_NUM_NODES:-1}" = 1 ] || srun --ntasks-per-node=1 -N "$SLURM_JOB_NUM_NODES" mkdir -p -m 700 "$private"
+    sbcast --force "$source" "$copy" || fail "sbcast could not copy the image to $private on the nodes"
+  else
+    cp "$source" "$copy" || fail "cannot copy the image to $private"
+  fi
+  if [ -d "$prepared" ]; then
+    { mkdir "$private/image" && tar -C "$private/image" -xf "$copy" && rm -f "$source" "$copy"; } || fail "cannot unpack the image in $private"
+  fi
+  prepared=$private/image
+}
+
+# --- a module's own folders, /srv/NAME/{data,models}: writable, and with what the image has in them -----------------------
+prepare_inside() { # one look around from inside, before anything is started; prints one line
+  (engine_exec /bin/sh /deephpc/bin/inside.sh prepare "$gpus_wanted" "${gpu:-$gpu_vendor}" "$is_module") \
+    </dev/null 2>"$private/prepare.err" 9>&-
+}
+
+bind_folders() { # data goes where the run's data lies and models to its output, when the run keeps them
+  local folder kept
+  while IFS= read -r folder; do
+    kept=$private/deephpc/folders$folder
+    if [ "$keeps_folders" = yes ]; then
+      case $folder in
+        */data) kept=$DEEPHPC_DATA_DIR ;;
+        *) kept=$here/output/${folder##*/} ;;
+      esac
+      mkdir -p "$kept"
+      [ -n "$(ls -A "$kept")" ] || cp -R -p "$private/deephpc/folders$folder/." "$kept/" || fail "cannot write in $kept"
+    fi
+    binds+=("$kept:$folder")
+  done <"$private/deephpc/folders.list"
+}
+
+look_around() {
+  local line status reason
+  line=$(prepare_inside)
+  status=$?
+  reason=$(tail -n 1 "$private/prepare.err")
+  event container ",\"engine\":\"$(text "$engine")\",\"image\":\"$(text "$image_digest")\",\"sees\":\"$(text "$line")\",\"devices\":\"$(text "${gpu_facts:-}")\""
+  [ "$status" -eq 0 ] || cat "$private/prepare.err" >&2
+  case $status in
+    0) note "$engine: $line" ;;
+    42) fail "$reason" ;; # preflight.sh says what is missing
+    *) fail "the image does not start in $engine on $host: ${reason:-exit code $status}" ;;
+  esac
+}
+
+make_private
+[ "$stages_image" != yes ] || [ ! -e "$prepared" ] || stage_image
+engine_set_up
+[ "$stages_image" != yes ] || [ "$prepared" = "$private/image" ] || stage_image
+for bind in ${asked_binds[@]+"${asked_binds[@]}"}; do
+  [ -e "${bind%%:*}" ] || fail "--bind ${bind%%:*}: there is no such file or folder on $host"
+  binds+=("$bind")
+done
+for bind in ${usual_binds[@]+"${usual_binds[@]}"}; do [ ! -e "${bind%%:*}" ] || binds+=("$(in_full "$bind")"); done
+binds+=("$private/deephpc:/deephpc" "$private/home:/deephpc/home" "$run_folder:$run_folder")
+find_devices
+look_around
+[ "$is_module" != yes ] || bind_folders
+{ : >/dev/fd/9; } 2>/dev/null # from here on it is the program's end
+engine_exec /bin/sh /deephpc/bin/inside.sh run "$@" 9>&-

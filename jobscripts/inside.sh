@@ -1,0 +1,39 @@
+#!/bin/sh
+# The first process of ours inside an image. POSIX sh and nothing else is assumed there.
+#
+#   inside.sh run WORDS…                     become the program, with the environment and the folder of the run
+#   inside.sh prepare GPUS VENDOR IS_MODULE  print one line about what can be seen from here (preflight.sh); of a module,
+#                                            copy what it ships in the folders that will be writable
+# shellcheck disable=SC2154  # set by env.sh
+verb=$1
+shift
+# shellcheck source=/dev/null
+. /deephpc/env.sh
+
+copy_folders() { # modules of the catalogue lie in /srv/NAME and write to data and models there
+  : >/deephpc/folders.list
+  for module in /srv/*/; do
+    module=${module%/}
+    is_one=
+    for sign in setup.py setup.cfg pyproject.toml data models; do [ ! -e "$module/$sign" ] || is_one=yes; done
+    [ -n "$is_one" ] || continue
+    for folder in "$module/data" "$module/models"; do
+      mkdir -p "/deephpc/folders$folder"
+      if [ -d "$folder" ]; then
+        cp -R -p "$folder/." "/deephpc/folders$folder/" || { printf '%s cannot be copied\n' "$folder" >&2; exit 1; }
+        chmod -R u+w "/deephpc/folders$folder"
+      fi
+      printf '%s\n' "$folder" >>/deephpc/folders.list
+    done
+  done
+}
+
+if [ "$verb" = prepare ]; then
+  [ "$3" != yes ] || copy_folders
+  exec /bin/sh /deephpc/bin/preflight.sh "$1" "$2"
+fi
+
+printf '%d\n' "$$" >/deephpc/pid # the job script passes signals on to it
+cd "$deephpc_workdir" || exit 125
+unset deephpc_workdir verb
+exec "$@"
