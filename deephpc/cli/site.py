@@ -53,15 +53,27 @@ def show(ctx: typer.Context, name: Name = None) -> None:
 
 
 @app.command()
-def probe(ctx: typer.Context) -> None:
-    """Find out what this cluster offers, from Slurm's own answers; writes and queues nothing.
+def probe(
+    ctx: typer.Context,
+    nodes: Annotated[
+        bool, typer.Option("--nodes", help="Run a job of seconds that tries the container engines on a node.")
+    ] = False,
+    partition: Annotated[str | None, typer.Option("--partition", "-p", help="Where that job runs.")] = None,
+    wait: Annotated[int, typer.Option(help="Seconds that job may wait for a node.", min=1, max=3600)] = 60,
+) -> None:
+    """Find out what this cluster offers, from Slurm's own answers; with --nodes which engines work on its nodes.
 
-    Example: deephpc site probe --json
+    Example: deephpc site probe --nodes --partition gpu
     """
-    from deephpc.render.sites import render_probe
+    from deephpc.render.sites import render_engines, render_probe
+    from deephpc.workflows.node_engines import EngineQuestion, ask_node
     from deephpc.workflows.site import probe_site
 
     here = context(ctx)
+    if nodes:
+        question = EngineQuestion(here.settings, partition, here.environ, wait)
+        write_answer(render_engines(ask_node(question, here.clock()), as_json=here.json))
+        return
     write_answer(render_probe(probe_site(None, _around(here)), as_json=here.json))
 
 

@@ -11,6 +11,7 @@ from deephpc.render.answer import draw, to_json
 from deephpc.workflows.checks import Check
 
 if TYPE_CHECKING:
+    from deephpc.workflows.node_engines import NodeEngines
     from deephpc.workflows.site import Probe, SiteEntry
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "dim"}
@@ -49,6 +50,17 @@ def render_site(site: Site, file: SiteFile, *, as_json: bool) -> str:
         facts = {"path": str(file.path), "whose": file.whose, "site": site.model_dump(mode="json")}
         return to_json("deephpc.site/1", facts)
     return "\n".join([f"{site.name}: {site.description or 'no description'}", *_site_words(site, file.path)])
+
+
+def render_engines(found: "NodeEngines", *, as_json: bool) -> str:
+    """Return which engines work on a node, best first, and why the others do not."""
+    if as_json:
+        return to_json("deephpc.engines/1", found.model_dump(mode="json"))
+    rows = [(each.name, "works" if each.works else "no", each.said) for each in found.engines]
+    facts = ", ".join(f"{name} {value}" for name, value in found.facts.items())
+    partition = f" of {found.partition}" if found.partition else ""
+    table = _table(("ENGINE", "WORKS", "VERSION, OR WHY NOT"), rows)
+    return f"{found.where}{partition}: {facts}\n{table}"
 
 
 def render_sites(entries: Sequence["SiteEntry"], current: str, *, as_json: bool) -> str:

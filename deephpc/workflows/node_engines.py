@@ -175,13 +175,12 @@ def _ask_by_job(question: EngineQuestion) -> Completed | None:
 
 def _script(question: EngineQuestion) -> str:
     """Return the probe with the site's modules before it, as jobs load them."""
-    text = (shipped("jobscripts") / "probe_engines.sh").read_text(encoding="utf-8")
+    texts = [(shipped("jobscripts") / name).read_text(encoding="utf-8") for name in ("udocker.sh", "probe_engines.sh")]
     environment = question.settings.environment
     lines = [f"module load {shlex.quote(name)} 2>/dev/null" for name in environment.modules]
     if lines:
         lines.insert(0, "type module >/dev/null 2>&1 || . /etc/profile >/dev/null 2>&1")
-    udocker = find_udocker()
-    return "\n".join((*lines, *environment.setup, f"set -- {shlex.quote(udocker)}", text))
+    return "\n".join((*lines, *environment.setup, f"set -- {shlex.quote(find_udocker())}", *texts))
 
 
 def find_udocker() -> str:
