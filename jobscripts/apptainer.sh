@@ -13,6 +13,7 @@ convert() { # OCI layout → SIF, zstd: apptainer's gzip costs sixteen times the
   [ ! -e "$prepared" ] || return 0
   [ -z "${SLURM_JOB_ID:-}" ] || threads=$(nproc) # a login node is everybody's
   trap 'rm -f "$part"' EXIT
+  find "${prepared%/*}" -maxdepth 1 -name '*.part' -mmin +720 -delete 2>/dev/null # of conversions that were killed
   note "converting the image to $prepared"
   export APPTAINER_TMPDIR=$private/tmp APPTAINER_CACHEDIR=$private/cache SINGULARITY_TMPDIR=$private/tmp SINGULARITY_CACHEDIR=$private/cache
   nice -n 10 "$engine_command" build --mksquashfs-args "-comp zstd -Xcompression-level 1 -processors $threads -mem 1G" \

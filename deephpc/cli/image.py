@@ -13,7 +13,7 @@ from deephpc.errors import InputError
 
 if TYPE_CHECKING:
     from deephpc.containers.store import Store
-    from deephpc.workflows.image import PullRequest
+    from deephpc.workflows.image import PullPlan, PullRequest, PullResult
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -50,6 +50,9 @@ def pull(  # noqa: PLR0917 - Typer's options are parameters
     insecure: Annotated[
         list[str] | None, typer.Option("--insecure-registry", help="Registry (HOST[:PORT]) that may go without TLS.")
     ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Make it ready for this engine too; auto: for what works on the nodes.")
+    ] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Pull an image into the store that all engines share, every byte checked; prints its digest.
@@ -70,6 +73,8 @@ def pull(  # noqa: PLR0917 - Typer's options are parameters
         result = carry_out_pull(plan, places, here.clock(), progress)
     if result.why:
         here.say(result.why)
+    if engine is not None:
+        result = _make_ready(here, plan, result, engine, partition)
     write_answer(render_pulled(result, as_json=here.json))
 
 
@@ -214,6 +219,21 @@ def _request(
         lock=pin if lock else None,
         locked=pin if locked else None,
     )
+
+
+def _make_ready(
+    here: Context, plan: "PullPlan", result: "PullResult", engine: str, partition: str | None
+) -> "PullResult":
+    """Make a pulled image ready for an engine, and pin the SIF where a pin is asked for."""
+    from deephpc.cli.image_places import image_desk
+    from deephpc.containers.layers import file_digest
+    from deephpc.workflows.image import pin_image
+    from deephpc.workflows.in_image import make_ready_for
+    from deephpc.workflows.node_engines import checked_engine
+
+    ready = make_ready_for(checked_engine(engine), partition, result, image_desk(here)).prepared
+    pinned = pin_image(plan, result, file_digest(ready)) if ready.is_file() else result
+    return pinned.model_copy(update={"ready": ready if ready.exists() else None})
 
 
 def _has_gpus(here: Context, partition: str | None) -> bool:

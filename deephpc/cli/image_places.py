@@ -1,6 +1,7 @@
 """Where a command finds images: the store of the site's cache, the registries, and the catalogue that names them."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from deephpc.cli.context import Context
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from deephpc.containers.reference import Target
     from deephpc.containers.store import Store
     from deephpc.workflows.image import ImagePlaces
+    from deephpc.workflows.in_image import ImageDesk
 
 
 def image_store(here: Context) -> "Store":
@@ -25,6 +27,13 @@ def image_places(here: Context, insecure: Sequence[str] = ()) -> "ImagePlaces":
 
     allowed = here.environ.get("DEEPHPC_INSECURE_REGISTRIES", "").replace(",", " ").split()
     return ImagePlaces(image_store(here), here.environ, here.home, frozenset((*insecure, *allowed)))
+
+
+def image_desk(here: Context) -> "ImageDesk":
+    """Return what a run's image is brought with."""
+    from deephpc.workflows.in_image import ImageDesk
+
+    return ImageDesk(here.settings, image_places(here), partial(module_image, here), here.clock, here.say)
 
 
 def find_module(here: Context, name: str) -> "Module":

@@ -3,19 +3,19 @@
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deephpc.cli.streams import write_answer
-from deephpc.errors import SiteError
+from deephpc.errors import InputError, SiteError
 
 if TYPE_CHECKING:
     from deephpc.cli.context import Context
     from deephpc.jobs.job import Job
     from deephpc.jobs.record import Record
-    from deephpc.workflows.in_image import Enclosed
+    from deephpc.workflows.in_image import Enclosed, ImageDesk
+    from deephpc.workflows.module_resources import Use
     from deephpc.workflows.request import JobRequest
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and the exact script, and do nothing.")]
@@ -60,26 +60,65 @@ def submit(here: "Context", request: "JobRequest", variables: Mapping[str, str],
             stay(here, record, job)
 
 
+def fit_to_module(here: "Context", request: "JobRequest", use: "Use") -> "JobRequest":
+    """Complete a request by what the catalogue says its module needs, if it is one of the catalogue.
+
+    Raises
+    ------
+    InputError
+        The catalogue has no such module, or the partition has less than the job asks for.
+    """
+    from deephpc.containers.reference import ModuleImage, parse_target
+
+    target = parse_target(request.target) if request.program == "module" else None
+    if not isinstance(target, ModuleImage):
+        return request
+    from deephpc.cli.image_places import find_module
+    from deephpc.workflows.module_resources import fit_module
+
+    try:
+        module = find_module(here, target.module)
+    except InputError:
+        if request.options.image.engine == "native":  # installed here, wherever it comes from
+            return request
+        raise
+    fit = fit_module(module, use, request.options.resources, here.settings)
+    for line in fit.notes:
+        here.say(line)
+    return request.model_copy(update={"options": request.options.model_copy(update={"resources": fit.asked})})
+
+
 def _enclose(here: "Context", request: "JobRequest", *, dry_run: bool) -> "Enclosed | None":
     """Make the image of a run ready, or in a dry run foresee it; None for a native run."""
     from deephpc.workflows.in_image import runs_in_image
 
     if not runs_in_image(request):
         return None
-    from deephpc.cli.image_places import image_places, module_image
+    from deephpc.cli.image_places import image_desk
     from deephpc.render.image import showing_progress
-    from deephpc.workflows.in_image import ImageDesk, foresee, make_ready
+    from deephpc.workflows.in_image import foresee, make_ready
 
-    desk = ImageDesk(here.settings, image_places(here), partial(module_image, here), here.clock, here.say)
+    desk = image_desk(here)
     if dry_run:
         enclosed = foresee(request, desk)
         if enclosed is None:
             here.say(
                 "note: the image is not here yet, or the nodes were not asked for their engines; a real run does both"
             )
-        return enclosed
+        return enclosed and _check_training(request, enclosed, desk, ask=False)
     with showing_progress(quiet=here.options.quiet) as progress:
-        return make_ready(request, replace(desk, progress=progress))
+        enclosed = make_ready(request, replace(desk, progress=progress))
+    return _check_training(request, enclosed, desk)
+
+
+def _check_training(request: "JobRequest", enclosed: "Enclosed", desk: "ImageDesk", *, ask: bool = True) -> "Enclosed":
+    """Check the arguments of a module's training against what the module itself declares."""
+    if request.program != "module" or request.kind != "train":
+        return enclosed
+    from deephpc.workflows.module_use import checked_training, describe_module
+
+    described = describe_module(enclosed, desk, ask=ask)
+    return replace(enclosed, words=checked_training(enclosed.words, described, request.workdir))
 
 
 def _tell_of_grace(here: "Context", request: "JobRequest") -> None:

@@ -7,7 +7,7 @@ import typer
 
 from deephpc.cli.context import context
 from deephpc.cli.options import JobOptionWords, load_options, takes_job_options
-from deephpc.cli.submitting import DryRun, Wait, submit
+from deephpc.cli.submitting import DryRun, Wait, fit_to_module, submit
 
 
 @takes_job_options
@@ -39,6 +39,5 @@ def train(
 
     here = context(ctx)
     options, variables = load_options(words, here.environ, Path.cwd())
-    submit(
-        here, load_train_request(target, arguments or (), Path.cwd(), options), variables, dry_run=dry_run, wait=wait
-    )
+    request = load_train_request(target, arguments or (), Path.cwd(), options)
+    submit(here, fit_to_module(here, request, "training"), variables, dry_run=dry_run, wait=wait)

@@ -12,10 +12,11 @@ from deephpc.quoting import quote_for_bash
 
 #: What runs on the node whatever the engine, from `jobscripts/`.
 NODE_SCRIPTS = ("container.sh", "events.sh", "devices.sh", "inside.sh", "preflight.sh")
-#: What drives a DEEPaaS module inside its image; the first is the program.
-MODULE_SCRIPTS = ("deepaas_module.py", "deepaas_arguments.py", "deepaas_server.py")
+#: What drives a DEEPaaS module inside its image, with all that it imports.
+MODULE_SCRIPTS = "deepaas_*.py"
+MODULE_SCRIPT = "deepaas_module.py"
 #: Where that lies inside.
-MODULE_PROGRAM = f"/deephpc/bin/{MODULE_SCRIPTS[0]}"
+MODULE_PROGRAM = f"/deephpc/bin/{MODULE_SCRIPT}"
 
 _PATH = re.compile(r"/[^:,\0\n]*")
 
@@ -73,8 +74,8 @@ class Container(Model):
 
     @property
     def scripts(self) -> tuple[str, ...]:
-        """The files from `jobscripts/` that the run folder needs."""
-        return (*NODE_SCRIPTS, ENGINES[self.engine].script, *(MODULE_SCRIPTS if self.is_module else ()))
+        """The files from `jobscripts/` that the run folder needs, as patterns."""
+        return (*NODE_SCRIPTS, ENGINES[self.engine].script, *((MODULE_SCRIPTS,) if self.is_module else ()))
 
     def render_facts(self, folder: Path, variables: Collection[str]) -> str:
         """Return `facts.sh`: what `container.sh` must know, as assignments of bash.

@@ -86,6 +86,8 @@ class PullResult(Model):
     """How the target led to this image and its tag."""
     lockfile: Path | None = None
     """The lock file that was written."""
+    ready: Path | None = None
+    """What an engine takes, when it was made ready for one."""
 
 
 @dataclass(frozen=True)
@@ -192,13 +194,15 @@ def _check_pin(plan: PullPlan, digest: str) -> None:
 def _settle(plan: PullPlan, result: PullResult) -> PullResult:
     """Check the pin of what needed no source, and write the pin where that was asked for."""
     _check_pin(plan, result.source_digest)
+    return pin_image(plan, result, result.source_digest if result.kind == "sif" else None)
+
+
+def pin_image(plan: PullPlan, result: PullResult, sif_sha256: str | None) -> PullResult:
+    """Write the pin of an image, and of the SIF made from it, to the lock file that was asked for."""
     path = plan.request.lock
     if path is None:
         return result
-    is_sif = result.kind == "sif"
-    pin = LockedImage(
-        reference=result.name, digest=result.source_digest, sif_sha256=result.source_digest if is_sif else None
-    )
+    pin = LockedImage(reference=result.name, digest=result.source_digest, sif_sha256=sif_sha256)
     with hold(path.with_name(f".{path.name}.lock"), timeout_s=_LOCK_WAIT_S):
         write_atomically(path, render_lockfile(load_lockfile(path).pin(plan.name, pin)), 0o644)
     return result.model_copy(update={"lockfile": path})

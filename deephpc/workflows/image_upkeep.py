@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from deephpc.containers.archive import export
+from deephpc.containers.prepared import remove_prepared
 from deephpc.containers.reference import is_digest
 from deephpc.containers.store import Store
 from deephpc.containers.stored_image import StoredImage
@@ -182,6 +183,7 @@ def _remove(
         freed = total_bytes(present) - total_bytes([each for each in present if each.digest not in going])
     else:
         freed = remove(store, going) if going else 0
+        freed += sum(remove_prepared(store.root.parent, digest) for digest in going)
     return Removal(
         removed=tuple(image.digest for image in images),
         names=tuple(_name(image) for image in images),

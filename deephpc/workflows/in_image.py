@@ -1,15 +1,12 @@
 """Brings a run's image to where its job finds it: pull, choose the engine, make it ready, and say what was decided."""
 
-import os
-import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 
 from deephpc.config import Settings
-from deephpc.containers.container import NODE_SCRIPTS, Container, check_path
-from deephpc.containers.engine import AUTO, NATIVE, Engine
+from deephpc.containers.container import Container, check_path
+from deephpc.containers.engine import AUTO, NATIVE
 from deephpc.containers.manifest import local_platform
 from deephpc.containers.reference import LocalImage, RegistryImage, Target, parse_target
 from deephpc.containers.stored_image import StoredImage
@@ -17,12 +14,12 @@ from deephpc.containers.transfer import Progress
 from deephpc.containers.upkeep import find_image
 from deephpc.errors import EngineError, InputError
 from deephpc.jobs.spec import Resources
-from deephpc.places import shipped
-from deephpc.shell import run
+from deephpc.workflows.conversion import Workshop, convert
 from deephpc.workflows.image import ImagePlaces, PullRequest, PullResult, carry_out_pull, plan_pull
 from deephpc.workflows.node_engines import (
     Choice,
     EngineQuestion,
+    NodeEngines,
     ask_node,
     choose_engine,
     find_udocker,
@@ -30,7 +27,6 @@ from deephpc.workflows.node_engines import (
 )
 from deephpc.workflows.request import JobRequest
 
-_CONVERT_S = 6 * 3600.0
 _MODES = ("udocker",)  # words of --engine that leave a choice to what the nodes can
 
 
@@ -53,6 +49,11 @@ class ImageDesk:
     clock: Callable[[], datetime]
     tell: Callable[[str], None]
     progress: Progress | None = None
+
+    @property
+    def workshop(self) -> Workshop:
+        """Where it makes images ready."""
+        return Workshop(self.settings.cache_dir, self.places.environ, self.tell)
 
 
 def runs_in_image(request: JobRequest) -> bool:
@@ -88,14 +89,30 @@ def make_ready(request: JobRequest, desk: ImageDesk) -> Enclosed:
     pulled = _pull(request, resources, desk)
     stored = None if pulled.kind == "sif" else find_image(desk.places.store, pulled.digest)
     words = program_words(request, stored)
-    choice = _choose(request, resources, desk, is_sif=stored is None)
+    choice = _choose(options.engine, resources, desk, is_sif=stored is None)
     desk.tell(f"engine {choice.engine.name}: {choice.reason}")
     if choice.engine.warning:
         desk.tell(f"note: {choice.engine.name}: {choice.engine.warning}")
     container = _decide(request, resources, desk, choice, pulled, stored)
     if not container.prepared.exists() and not options.convert_in_job:
-        _convert(container, choice.engine, desk)
+        convert(container, desk.workshop)
     return Enclosed(container, words)
+
+
+def make_ready_for(word: str, partition: str | None, pulled: PullResult, desk: ImageDesk) -> Container:
+    """Make a pulled image ready for an engine before any run asks for it (login node).
+
+    Raises
+    ------
+    EngineError
+        It cannot be converted, or no engine works on the nodes.
+    """
+    stored = None if pulled.kind == "sif" else find_image(desk.places.store, pulled.digest)
+    choice = _choose(word, desk.settings.resources(Resources(partition=partition)), desk, is_sif=stored is None)
+    container = _bare(choice, pulled, stored, desk)
+    if not container.prepared.exists():
+        convert(container, desk.workshop)
+    return container
 
 
 def foresee(request: JobRequest, desk: ImageDesk) -> Enclosed | None:
@@ -170,19 +187,28 @@ def _question(resources: Resources, desk: ImageDesk) -> EngineQuestion:
     return EngineQuestion(desk.settings, resources.partition, desk.places.environ)
 
 
-def _choose(request: JobRequest, resources: Resources, desk: ImageDesk, *, is_sif: bool) -> Choice:
-    word = request.options.image.engine
+def _choose(word: str, resources: Resources, desk: ImageDesk, *, is_sif: bool) -> Choice:
+    known = load_known(_question(resources, desk), desk.clock())
+    if known is None:
+        leaves_choice = word in (AUTO, *_MODES)
+        return _with_udocker(choose_engine(word, _ask(resources, desk) if leaves_choice else None, is_sif=is_sif))
+    try:
+        return _with_udocker(choose_engine(word, known, is_sif=is_sif))
+    except EngineError:  # what was kept may be old: the site may have mended it since
+        return _with_udocker(choose_engine(word, _ask(resources, desk), is_sif=is_sif))
+
+
+def _ask(resources: Resources, desk: ImageDesk) -> NodeEngines:
     question = _question(resources, desk)
-    known = load_known(question, desk.clock())
-    if known is None and word in (AUTO, *_MODES):
-        partition = resources.partition or "the default partition"
-        desk.tell(f"asking a node of {partition} which engines work there (once; at most {question.wait_s} s)")
-        known = ask_node(question, desk.clock())
-    choice = choose_engine(word, known, is_sif=is_sif)
-    if choice.engine.program == "udocker" and choice.command == choice.engine.program:
-        own = find_udocker()
-        choice = Choice(choice.engine, own or choice.command, choice.reason)
-    return choice
+    partition = resources.partition or "the default partition"
+    desk.tell(f"asking a node of {partition} which engines work there (kept; at most {question.wait_s} s)")
+    return ask_node(question, desk.clock())
+
+
+def _with_udocker(choice: Choice) -> Choice:
+    """Name udocker by its path, where nobody else has: jobs do not have deephpc's own programs on PATH."""
+    is_bare = choice.engine.program == choice.command == "udocker"
+    return replace(choice, command=find_udocker() or choice.command) if is_bare else choice
 
 
 def _decide(
@@ -195,93 +221,38 @@ def _decide(
 ) -> Container:
     """Put together what was decided (pure)."""
     options, settings = request.options.image, desk.settings
-    process = stored.config.process if stored else None
     is_own = request.program == "own"
     binds = (*options.binds, *((f"{request.workdir}:{request.workdir}",) if is_own else ()))
     for path in (settings.work_dir, *((request.workdir,) if is_own else ())):
         check_path(str(path), "the path of the run" if path == settings.work_dir else "the current folder")
-    prepared = choice.engine.prepared_path(settings.cache_dir, pulled.digest) if stored else pulled.path
     partition = settings.site.partitions.get(resources.partition or settings.site.default_partition or "")
+    return _bare(choice, pulled, stored, desk).model_copy(
+        update={
+            "binds": binds,
+            "usual_binds": settings.binds,
+            "is_module": request.program == "module",
+            "keeps_folders": request.kind == "train",
+            "stages_image": options.stage_image,
+            "gpus": resources.gpus_per_node or 0,
+            "gpu_vendor": (partition.gpu_vendor if partition else None) or "",
+            **({"workdir": str(request.workdir)} if is_own else {}),
+        }
+    )
+
+
+def _bare(choice: Choice, pulled: PullResult, stored: StoredImage | None, desk: ImageDesk) -> Container:
+    """Return what an image and an engine make, whatever runs there (pure)."""
+    cache_dir = desk.settings.cache_dir
+    process = stored.config.process if stored else None
     return Container(
         engine=choice.engine.name,
         engine_command=choice.command,
         reason=choice.reason,
         image=pulled.name,
         digest=pulled.digest,
-        prepared=prepared,
+        prepared=choice.engine.prepared_path(cache_dir, pulled.digest) if stored else pulled.path,
         layout_dir=stored.layout_dir if stored else None,
-        cache_dir=settings.cache_dir,
+        cache_dir=cache_dir,
         environment=process.env if process else (),
-        workdir=str(request.workdir) if is_own else ((process.working_dir if process else "") or "/"),
-        binds=binds,
-        usual_binds=settings.binds,
-        is_module=request.program == "module",
-        keeps_folders=request.kind == "train",
-        stages_image=options.stage_image,
-        gpus=resources.gpus_per_node or 0,
-        gpu_vendor=(partition.gpu_vendor if partition else None) or "",
+        workdir=(process.working_dir if process else "") or "/",
     )
-
-
-def _convert(container: Container, engine: Engine, desk: ImageDesk) -> None:
-    """Make the image ready on this machine by the very script that would do it in the job, at low priority.
-
-    Raises
-    ------
-    EngineError
-        The engine refused; what it said is in the message.
-    """
-    if not _is_here(container.engine_command, desk):
-        desk.tell(f"note: {engine.program} is not on this machine; the job makes the image ready itself")
-        return
-    desk.tell(f"making {container.image} ready for {engine.name}")
-    with tempfile.TemporaryDirectory(prefix="deephpc-", dir=_roomy(desk)) as folder:
-        script = write_scripts(container, Path(folder) / "container", Path(folder), ())
-        private = Path(folder) / "private"
-        private.mkdir(mode=0o700)
-        done = run(
-            ["/bin/bash", str(script), str(private)],
-            timeout_s=_CONVERT_S,
-            env={**desk.places.environ, "TMPDIR": folder},
-        )
-    if not done.ok:
-        lines = [line.removeprefix("deephpc: ") for line in done.stderr.splitlines() if line.strip()]
-        said = lines[-1] if lines else f"exit code {done.returncode}"
-        raise EngineError(
-            f"{container.image} cannot be made ready for {engine.name}: {said}",
-            "`deephpc image verify` checks the image; --convert-in-job does it on a node, --engine takes another",
-        )
-
-
-def write_scripts(container: Container, place: Path, folder: Path, variables: tuple[str, ...]) -> Path:
-    """Write `container/` of a run folder: the shipped scripts it needs and its facts; returns `container.sh`."""
-    copy_scripts(container.scripts, place)
-    facts = place / "facts.sh"
-    facts.write_text(container.render_facts(folder, variables), encoding="utf-8")
-    facts.chmod(0o600)
-    return place / NODE_SCRIPTS[0]
-
-
-def copy_scripts(names: tuple[str, ...], place: Path) -> None:
-    """Copy shipped scripts to a folder, which is made; owner-only."""
-    place.mkdir(mode=0o700, exist_ok=True)
-    for name in names:
-        target = place / name
-        target.write_bytes((shipped("jobscripts") / name).read_bytes())
-        target.chmod(0o600)
-
-
-def _is_here(command: str, desk: ImageDesk) -> bool:
-    paths = [Path(command)] if command.startswith("/") else _on_path(command, desk)
-    return any(os.access(path, os.X_OK) for path in paths)
-
-
-def _on_path(command: str, desk: ImageDesk) -> list[Path]:
-    return [Path(folder) / command for folder in desk.places.environ.get("PATH", "").split(":") if folder]
-
-
-def _roomy(desk: ImageDesk) -> Path:
-    """Return where a conversion unpacks: beside the images, since /tmp of a login node is often small memory."""
-    place = desk.settings.cache_dir / "tmp"
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return place

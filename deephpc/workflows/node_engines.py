@@ -109,6 +109,8 @@ def choose_engine(word: str, known: NodeEngines | None, *, is_sif: bool) -> Choi
     """
     candidates = engines_called(word)
     fitting = [engine for engine in candidates if engine.suffix == ".sif" or not is_sif]
+    if not candidates:
+        raise InputError(f"--engine {word} takes no image", "leave it out, or name another")
     if not fitting:
         raise EngineError(f"{word} cannot run a SIF file", "use --engine apptainer, or the image's docker:// name")
     if known is None:

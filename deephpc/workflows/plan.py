@@ -11,7 +11,7 @@ from pydantic import Field
 
 from deephpc import __version__
 from deephpc.config import Settings
-from deephpc.containers.container import MODULE_PROGRAM, MODULE_SCRIPTS, Container
+from deephpc.containers.container import MODULE_PROGRAM, MODULE_SCRIPT, Container
 from deephpc.containers.engine import NATIVE
 from deephpc.errors import InputError
 from deephpc.jobs.job import Job
@@ -152,7 +152,7 @@ def _spec(request: JobRequest, settings: Settings, new: NewRun, dependencies: Se
 
 def _native_words(command: tuple[str, ...], folder: Path) -> tuple[str, ...]:
     """Return the words of a run without an image; the program that drives modules lies in the run folder then."""
-    return tuple(str(folder / "container" / MODULE_SCRIPTS[0]) if word == MODULE_PROGRAM else word for word in command)
+    return tuple(str(folder / "container" / MODULE_SCRIPT) if word == MODULE_PROGRAM else word for word in command)
 
 
 def script_of(spec: JobSpec, settings: Settings) -> str:

@@ -18,7 +18,7 @@ from deephpc.jobs.slurm_reasons import explain_refusal
 from deephpc.jobs.state import JobState
 from deephpc.jobs.submission import Patience, describe_submitter, place, submitter_lives, write_answer
 from deephpc.places import shipped
-from deephpc.workflows.in_image import copy_scripts, write_scripts
+from deephpc.workflows.conversion import copy_scripts, write_scripts
 from deephpc.workflows.plan import JobPlan, job_environment
 from deephpc.workflows.request import JobRequest
 
@@ -173,5 +173,5 @@ def _write_run_folder(folder: RunFolder, ready: Ready) -> None:
         names = (*ready.plan.spec.environment.variables, *ready.variables)
         write_scripts(ready.plan.container, folder.container, folder.path, names)
     elif ready.plan.request.program == "module":
-        copy_scripts(MODULE_SCRIPTS, folder.container)
+        copy_scripts((MODULE_SCRIPTS,), folder.container)
     write_atomically(folder.script, ready.script, mode=0o700)

@@ -1,0 +1,88 @@
+"""An image's own udocker repository, made once, on a login node or in a job.
+
+`udocker load` and `create` (1.3.17) are not used: they copy every layer, miss whiteouts at the root of an image, write
+through symbolic links of a lower layer to wherever they point, and end with 0 when tar failed. What is made here is a
+repository as udocker keeps it, with one container: `UDOCKER_DIR=PATH udocker ps` lists it.
+"""
+
+import json
+import uuid
+from pathlib import Path
+
+from deephpc.containers.lock import hold
+from deephpc.containers.space import unwritable
+from deephpc.containers.stored_image import StoredImage
+from deephpc.containers.tree import remove_tree, unpack
+
+FAKECHROOT = "udocker-f"
+_LOCK_WAIT_S = 3600.0
+_FOLDERS = ("repos", "layers", "containers", "bin", "lib", "doc")
+
+
+def container_name(digest: str) -> str:
+    """Return the name of an image's one container (pure); udocker.sh knows the rule too."""
+    return digest.removeprefix("sha256:")[:12]
+
+
+def root_path(prepared: Path, digest: str) -> Path:
+    """Return where the image's files lie in its repository (pure)."""
+    return prepared / "containers" / container_name(digest) / "ROOT"
+
+
+def prepare(image: StoredImage, path: Path, engine: str) -> None:
+    """Make an image's repository where it is not there yet; of many processes one does.
+
+    Parameters
+    ----------
+    engine
+        The repository for `udocker-f` has relative links alone: it is not the one of the other modes.
+
+    Raises
+    ------
+    EngineError
+        A layer is not what the configuration says, or would write outside: nothing is kept.
+    SiteError
+        The place cannot be written.
+    """
+    if path.is_dir():
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(path.parent, error) from error
+    with hold(path.with_name(f"{path.name}.lock"), timeout_s=_LOCK_WAIT_S):
+        for half in path.parent.glob(f".{path.name}.*"):  # of owners of the lock that are no more
+            remove_tree(half)
+        if not path.is_dir():
+            _make(image, path, relative_links=engine == FAKECHROOT)
+
+
+def remove(path: Path) -> None:
+    """Remove an image's repository: out of sight first, so that none is ever found half."""
+    dying = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        path.rename(dying)
+    except FileNotFoundError:
+        return
+    remove_tree(dying)
+
+
+def _make(image: StoredImage, path: Path, *, relative_links: bool) -> None:
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    container = draft / "containers" / container_name(image.digest)
+    try:
+        try:
+            draft.mkdir(mode=path.parent.stat().st_mode & 0o770)  # the group's where the cache is the group's
+            for name in _FOLDERS:
+                (draft / name).mkdir()
+            container.mkdir()
+            unpack(image, container / "ROOT", relative_links=relative_links)
+            config = json.loads(image.blob(image.manifest.config).read_bytes())
+            (container / "container.json").write_text(json.dumps(config), encoding="utf-8")
+            (container / "imagerepo.name").write_text(f"deephpc/image:{container_name(image.digest)}", encoding="utf-8")
+            draft.rename(path)
+        except OSError as error:
+            raise unwritable(path, error) from error
+    except BaseException:
+        remove_tree(draft)
+        raise

@@ -1,0 +1,175 @@
+"""What a DEEPaaS module says of itself, and the copies of that kept by image digest."""
+
+import contextlib
+import os
+import re
+import secrets
+import stat
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, JsonValue, ValidationError, field_validator
+
+from deephpc.errors import InputError, SiteError
+from deephpc.model import Model
+
+_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+#: Names people and DEEPaaS's Swagger use → ours. Types that are not here stay as they are and are taken for text.
+_TYPES = {
+    "string": "str",
+    "integer": "int",
+    "number": "float",
+    "double": "float",
+    "boolean": "bool",
+    "array": "list",
+    "object": "dict",
+    "nested": "dict",
+}
+
+
+class _Tolerant(Model):
+    """What a newer deephpc wrote for the whole group is read, but for what is not known here."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class Argument(_Tolerant):
+    """One argument a module declares for training or prediction."""
+
+    name: str
+    type: str = "str"
+    """`str`, `int`, `float`, `bool`, `list`, `dict`, `file`; anything else is taken for text."""
+    required: bool = False
+    default: JsonValue = None
+    choices: tuple[JsonValue, ...] = ()
+    """The only values it takes; empty for any."""
+    min: float | None = None
+    """The least a number may be."""
+    max: float | None = None
+    """The most a number may be."""
+    items: str | None = None
+    """The type of a list's items."""
+    description: str = ""
+
+    @field_validator("type", "items", mode="before")
+    @classmethod
+    def _our_word(cls, value: Any) -> Any:  # noqa: ANN401 - checked by pydantic afterwards
+        return _TYPES.get(value.lower(), value.lower()) if isinstance(value, str) else value
+
+    @field_validator("min", "max", mode="before")
+    @classmethod
+    def _no_number(cls, value: Any) -> Any:  # noqa: ANN401 - checked by pydantic afterwards
+        return value if isinstance(value, int | float) else None  # bounds of dates are text
+
+    @field_validator("choices", mode="before")
+    @classmethod
+    def _no_choices(cls, value: Any) -> Any:  # noqa: ANN401 - checked by pydantic afterwards
+        return () if value is None else value
+
+
+class Method(_Tolerant):
+    """Training or prediction, as a module offers it."""
+
+    exists: bool = False
+    arguments: tuple[Argument, ...] = ()
+
+
+class ImportFailure(_Tolerant):
+    """Why an image has no module that can be used."""
+
+    message: str
+    traceback: str | None = None
+
+
+class ModuleDescription(_Tolerant):
+    """What `deepaas_module.py describe` found in an image."""
+
+    schema_name: Literal["deephpc.module/1"] = Field(
+        "deephpc.module/1", serialization_alias="schema", validation_alias="schema"
+    )
+    deepaas: str = ""
+    """Version of DEEPaaS in the image."""
+    python: str = ""
+    models: tuple[str, ...] = ()
+    """Names of all modules in the image."""
+    served: str | None = None
+    """The one that is described; None when there is an error."""
+    error: ImportFailure | None = None
+    metadata: JsonValue = None
+    """What the module says of itself, in words of its own."""
+    cli: bool = False
+    """Whether `deepaas-cli` gets along with it."""
+    train: Method = Method()
+    predict: Method = Method()
+
+
+def description_path(cache_dir: Path, digest: str) -> Path:
+    """Return where the description of an image is kept.
+
+    Raises
+    ------
+    InputError
+        The digest is not `sha256:` and 64 hexadecimal digits.
+    """
+    match = _DIGEST.fullmatch(digest)
+    if match is None:
+        raise InputError(f"{digest!r} is not the digest of an image", "it looks like sha256: and 64 hexadecimal digits")
+    return cache_dir / "modules" / f"sha256-{match[1]}.json"
+
+
+def load_description(cache_dir: Path, digest: str) -> ModuleDescription | None:
+    """Return what is kept of the module in an image; None when there is nothing, or nothing this version reads."""
+    try:
+        return parse_description(description_path(cache_dir, digest).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def parse_description(text: bytes | str) -> ModuleDescription:
+    """Read what `deepaas_module.py describe` printed.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        It is something else.
+    """
+    return ModuleDescription.model_validate_json(text)
+
+
+def write_description(cache_dir: Path, digest: str, description: ModuleDescription) -> None:
+    """Keep a description for everybody who shares the cache, whole or not at all.
+
+    Raises
+    ------
+    SiteError
+        The cache cannot be written.
+    """
+    path = description_path(cache_dir, digest)
+    text = description.model_dump_json(by_alias=True, indent=1) + "\n"
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")  # not the pid: other nodes write here too
+    try:
+        _make_folder(path.parent)
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                os.fchmod(file.fileno(), 0o644)
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise SiteError(
+            f"cannot write {path}: {error.strerror or error}", "check the folder's permissions, free space and quota"
+        ) from error
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder; the group may write in it where it may write in the cache."""
+    if folder.is_dir():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    shared = folder.parent.stat().st_mode & (stat.S_IWGRP | stat.S_ISGID)
+    with contextlib.suppress(PermissionError):  # a colleague made it in this very moment
+        folder.chmod(0o755 | shared)

@@ -1,0 +1,161 @@
+"""One table of a batch's results, made on the login node from what its tasks have written, as often as wanted."""
+
+import csv
+import json
+import os
+import secrets
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from pydantic import JsonValue, ValidationError
+
+from deephpc.errors import InputError
+from deephpc.jobs.run_folder import RunFolder, read_text, unwritable
+from deephpc.model import Model
+from deephpc.workflows.batch_predict import Batch
+from deephpc.workflows.batch_rows import json_lines, read_rows
+from deephpc.workflows.result_columns import result_columns
+
+_MOST_FAILURES = 100
+_MOST_COLUMNS = 500
+
+
+class Failure(Model):
+    """An input without a result, and why."""
+
+    key: str
+    input: Mapping[str, JsonValue]
+    error: str
+
+
+class BatchSummary(Model):
+    """How a batch stands, and where its table lies."""
+
+    run_id: str
+    inputs: int
+    ok: int
+    failed: int
+    missing: int
+    """Not predicted (yet)."""
+    results: Path
+    """JSON lines, one for each input, in order."""
+    table: Path
+    """The same as CSV, with what is simple of each result in columns."""
+    failures: tuple[Failure, ...] = ()
+    """The first hundred that failed."""
+
+
+def results_file(folder: RunFolder) -> Path:
+    """Return where the JSON lines of the table lie."""
+    return folder.path / "results.jsonl"
+
+
+def table_file(folder: RunFolder) -> Path:
+    """Return where the CSV of the table lies."""
+    return folder.path / "results.csv"
+
+
+def load_batch(folder: RunFolder) -> Batch:
+    """Read what a batch was asked.
+
+    Raises
+    ------
+    InputError
+        The run is no batch of predictions, or one that this version does not understand.
+    """
+    try:
+        return Batch.model_validate_json(read_text(folder.path / "inputs" / "batch.json") or "")
+    except ValidationError as error:
+        raise InputError(
+            f"run {folder.path.name} is no batch of predictions", "`deephpc jobs --kind predict` lists those"
+        ) from error
+
+
+def merge_results(folder: RunFolder) -> BatchSummary:
+    """Write the table anew from what there is; the same bytes when nothing has changed.
+
+    Raises
+    ------
+    InputError
+        The run is no batch.
+    SiteError
+        The table cannot be written.
+    """
+    batch = load_batch(folder)
+    counts: Counter[bool | None] = Counter()
+    failures: list[Failure] = []
+    columns: dict[str, None] = {}
+    results, table = results_file(folder), table_file(folder)
+    with _replacing(results) as out:
+        for row in read_rows(folder, batch):
+            counts[row["ok"]] += 1
+            if row["ok"] is False and len(failures) < _MOST_FAILURES:
+                failures.append(Failure(key=row["key"], input=row["input"], error=row["error"] or ""))
+            for name in [f"input.{each}" for each in row["input"]] + list(result_columns(row["result"])):
+                columns.setdefault(name)
+            out.write(json.dumps(row, ensure_ascii=False) + "\n")
+    with _replacing(table) as out:
+        _write_csv(out, results, list(columns)[:_MOST_COLUMNS])
+    return BatchSummary(
+        run_id=folder.path.name,
+        inputs=counts.total(),
+        ok=counts[True],
+        failed=counts[False],
+        missing=counts[None],
+        results=results,
+        table=table,
+        failures=tuple(failures),
+    )
+
+
+def load_done(folder: RunFolder) -> dict[str, str]:
+    """Return the lines of a batch's table that have a result, by key; the table is made anew for it.
+
+    An answer that was removed since counts as none.
+
+    Raises
+    ------
+    InputError, SiteError
+        As `merge_results` does.
+    """
+    merge_results(folder)
+    with results_file(folder).open(encoding="utf-8", newline="\n") as lines:
+        good = (row for row in map(json.loads, lines) if row["ok"])
+        return {row["key"]: json.dumps(row) for row in good if row["output"] is None or Path(row["output"]).exists()}
+
+
+def _write_csv(out: IO[str], results: Path, names: Sequence[str]) -> None:
+    inputs = [name for name in names if name.startswith("input.")]
+    answers = [name for name in names if not name.startswith("input.")]
+    shown = ["input"] if len(inputs) == 1 else inputs
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["key", *shown, "ok", "output", "seconds", "error", *answers])
+    for _, row in json_lines(results):
+        ok = {True: "true", False: "false"}.get(row["ok"], "")
+        given = [row["input"].get(name.removeprefix("input."), "") for name in inputs]
+        found = result_columns(row["result"])
+        facts = [ok, *("" if row[name] is None else row[name] for name in ("output", "seconds", "error"))]
+        writer.writerow([row["key"], *given, *facts, *(found.get(name, "") for name in answers)])
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[str]]:
+    """Write a file under a temporary name (0600), sync it, rename it; a failure leaves what was there before."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
+    try:
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+    except OSError as error:
+        raise unwritable(path.parent, error) from error

@@ -1,0 +1,79 @@
+"""Asks an image about the DEEPaaS module in it, once, and checks a training's arguments against what it declares."""
+
+import tempfile
+from pathlib import Path
+
+from deephpc.containers.container import MODULE_PROGRAM, Container
+from deephpc.errors import DeephpcError, InputError
+from deephpc.jobs.run_folder import RunFolder
+from deephpc.serve.module_arguments import check_arguments
+from deephpc.serve.module_description import ModuleDescription, load_description, parse_description, write_description
+from deephpc.shell import CommandNotFound, run
+from deephpc.workflows.conversion import is_here, roomy_folder, write_scripts
+from deephpc.workflows.in_image import Enclosed, ImageDesk
+
+_DESCRIBE_S = 180.0
+
+
+def describe_module(enclosed: Enclosed, desk: ImageDesk, *, ask: bool = True) -> ModuleDescription | None:
+    """Return what the module in an image says of itself: from the cache, else by running it here (login node).
+
+    None where neither can tell: this machine lacks the engine, or the module cannot be imported without what only the
+    nodes have. The job says so then.
+    """
+    container = enclosed.container
+    kept = load_description(container.cache_dir, container.digest)
+    if (
+        kept is not None
+        or not ask
+        or not is_here(container.engine_command, desk.places.environ)
+        or not container.prepared.exists()
+    ):
+        return kept
+    desk.tell(f"asking the module in {container.image} for its arguments (once)")
+    try:
+        found = _ask(container, desk)
+    except (DeephpcError, OSError, ValueError) as error:
+        desk.tell(f"note: it did not answer here ({error}); its arguments are checked in the job")
+        return None
+    if found.error is not None:
+        desk.tell(f"note: it cannot be imported on this machine: {found.error.message}")
+        return None
+    write_description(container.cache_dir, container.digest, found)
+    return found
+
+
+def checked_training(words: tuple[str, ...], description: ModuleDescription | None, cwd: Path) -> tuple[str, ...]:
+    """Check what follows `--` against the module's own arguments (pure); the words that start the training.
+
+    Raises
+    ------
+    InputError
+        The module cannot be trained, or an argument is not one of its own, lacks, or has a bad value.
+    """
+    if description is None:
+        return words
+    if not description.train.exists:
+        raise InputError(f"the module {description.served} cannot be trained", "`deephpc predict` applies it")
+    at = words.index("--") + 1
+    return (*words[:at], *check_arguments(words[at:], description.train.arguments, cwd=cwd))
+
+
+def _ask(container: Container, desk: ImageDesk) -> ModuleDescription:
+    with tempfile.TemporaryDirectory(prefix="deephpc-", dir=roomy_folder(desk.settings.cache_dir)) as place:
+        folder = RunFolder(Path(place))
+        private, answer = folder.path / "private", folder.path / "output" / "module.json"
+        private.mkdir(mode=0o700)
+        quiet = container.model_copy(update={"gpus": 0, "stages_image": False, "binds": (), "keeps_folders": False})
+        script = write_scripts(quiet, folder.container, folder.path, ())
+        words = ["python3", MODULE_PROGRAM, "describe", "--output", str(answer)]
+        environ = {
+            **desk.places.environ,
+            "DEEPHPC_OUTPUT_DIR": str(answer.parent),
+            "DEEPHPC_DATA_DIR": str(folder.path / "data"),
+            "OMP_NUM_THREADS": "1",
+        }
+        done = run(["nice", "/bin/bash", str(script), str(private), *words], timeout_s=_DESCRIBE_S, env=environ)
+        if not answer.is_file():
+            raise CommandNotFound(done.last_words() or f"exit code {done.returncode}")
+        return parse_description(answer.read_bytes())

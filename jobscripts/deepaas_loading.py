@@ -1,0 +1,140 @@
+"""Finds the DEEPaaS module of an image and imports it, so that one which fails is told from DEEPaaS's test model.
+
+Runs inside the image: Python 3.6 or later, standard library only; DEEPaaS itself is not imported here.
+"""
+
+import importlib.util
+import os
+import shutil
+import sys
+import traceback
+from collections import namedtuple
+
+from deepaas_arguments import json_safe
+from deepaas_output import note
+
+GROUP = "deepaas.v2.model"
+STAND_IN = "deepaas-test"
+"""What DEEPaaS serves in place of a module that fails to import."""
+
+Module = namedtuple("Module", "name plugin")
+
+
+class NoModuleError(Exception):
+    """The image has no module that can be used; `traceback` is the failed import's, if it was one."""
+
+    def __init__(self, text, traceback=None):
+        super().__init__(text)
+        self.traceback = traceback
+
+
+def find_deepaas():
+    """Go on in the Python that has DEEPaaS, as `deepaas-run` names it, when this one has not."""
+    if importlib.util.find_spec("deepaas"):
+        return
+    for program in ("deepaas-run", "deepaas-cli"):
+        python = interpreter_of(shutil.which(program) or "")
+        if python and os.environ.get("DEEPHPC_MODULE_PYTHON") != python:
+            os.environ["DEEPHPC_MODULE_PYTHON"] = python  # not twice
+            sys.stdout.flush()
+            os.execv(python, [python, *sys.argv])
+    raise NoModuleError(
+        "%s has no DEEPaaS, and there is no deepaas-run on PATH that names another Python" % sys.executable
+    )
+
+
+def interpreter_of(script):
+    """Return the interpreter in a script's first line, or in the `exec` pip writes where it would be too long."""
+    try:
+        with open(script, "rb") as file:
+            lines = os.fsdecode(file.read(4096)).splitlines()
+    except OSError:
+        return None
+    if len(lines) > 1 and lines[1].startswith("'''exec' "):
+        return lines[1].split()[1].strip('"')
+    words = lines[0][2:].split() if lines and lines[0].startswith("#!") else []
+    return shutil.which(words[1]) if words[1:] and words[0].endswith("/env") else (words or [None])[0]
+
+
+def load_module(model, expect):
+    """Return the module to use: `model`, or what the image names, or the one like `expect`, or the only one.
+
+    Raises
+    ------
+    NoModuleError
+        When there is none, when several are left, and when it fails to import: DEEPaaS would serve its test model then.
+    """
+    points = entry_points()
+    asked = model or os.environ.get("DEEPAAS_V2_MODEL")
+    like = [name for name in points if expect and _plain(name) == _plain(expect)]
+    left = [asked] if asked else like[:1] or list(points)
+    if not points or left == [STAND_IN]:
+        raise NoModuleError("no module is installed for DEEPaaS (entry points of the group %s)" % GROUP)
+    if len(left) > 1:
+        raise NoModuleError("there are several modules, say which with --model: %s" % ", ".join(sorted(points)))
+    name = left[0]
+    if name not in points:
+        raise NoModuleError("there is no module %s, only %s" % (name, ", ".join(sorted(points))))
+    os.environ["DEEPAAS_V2_MODEL"] = name
+    try:
+        return Module(name, points[name].load())
+    except Exception as error:
+        text = traceback.format_exc()
+        sys.stderr.write(text)
+        told = "the module %s cannot be imported: %s: %s" % (name, type(error).__name__, error)
+        raise NoModuleError(told, text) from error
+
+
+def entry_points():
+    """Return the modules' entry points by name, the first of each name."""
+    try:
+        from importlib.metadata import entry_points as find
+    except ImportError:  # before Python 3.8
+        try:
+            from importlib_metadata import entry_points as find
+        except ImportError:
+            import pkg_resources
+
+            return {point.name: point for point in pkg_resources.iter_entry_points(GROUP)}
+    everything = find()
+    found = everything.select(group=GROUP) if hasattr(everything, "select") else everything.get(GROUP, ())
+    return {point.name: point for point in reversed(list(found))}
+
+
+def fields_of(module, method):
+    """Return a method's fields by name; none when the module does not declare any."""
+    function = getattr(module.plugin, "get_%s_args" % method, None)
+    try:
+        return dict(function() or {}) if callable(function) else {}
+    except NotImplementedError:
+        return {}
+
+
+def has_method(module, method):
+    """Return whether the module can be trained, or predicts."""
+    return callable(getattr(module.plugin, method, None))
+
+
+def metadata_of(module):
+    """Return what the module says of itself; a failure there stops nobody."""
+    try:
+        return json_safe(module.plugin.get_metadata())
+    except Exception as error:  # noqa: BLE001 -- whatever a stranger's module raises
+        note("the metadata of %s cannot be read: %s" % (module.name, error))
+        return {}
+
+
+def usable_by_cli(module):
+    """Return whether `deepaas-cli` exists and gets along with the module: it needs both argument functions."""
+    try:
+        present = importlib.util.find_spec("deepaas.cmd.cli") is not None
+        return present and all(getattr(module.plugin, name)() is not None for name in _CLI_NEEDS)
+    except (ImportError, AttributeError, NotImplementedError):
+        return False
+
+
+_CLI_NEEDS = ("get_train_args", "get_predict_args")
+
+
+def _plain(name):
+    return name.lower().replace("-", "_")

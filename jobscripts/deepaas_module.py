@@ -1,0 +1,149 @@
+"""Describe, train and use a DEEPaaS module in a batch job, whatever its image makes of `deepaas-run`.
+
+    deepaas_module.py describe [--model NAME] [--expect NAME] [--output FILE]
+    deepaas_module.py train [--model NAME] [--expect NAME] [--output DIR] -- [--NAME VALUE]...
+    deepaas_module.py predict [--model NAME] [--expect NAME] [--output DIR] --inputs FILE [--results F] [--accept TYPE]
+
+Runs inside the image: Python 3.6 or later and the image's own DEEPaaS; the other `deepaas_*.py` lie beside it.
+Exit codes: 0 done; 1 the module failed; 2 its arguments are wrong; 3 there is no module that can be used; 143 SIGTERM.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+
+from deepaas_arguments import BadArgumentError, describe_arguments
+from deepaas_loading import (
+    NoModuleError,
+    entry_points,
+    fields_of,
+    find_deepaas,
+    has_method,
+    load_module,
+    metadata_of,
+    usable_by_cli,
+)
+from deepaas_output import note, write_file
+from deepaas_training import FAILED, TERMINATED, Terminated
+
+SCHEMA = "deephpc.module/1"
+BAD_ARGUMENTS, NO_MODULE = 2, 3
+
+
+def main(argv=None):
+    """Run one command and return the exit code."""
+    options = _parse(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault("RCLONE_CONTIMEOUT", "1s")  # modules that call rclone when imported hang for minutes offline
+    os.environ.setdefault("RCLONE_RETRIES", "1")
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    signal.signal(signal.SIGUSR1, _on_sigusr1)
+    try:
+        find_deepaas()
+        return {"describe": _describe, "train": _train, "predict": _predict}[options.command](options)
+    except NoModuleError as error:
+        note(error)
+        return NO_MODULE
+    except BadArgumentError as error:
+        note(error)
+        return BAD_ARGUMENTS
+    except Terminated:
+        return TERMINATED
+
+
+def describe(model, expect):
+    """Return what module the image has and which arguments it takes, and the error instead when it cannot be used."""
+    import deepaas
+
+    version = getattr(deepaas, "extract_version", lambda: getattr(deepaas, "__version__", ""))
+    description = {
+        "schema": SCHEMA,
+        "deepaas_version": str(version()),
+        "python_version": ".".join(map(str, sys.version_info[:3])),
+        "models": sorted(entry_points()),
+        "model": None,
+        "error": None,
+    }
+    try:
+        module = load_module(model, expect)
+    except NoModuleError as error:
+        description.update(error=str(error), traceback=error.traceback)
+        return description
+    for method in ("train", "predict"):
+        description["has_%s" % method] = has_method(module, method)
+        description["%s_arguments" % method] = describe_arguments(fields_of(module, method))
+    accept = [each["choices"] for each in description["predict_arguments"] if each["name"] == "accept"]
+    description["accepts"] = [choice for choices in accept for choice in choices or () if choice != "*/*"]
+    description.update(model=module.name, metadata=metadata_of(module), usable_by_cli=usable_by_cli(module))
+    return description
+
+
+def _describe(options):
+    description = describe(options.model, options.expect)
+    text = json.dumps(description, indent=1) + "\n"
+    if options.output:
+        write_file(options.output, text.encode())
+    else:
+        sys.stdout.write(text)
+    if description["error"]:
+        raise NoModuleError(description["error"])
+    return 0
+
+
+def _train(options):
+    import deepaas_training
+
+    module = load_module(options.model, options.expect)
+    result = os.path.join(_output_folder(options), "train.json")
+    try:
+        return deepaas_training.train(module, options.arguments, result)
+    except deepaas_training.deepaas_server.ServerError as error:
+        note("the training of %s failed: %s" % (module.name, error))
+        return FAILED
+
+
+def _predict(options):
+    import deepaas_prediction
+
+    module = load_module(options.model, options.expect)
+    folder = _output_folder(options)
+    try:
+        return deepaas_prediction.predict(module, options.inputs, folder, options.results, options.accept)
+    except deepaas_prediction.deepaas_server.ServerError as error:
+        note("the module %s cannot be served: %s" % (module.name, error))
+        return FAILED
+
+
+def _output_folder(options):
+    return options.output or os.environ.get("DEEPHPC_OUTPUT_DIR") or "."
+
+
+def _on_sigterm(*_):
+    raise Terminated(TERMINATED)
+
+
+def _on_sigusr1(*_):
+    note("SIGUSR1: the module does not handle it")
+
+
+def _parse(argv):
+    parser = argparse.ArgumentParser(description="Describe, train and use a DEEPaaS module in a batch job.")
+    commands = parser.add_subparsers(dest="command")
+    commands.required = True
+    for name in ("describe", "train", "predict"):
+        command = commands.add_parser(name)
+        command.add_argument("--model", help="the entry point's name")
+        command.add_argument("--expect", help="what the catalogue calls the module; decides among several")
+        command.add_argument("--output", help="file (describe) or folder of the results; $DEEPHPC_OUTPUT_DIR or here")
+        if name == "train":
+            command.add_argument("arguments", nargs="*", metavar="-- ARGS", help="the module's own arguments")
+        if name == "predict":
+            command.add_argument("--inputs", required=True, help="JSON lines: key, and args by name")
+            command.add_argument("--results", help="file with a line for each input; DIR/results.jsonl by default")
+            command.add_argument("--accept", help="content type of the answers")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

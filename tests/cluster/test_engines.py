@@ -1,0 +1,245 @@
+"""Images in jobs on the real cluster, as an ordinary user: every engine gives the same, and says when it cannot."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.cluster.acceptance import Answer, Session, wait_until
+from tests.cluster.cluster import Cluster
+from tests.cluster.module_images import PLAIN_ENV, PLAIN_FOLDER, fetch_module_images, put_layout
+
+pytestmark = pytest.mark.cluster
+#: udocker-f needs udocker's own libfakechroot, which no package has.
+ENGINES = ("apptainer", "udocker-r", "udocker-p2", "udocker-p1", "udocker-s")
+LISTENS = """
+import os, pathlib, signal, sys, time
+def told(number, frame):
+    pathlib.Path(os.environ["DEEPHPC_OUTPUT_DIR"], "kept.txt").write_text("told in time")
+    print("erzählt", number, flush=True)
+signal.signal(signal.SIGUSR1, told)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(9))
+print("ready", flush=True)
+while True:
+    time.sleep(0.1)
+"""
+ASKS = """
+import json, os, pathlib
+seen = {"cwd": os.getcwd(), "home": os.environ["HOME"], "environ": dict(os.environ), "uid": os.getuid()}
+for place in ("/root_of_image", "/etc/x", "/tmp/x", "/var/tmp/x", os.environ["HOME"] + "/x"):
+    try:
+        pathlib.Path(place).write_text("x")
+        seen[place] = True
+    except OSError:
+        seen[place] = False
+pathlib.Path(os.environ["DEEPHPC_OUTPUT_DIR"], "seen.json").write_text(json.dumps(seen))
+print("auf stdout: ψ")
+os.write(2, "auf stderr: 数\\n".encode())
+"""
+
+
+@pytest.fixture(scope="module")
+def alice(cluster: Cluster) -> Session:
+    session = Session(cluster, "engines")
+    for name in fetch_module_images():
+        put_layout(cluster, name, f"/scratch/images/{name}")
+    return session
+
+
+@pytest.fixture(scope="module")
+def images(alice: Session) -> dict[str, str]:
+    return {name: f"oci:/scratch/images/{name}" for name in fetch_module_images()}
+
+
+def output(alice: Session, run_id: str, name: str) -> str:
+    return alice.box.run(["cat", f"{alice.job(run_id)['job']['folder']}/output/{name}"], user="alice").stdout
+
+
+def run_id_of(answer: Answer) -> str:
+    assert answer.stdout.strip(), answer.stderr
+    return answer.stdout.split()[0]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_module_trains_the_same_in_every_engine(alice: Session, images: dict[str, str], engine: str) -> None:
+    answer = alice.deephpc(
+        "train", images["digits"], "--engine", engine, "--time", "5", "--wait", "--", "--epochs", "3", timeout=200
+    )
+    assert answer.returncode == 0, answer.stderr
+    trained = json.loads(output(alice, run_id_of(answer), "train.json"))
+    assert trained["status"] == "done"
+    assert trained["result"]["output"]["accuracy"] == pytest.approx(0.916667, abs=1e-5)
+    assert "epoch 3: η = 0.2" in answer.stderr  # UTF-8, as it was written
+    assert output(alice, run_id_of(answer), "models/model.npz")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_program_finds_what_docker_users_expect(alice: Session, images: dict[str, str], engine: str) -> None:
+    alice.write("asks.py", ASKS)
+    odd = 'it\'s "ä" $(id) `id`\nsecond line'
+    answer = alice.deephpc(
+        *("run", "--image", images["plain"], "--engine", engine, "--time", "5", "--env", f"ODD={odd}"),
+        *("--env", "HIDDEN", "--wait", "--", "python3", "asks.py"),
+        env={"HIDDEN": "s3cret", "OUTSIDE": "must stay outside"},
+        timeout=200,
+    )
+    assert answer.returncode == 0, answer.stderr
+    run_id = run_id_of(answer)
+    seen = json.loads(output(alice, run_id, "seen.json"))
+    assert seen["cwd"] == alice.folder
+    assert seen["environ"]["ODD"] == odd
+    assert seen["environ"]["HIDDEN"] == "s3cret"
+    assert "OUTSIDE" not in seen["environ"]
+    assert {name: seen["environ"][name] for name in PLAIN_ENV} == dict(PLAIN_ENV)
+    assert seen["environ"]["DEEPHPC_RUN_ID"] == run_id
+    writable = {place: seen[place] for place in ("/root_of_image", "/etc/x", "/tmp/x", "/var/tmp/x", "/deephpc/home/x")}
+    assert writable == {
+        "/root_of_image": False,
+        "/etc/x": False,
+        "/tmp/x": True,
+        "/var/tmp/x": True,
+        "/deephpc/home/x": True,
+    }
+    log = alice.deephpc("logs", run_id).stdout
+    assert "auf stdout: ψ" in log
+    assert "auf stderr: 数" in log
+    folder = alice.job(run_id)["job"]["folder"]
+    hidden = alice.box.run(["grep", "-rl", "s3cret", folder], user="alice", check=False).stdout.split()
+    assert all("/secrets/" in path or path.endswith("/seen.json") for path in hidden), hidden
+    left = alice.box.run("ls -d /tmp/deephpc-* 2>/dev/null || true", user="root", node="c1").stdout
+    assert left == ""
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_exit_codes_and_signals_pass_through_every_engine(alice: Session, images: dict[str, str], engine: str) -> None:
+    plain = ("--image", images["plain"], "--engine", engine, "--time", "5")
+    answer = alice.deephpc("run", *plain, "--wait", "--", "sh", "-c", "exit 37", timeout=120)
+    assert answer.returncode == 6
+    assert "exit code 37" in answer.stderr
+    alice.write("listens.py", LISTENS)
+    run_id = alice.submit("run", *plain, "--name", f"listens-{engine}", "--", "python3", "listens.py")
+    alice.wait_for(run_id, ["RUNNING"])
+    wait_until(lambda: "ready" in alice.deephpc("logs", run_id).stdout, 40, lambda: f"{run_id} did not start")
+    job_id = alice.job(run_id)["job"]["job_id"]
+    alice.box.run(["scancel", "--batch", "--signal=USR1", job_id], user="alice")
+    wait_until(lambda: "erzählt" in alice.deephpc("logs", run_id).stdout, 20, lambda: "the program was not told")
+    alice.deephpc("jobs", "cancel", run_id)
+    alice.wait_for(run_id, ["CANCELLED"])
+    assert output(alice, run_id, "kept.txt") == "told in time"
+    assert alice.job(run_id)["job"]["exit_code"] == 9
+
+
+def test_an_image_starts_what_docker_would_start(alice: Session, images: dict[str, str]) -> None:
+    answer = alice.deephpc("run", images["plain"], "--engine", "apptainer", "--time", "5", "--wait", "--", "pwd")
+    assert answer.returncode == 0, answer.stderr
+    assert f"\n{PLAIN_FOLDER}\n" in answer.stderr  # WORKDIR, behind the ENTRYPOINT's own line
+    assert "entry: 1 words" in answer.stderr
+    assert alice.deephpc("run", images["plain"], "--engine", "native", "--", "pwd").returncode == 2
+
+
+def test_a_module_that_cannot_be_imported_fails_with_that_and_not_as_its_stand_in(
+    alice: Session, images: dict[str, str]
+) -> None:
+    answer = alice.deephpc("train", images["broken-import"], "--engine", "apptainer", "--time", "5", "--wait")
+    assert answer.returncode == 6
+    assert "deepaas-test" not in answer.stdout
+    assert "cannot be imported on this machine" in answer.stderr
+    assert "ModuleNotFoundError" in answer.stderr
+
+
+def test_arguments_are_checked_against_what_the_module_declares(alice: Session, images: dict[str, str]) -> None:
+    train = ("train", images["digits"], "--engine", "apptainer", "--time", "5", "--")
+    before = alice.jobs("--limit", "500")
+    mistyped = alice.deephpc(*train, "--epoch", "3")
+    assert mistyped.returncode == 2
+    assert "did you mean --epochs" in mistyped.stderr
+    assert "'five'" in alice.deephpc(*train, "--epochs", "five").stderr
+    assert alice.jobs("--limit", "500").keys() == before.keys()
+
+
+def test_auto_takes_the_next_engine_where_one_is_missing_and_says_why(
+    cluster: Cluster, alice: Session, images: dict[str, str]
+) -> None:
+    nodes = [*(f"c{number}" for number in (1, 2, 3)), "login"]
+    run = ("run", images["plain"], "--time", "5", "--wait", "--", "true")
+    chosen = []
+    with hiding(cluster, nodes) as hide:
+        for hidden in ((), ("apptainer", "singularity"), ("runc", "crun"), ("proot",)):
+            hide(*hidden)
+            probe = alice.deephpc("site", "probe", "--nodes", timeout=120)
+            assert probe.returncode == 0, probe.stderr
+            answer = alice.deephpc(*run, timeout=200)
+            plan = answer.returncode == 0 and json.loads(plan_of(alice, run_id_of(answer)))
+            chosen.append(plan["engine"] if plan else answer)
+            if plan and hidden:
+                assert "apptainer: " in plan["container"]["reason"]
+    assert chosen[:3] == ["apptainer", "udocker-r", "udocker-f"]
+    none = chosen[3]
+    assert none.returncode == 4
+    assert "no engine for images works on c" in none.stderr
+    assert "--engine native" in none.stderr
+    assert alice.deephpc("site", "probe", "--nodes").returncode == 0  # for the tests that follow
+
+
+def plan_of(alice: Session, run_id: str) -> str:
+    return alice.box.run(["cat", f"{alice.job(run_id)['job']['folder']}/plan.json"], user="alice").stdout
+
+
+@contextmanager
+def hiding(box: Cluster, nodes: list[str]) -> Iterator[Callable[..., None]]:
+    """Take programs away from machines one after the other, and bring them back after the block."""
+    hidden: list[str] = []
+
+    def hide(*programs: str) -> None:
+        for program in programs:
+            for node in nodes:
+                box.root(f"[ ! -e /usr/bin/{program} ] || mv /usr/bin/{program} /usr/bin/hidden-{program}", node=node)
+            hidden.append(program)
+
+    try:
+        yield hide
+    finally:
+        for program in hidden:
+            for node in nodes:
+                box.root(
+                    f"[ ! -e /usr/bin/hidden-{program} ] || mv /usr/bin/hidden-{program} /usr/bin/{program}", node=node
+                )
+
+
+def test_an_image_is_copied_to_the_node_and_converted_there(alice: Session, images: dict[str, str]) -> None:
+    cache = {"DEEPHPC_CACHE_DIR": f"{alice.folder}/fresh"}
+    look = "grep -o ' / [a-z.]* ' /proc/mounts | tail -1; echo done"
+    for engine in ("apptainer", "udocker-p2"):
+        answer = alice.deephpc(
+            *("run", "--image", images["plain"], "--engine", engine, "--convert-in-job", "--stage-image"),
+            *("--time", "5", "--wait", "--", "sh", "-c", look),
+            env=cache,
+            timeout=200,
+        )
+        assert answer.returncode == 0, answer.stderr
+        assert "done" in answer.stderr
+        events = alice.box.run(["cat", f"{folder_of(alice, answer)}/events.jsonl"], user="alice").stdout
+        assert '"event":"container"' in events
+    made = alice.box.run(
+        f"ls {cache['DEEPHPC_CACHE_DIR']}/sif {cache['DEEPHPC_CACHE_DIR']}/udocker", user="alice"
+    ).stdout
+    assert made.count("sha256-") >= 2
+    assert ".part" not in made
+
+
+def folder_of(alice: Session, answer: Answer) -> str:
+    return str(alice.job(run_id_of(answer))["job"]["folder"])
+
+
+def test_a_gpu_job_sees_its_own_gpus_and_fails_where_the_container_sees_none(
+    alice: Session, images: dict[str, str]
+) -> None:
+    missing = alice.deephpc(
+        *("run", "--image", images["plain"], "--engine", "apptainer", "--partition", "gpu", "--gpus-per-node", "2"),
+        *("--time", "5", "--wait", "--", "true"),
+        timeout=120,
+    )
+    assert missing.returncode == 6
+    assert "GPU" in missing.stderr
+    assert "ended FAILED" in missing.stderr
