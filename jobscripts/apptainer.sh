@@ -5,6 +5,7 @@
 engine_set_up() {
   [ ! -e "$prepared" ] || return 0
   mkdir -p "${prepared%/*}" || fail "cannot write in ${prepared%/*}"
+  chmod --reference="$cache_dir/images" "${prepared%/*}" 2>/dev/null # a group's cache stays the group's
   locked "$prepared.lock" convert
 }
 

@@ -32,7 +32,7 @@ def predict(module, inputs_file, folder, results=None, accept=None):
     """Use the module on every input of a file and return the exit code: 1 when an input failed.
 
     A line of `results` says of each input: key, ok, file (in `folder`), seconds, error, result (short JSON), digest (of
-    its arguments). An input whose last line is ok, whose arguments are the same and whose file is there is done already.
+    its arguments). An input whose last line is ok, whose arguments are the same and whose file is there is left out.
     """
     if not has_method(module, "predict"):
         raise BadArgumentError("the module %s cannot predict" % module.name)

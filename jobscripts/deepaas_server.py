@@ -7,6 +7,7 @@ import asyncio
 import functools
 import inspect
 import json
+import logging
 import multiprocessing
 import os
 import pickle
@@ -14,6 +15,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 
 from deepaas_arguments import BadArgumentError, json_safe
@@ -21,6 +23,7 @@ from deepaas_arguments import BadArgumentError, json_safe
 SOCKET_PATH_BYTES = 100
 """Longer paths do not fit into a socket's address (unix(7): 108 bytes)."""
 _POLL_S = 0.2
+_END_S = 5
 
 
 class ServerError(Exception):
@@ -45,6 +48,7 @@ class PrivateServer:
         self.name, self.plugin = name, plugin
         self.folder = _private_folder()
         self.error_file = os.path.join(self.folder, "error.txt")
+        self._log = LastError(logging.ERROR)
 
     async def __aenter__(self):
         """Start the server; the module is warm when this returns."""
@@ -104,13 +108,14 @@ class PrivateServer:
             os.unlink(os.path.join(self._uploads, name))
 
     def take_error(self):
-        """Return what the module's last exception says, and forget it."""
+        """Return what the module's last exception says, or else DEEPaaS's own, and forget both."""
+        text, self._log.text = self._log.text, ""
         try:
             with open(self.error_file, encoding="utf-8") as file:
                 text = file.read()
             os.unlink(self.error_file)
-        except OSError:
-            return ""
+        except FileNotFoundError:
+            pass
         return text
 
     async def _start(self):
@@ -123,6 +128,8 @@ class PrivateServer:
         os.mkdir(self._uploads, 0o700)
         os.environ["DEEPAAS_V2_MODEL"] = self.name
         config.config_and_logging(["deepaas-run"])
+        logging.getLogger("aiohttp.server").addHandler(self._log)
+        logging.getLogger("aiohttp.server").propagate = False
         parameters = inspect.signature(deepaas.api.get_app).parameters
         wanted = {"swagger": False, "enable_doc": False, "enable_train": True, "enable_predict": True}
         app = deepaas.api.get_app(**{name: value for name, value in wanted.items() if name in parameters})
@@ -149,12 +156,21 @@ class PrivateServer:
             self._wrapper.model_obj = Watched(self.plugin, self.error_file)
 
     def _end_pools(self):
-        """End DEEPaaS's pools of processes, which it leaves to be waited for without end."""
+        """End DEEPaaS's pools of processes, which it leaves to be waited for without end.
+
+        Only a process at work may be killed: an idle one holds the lock that the end of its pool waits for.
+        """
         executor = getattr(self._wrapper, "_executor", None)
+        at_work = list(getattr(executor, "_working", ()))
+        for pool in at_work:
+            os.kill(pool._pool[0].pid, signal.SIGKILL)
+        for pool in at_work + list(getattr(executor, "_free", ())):
+            ending = threading.Thread(target=pool.terminate)
+            ending.daemon = True
+            ending.start()
+            ending.join(_END_S)  # for ever when something else has killed an idle process
         for worker in workers():
             os.kill(worker.pid, signal.SIGKILL)
-        for pool in [*getattr(executor, "_free", ()), *getattr(executor, "_working", ())]:
-            pool.terminate()
 
     async def _ask(self, method, path, request):
         import aiohttp
@@ -188,6 +204,17 @@ class PrivateServer:
             coroutine = task.get_coro() if hasattr(task, "get_coro") else getattr(task, "_coro", None)
             if getattr(coroutine, "__qualname__", "").endswith("CancellablePool.apply"):
                 task.cancel()
+
+
+class LastError(logging.Handler):
+    """Keeps the last exception that DEEPaaS met while it answered: its answer says 500 and no word of that."""
+
+    text = ""
+
+    def emit(self, record):
+        """Keep the exception in a record."""
+        if record.exc_info and record.exc_info[1] is not None:
+            self.text = "".join(traceback.format_exception_only(*record.exc_info[:2])).strip()
 
 
 class Watched:
@@ -250,6 +277,10 @@ def run_loop(work):
     asyncio.set_event_loop(loop)
     try:
         return loop.run_until_complete(work)
+    except BaseException:  # SIGTERM while the server was starting: its processes would complain of their parent's end
+        for worker in workers():
+            os.kill(worker.pid, signal.SIGKILL)
+        raise
     finally:
         loop.close()
 

@@ -74,7 +74,7 @@ def _train_by_cli(module, values, result):
         note("deepaas-cli does not start: %s: %s" % (type(error).__name__, error))
         return None
     cli.model_obj = PlainResults(module.plugin)
-    part = "%s.%d.json" % (result, os.getpid())
+    part = os.path.join(os.path.dirname(os.path.abspath(result)), ".train.%d.json" % os.getpid())
     words = deepaas_arguments.render_words(values)
     sys.argv = ["deepaas-cli", "--deepaas_method_output", part, "train", *words]
     try:

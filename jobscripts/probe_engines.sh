@@ -33,9 +33,9 @@ make_image() { # /bin/sh with what it is linked to, and a file that is nowhere e
   chmod -R a-w "$prepared/containers" # else proot makes places for binds in it
 }
 
-try() { # ENGINE VARIABLE…: run the engine for true; answers ok, or why not
+try() { # NAME ENGINE: run the engine for true; answers ok, or why not
   local said status
-  engine=$1 private=$place/$1
+  engine=$2 private=$place/$1
   mkdir -p "$private/tmp" "$private/var_tmp" "$private/home" "$private/deephpc/bin"
   # shellcheck disable=SC2016  # for the shell inside
   said=$(timeout -k 1 "$patience_s" /bin/bash -c "set -u; $(declare -f); $(declare -p binds gpu engine engine_command private prepared image_digest)
@@ -70,7 +70,7 @@ answer() { # ENGINE ok|REASON COMMAND VERSION
 probe_apptainer() { # apptainer|singularity
   local program
   if ! program=$(command -v "$1"); then answer "$1" "$1 is not on PATH" '' '' && return; fi
-  answer "$1" "$(UDOCKER_USE_SINGULARITY_EXECUTABLE=$program && export UDOCKER_USE_SINGULARITY_EXECUTABLE && try udocker-s)" \
+  answer "$1" "$(UDOCKER_USE_SINGULARITY_EXECUTABLE=$program && export UDOCKER_USE_SINGULARITY_EXECUTABLE && try "$1" udocker-s)" \
     "$program" "$(version "$program")"
 }
 
@@ -80,7 +80,7 @@ probe_mode() { # ENGINE PROGRAM'S-NAMES WORDS THAT FIND IT…
   if [ -z "$udocker_command" ]; then answer "$mode" "udocker is not installed beside deephpc" '' '' && return; fi
   if [ -n "$udocker_said" ]; then answer "$mode" "$udocker_said" "$udocker_command" '' && return; fi
   if ! program=$("$@"); then answer "$mode" "$wanted is not on the node" "$udocker_command" '' && return; fi
-  said=$(try "$mode")
+  said=$(try "$mode" "$mode")
   answer "$mode" "$said" "$udocker_command" "${program##*/}$(version "$program" | sed 's/^/ /')"
 }
 

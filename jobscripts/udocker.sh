@@ -68,6 +68,7 @@ identity_files() { # the image's users and groups, and the job's own
   printf '%s:x:%d:\n' "$group_name" "$number" >"$work/group"
   [ ! -f "$root/etc/passwd" ] || [ -L "$root/etc/passwd" ] || grep -v "^$name:" "$root/etc/passwd" >>"$work/passwd"
   [ ! -f "$root/etc/group" ] || [ -L "$root/etc/group" ] || cat "$root/etc/group" >>"$work/group"
+  chmod 444 "$work/passwd" "$work/group"
 }
 
 bind_driver() { # the NVIDIA driver's libraries of this very node, each in a folder that the loader searches first
@@ -309,6 +310,7 @@ fakechroot_exec() {
   gather_binds
   for bind in "${all_binds[@]}" /proc:/proc /sys:/sys /dev:/dev; do link_bind "${bind%%:*}" "${bind#*:}"; done
   link_folder /
+  chmod -R a-w "$work/root"
   [ "$gpu" != nvidia ] || link_driver
   while read -r folder; do [ ! -d "$root$folder" ] || search=$search:$root$folder; done < <(library_folders)
   gather_environment

@@ -178,9 +178,13 @@ def hold_for_run(store: Store, digest: str, run_id: str, user: str) -> None:
     store.write(place / run_id, json.dumps({"user": user}).encode())
 
 
-def release_run(store: Store, digest: str, run_id: str) -> None:
-    """Forget that a run needs an image."""
-    (store.root / "holds" / store.blob_path(digest).name / run_id).unlink(missing_ok=True)
+def release_finished(store: Store, user: str, unfinished: Collection[str]) -> None:
+    """Forget what a user's runs needed, but for those that are not finished."""
+    for path in (store.root / "holds").glob("*/*"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            is_own = json.loads(path.read_text(encoding="utf-8"))["user"] == user
+            if is_own and path.name not in unfinished:
+                path.unlink()
 
 
 def held_by_others(store: Store, user: str, now: datetime) -> frozenset[str]:

@@ -56,7 +56,7 @@ class Job(Standing):
 
     run_id: str
     token: str
-    kind: Literal["train", "run"]
+    kind: Literal["train", "run", "predict"]
     target: str
     """What is run, for people."""
     site: str

@@ -195,6 +195,11 @@ def _facts(detail: "JobDetail") -> str:
     ]
     if plan is not None:
         rows.insert(1, ("command", shlex.join(plan.spec.command)))
+        if plan.container is not None:
+            rows[2:2] = [
+                ("image", f"{plan.container.image} {plan.container.digest}"),
+                ("engine", f"{plan.engine} ({plan.container.reason})"),
+            ]
     return "\n".join(f"{name:<10} {value}" for name, value in rows if value)
 
 

@@ -2,7 +2,8 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,14 +38,14 @@ def convert(container: Container, workshop: Workshop) -> None:
         workshop.tell(f"note: {program} is not on this machine; the job makes the image ready itself")
         return
     workshop.tell(f"making {container.image} ready for {container.engine}")
-    with tempfile.TemporaryDirectory(prefix="deephpc-", dir=roomy_folder(workshop.cache_dir)) as folder:
-        script = write_scripts(container, Path(folder) / "container", Path(folder), ())
-        private = Path(folder) / "private"
+    with private_place(workshop.cache_dir) as folder:
+        script = write_scripts(container, folder / "container", folder, ())
+        private = folder / "private"
         private.mkdir(mode=0o700)
         done = run(
             ["/bin/bash", str(script), str(private)],
             timeout_s=_CONVERT_S,
-            env={**workshop.environ, "TMPDIR": folder},
+            env={**workshop.environ, "TMPDIR": str(folder)},
         )
     if not done.ok:
         lines = [line.removeprefix("deephpc: ") for line in done.stderr.splitlines() if line.strip()]
@@ -83,8 +84,8 @@ def _on_path(command: str, environ: Mapping[str, str]) -> list[Path]:
     return [Path(folder) / command for folder in environ.get("PATH", "").split(":") if folder]
 
 
-def roomy_folder(cache_dir: Path) -> Path:
-    """Return where a conversion unpacks: beside the images, since /tmp of a login node is often small memory."""
-    place = cache_dir / "tmp"
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return place
+@contextmanager
+def private_place(cache_dir: Path) -> Iterator[Path]:
+    """Give a folder of our own beside the images, as /tmp of a login node is often small memory; gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix=".deephpc-", dir=cache_dir) as folder:
+        yield Path(folder)

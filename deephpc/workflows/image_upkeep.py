@@ -1,11 +1,13 @@
 """The stories of `deephpc image verify`, `rm`, `gc`, `export`: what goes, and what stays as a job needs it."""
 
+import contextlib
 import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from deephpc.containers.archive import export
+from deephpc.containers.container import Container
 from deephpc.containers.prepared import remove_prepared
 from deephpc.containers.reference import is_digest
 from deephpc.containers.store import Store
@@ -18,13 +20,15 @@ from deephpc.containers.upkeep import (
     drop_faulty,
     find_image,
     held_by_others,
+    hold_for_run,
     plan_gc,
+    release_finished,
     remove,
     sweep,
     total_bytes,
     verify,
 )
-from deephpc.errors import EngineError, InputError
+from deephpc.errors import EngineError, InputError, SiteError
 from deephpc.model import Model
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -77,7 +81,15 @@ def images_in_use(store: Store, plans: Sequence[Path], user: str, now: datetime)
     plans
         The plan.json of each of the user's unfinished runs.
     """
+    release_finished(store, user, {plan.parent.name for plan in plans})
     return digests_in_use(plans) | held_by_others(store, user, now)
+
+
+def hold_image(container: Container, run_id: str, user: str) -> None:
+    """Let colleagues who share the store know that a run needs an image; a SIF of the user's own is nobody else's."""
+    if container.layout_dir is not None:
+        with contextlib.suppress(SiteError):  # a store that is only read cannot be cleared by colleagues either
+            hold_for_run(open_store(container.cache_dir), container.digest, run_id, user)
 
 
 def digests_in_use(plans: Sequence[Path]) -> frozenset[str]:

@@ -14,6 +14,7 @@ from deephpc.jobs.record import NameTaken, Record
 from deephpc.jobs.run_folder import RunFolder
 from deephpc.jobs.scheduler import Scheduler
 from deephpc.workflows.dependencies import resolve_dependencies
+from deephpc.workflows.image_upkeep import hold_image
 from deephpc.workflows.in_image import Enclosed
 from deephpc.workflows.plan import NewRun, plan_job
 from deephpc.workflows.request import JobRequest
@@ -86,6 +87,8 @@ def launch(
             job, warning = carry_out(ready, record, scheduler, environ=asked.environ, clock=clock, resumed=resumed)
         except NameTaken:  # the same command, at the same moment, was faster: this is the next run of it
             continue
+        if asked.enclosed is not None:
+            hold_image(asked.enclosed.container, job.run_id, asked.environ["USER"])
         return job, warning, resumed is not None
     raise InputError(f"no free name for {asked.request.slug!r} was found", "choose another --name")
 

@@ -1,6 +1,5 @@
 """Asks an image about the DEEPaaS module in it, once, and checks a training's arguments against what it declares."""
 
-import tempfile
 from pathlib import Path
 
 from deephpc.containers.container import MODULE_PROGRAM, Container
@@ -9,7 +8,7 @@ from deephpc.jobs.run_folder import RunFolder
 from deephpc.serve.module_arguments import check_arguments
 from deephpc.serve.module_description import ModuleDescription, load_description, parse_description, write_description
 from deephpc.shell import CommandNotFound, run
-from deephpc.workflows.conversion import is_here, roomy_folder, write_scripts
+from deephpc.workflows.conversion import is_here, private_place, write_scripts
 from deephpc.workflows.in_image import Enclosed, ImageDesk
 
 _DESCRIBE_S = 180.0
@@ -60,8 +59,8 @@ def checked_training(words: tuple[str, ...], description: ModuleDescription | No
 
 
 def _ask(container: Container, desk: ImageDesk) -> ModuleDescription:
-    with tempfile.TemporaryDirectory(prefix="deephpc-", dir=roomy_folder(desk.settings.cache_dir)) as place:
-        folder = RunFolder(Path(place))
+    with private_place(desk.settings.cache_dir) as place:
+        folder = RunFolder(place)
         private, answer = folder.path / "private", folder.path / "output" / "module.json"
         private.mkdir(mode=0o700)
         quiet = container.model_copy(update={"gpus": 0, "stages_image": False, "binds": (), "keeps_folders": False})

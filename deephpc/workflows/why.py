@@ -23,6 +23,10 @@ _SETUP_HINTS = {
     "cannot enter": "the folder you submit from must exist on the nodes: submit from one that they share",
     "module load": "the module must exist on the nodes: check its name with `module avail`",
     "cannot activate": "the venv must exist on the nodes: put it on a file system that they share",
+    "the image does not start": "`deephpc site probe --nodes` tries the engines of the nodes; --engine takes another one",
+    "--bind": "give folders that exist on the nodes",
+    "apptainer is not on": "`deephpc site probe --nodes` looks again; --engine takes another one",
+    "apptainer cannot": "`deephpc image verify` checks the image; the whole story is in the log",
     "started": "submit it with more --max-requeues, or see `deephpc logs RUN` for why it kept ending",
 }
 

@@ -29,7 +29,7 @@ from deephpc.containers.upkeep import (
     held_by_others,
     hold_for_run,
     plan_gc,
-    release_run,
+    release_finished,
     remove,
     sweep,
     total_bytes,
@@ -187,7 +187,7 @@ def test_others_runs_hold_an_image_until_they_end(store: Store) -> None:
     hold_for_run(store, digest, "train-2", "alice")
     now = datetime.now(timezone.utc)
     assert held_by_others(store, "alice", now) == {digest}
-    release_run(store, digest, "train-1")
+    release_finished(store, "bob", {"train-3"})
     assert held_by_others(store, "alice", now) == frozenset()
     assert held_by_others(store, "bob", now + timedelta(days=31)) == frozenset()
 
