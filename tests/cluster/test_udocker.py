@@ -33,14 +33,14 @@ engine_exec "$@"
 """
 
 LISTENS = """
-import signal, sys, time
+import os, signal, sys, time
 def heard(number, frame):
-    print(signal.Signals(number).name, flush=True)
+    os.write(1, signal.Signals(number).name.encode() + b"\\n")  # print is not for handlers that are called again
     if number == signal.SIGTERM:
         sys.exit(33)
 signal.signal(signal.SIGTERM, heard)
 signal.signal(signal.SIGUSR1, heard)
-open("/deephpc/pid", "w").write(str(__import__("os").getpid()))
+open("/deephpc/pid", "w").write(str(os.getpid()))
 while True:
     time.sleep(0.1)
 """
@@ -109,7 +109,7 @@ def test_the_inside_is_clean_private_and_cannot_change_the_image(node: Node, eng
     before = tree_hash(node.cluster.on_host(f"{PLACE}/cache/udocker/x"))
     look = """
         env; echo "pwd $PWD"
-        for place in /usr/x /x /etc/passwd; do (: >>$place) 2>/dev/null && echo "wrote $place"; done
+        for place in /usr/x /x /etc/group; do (: >>$place) 2>/dev/null && echo "wrote $place"; done
         for place in /tmp/x /var/tmp/x /deephpc/home/x; do (: >$place) && echo "may $place"; done
         cat "/srv/new/bind ü"/file
         python3 -c 'import pwd, os, socket; print(pwd.getpwuid(os.getuid()).pw_name, socket.gethostbyname("c2"))'
@@ -121,7 +121,9 @@ def test_the_inside_is_clean_private_and_cannot_change_the_image(node: Node, eng
     lines = done.stdout.splitlines()
     assert (done.returncode, done.stderr) == (0, "")
     assert "s3cret" not in done.stdout
-    assert [line for line in lines if line.startswith("wrote")] == []
+    assert [line for line in lines if line.startswith("wrote")] == (  # Apptainer's is a copy of this one start
+        ["wrote /etc/group"] if engine == "udocker-s" else []
+    )
     assert [line for line in lines if line.startswith("may")] == ["may /tmp/x", "may /var/tmp/x", "may /deephpc/home/x"]
     assert {"pwd /", "bound"} <= set(lines)
     assert lines[-1].startswith("alice 10.")
