@@ -13,7 +13,7 @@ patience_s=12
 # shellcheck source=jobscripts/udocker.sh
 declare -F engine_exec >/dev/null || . "${BASH_SOURCE[0]%/*}/udocker.sh"
 fail() { printf '%s\n' "$1" >&2; exit 1; }
-note() { :; }
+note() { fail "$1"; } # what an engine does without, it does not do
 
 place=$(mktemp -d "${TMPDIR:-/tmp}/deephpc-probe.XXXXXX") || exit 1
 trap 'chmod -R u+w "$place"; rm -rf "$place"' EXIT

@@ -89,10 +89,11 @@ driver_libraries() { # prints NAME PATH; what computing needs of the driver, as 
   local wanted='^(libcuda|libcudadebugger|libnvcuvid|libnvidia-(cfg|compiler|encode|fatbinaryloader|gpucomp|ml|nvvm|nvvm70|opencl|opticalflow|ptxjitcompiler|tls|pkcs11-openssl3))\.so(\.|$)'
   local name kind path folder file folders
   local -A seen=()
-  while read -r name kind _ path; do
+  while IFS=$'\t' read -r name kind path; do
     case $kind in *64*) ;; *) continue ;; esac
     if [[ $name =~ $wanted ]] && [ -z "${seen[$name]+x}" ] && [ -e "$path" ]; then seen[$name]=1 && printf '%s %s\n' "$name" "$path"; fi
-  done < <({ ldconfig -p || /sbin/ldconfig -p; } 2>/dev/null | sed 's/(\([^)]*\))/\1/; s/, /,/g')
+  done < <({ ldconfig -p || /sbin/ldconfig -p; } 2>/dev/null |
+    sed -n 's/^[[:space:]]*\([^ ]*\) (\([^)]*\)) => \(.*\)$/\1\t\2\t\3/p')
   IFS=: read -r -a folders <<<"${LD_LIBRARY_PATH:-}"
   for folder in ${folders[@]+"${folders[@]}"}; do
     for file in "$folder"/libcuda.so.1 "$folder"/libnvidia-*.so.1; do
@@ -117,21 +118,33 @@ proot_exec() {
   gather_binds
   gather_environment
   clean_environment+=("PROOT_TMP_DIR=$work")
-  [ "$engine" = udocker-p1 ] || clean_environment+=(PROOT_NO_SECCOMP=1)
   words=(-r "$root" -w / -b /proc -b /sys -b /dev)
   ! "$program" --help 2>/dev/null | grep -q -e --kill-on-exit || words+=(--kill-on-exit)
   for bind in "${all_binds[@]}"; do
     source=${bind%%:*} bind=${bind#*:}
     words+=(-b "$source:${bind%%:*}") # proot knows no read-only binds
   done
-  env -i "${clean_environment[@]}" "$program" "${words[@]}" /bin/sh -c : </dev/null 2>"$work/proot.log" ||
-    fail "proot does not start the image's /bin/sh: $(tail -n 1 "$work/proot.log")"
+  if [ "$engine" = udocker-p1 ] && ! proot_shows_image; then
+    note "proot with seccomp (P1) does not work on $(uname -n); going on without (P2)"
+    engine=udocker-p2
+  fi
+  [ "$engine" = udocker-p1 ] || clean_environment+=(PROOT_NO_SECCOMP=1)
+  [ "$engine" = udocker-p1 ] || proot_shows_image || fail "proot does not show the image to programs: $(tail -n 1 "$work/proot.log")"
   # shellcheck disable=SC2016  # for the shell inside
   exec env -i "${clean_environment[@]}" "$program" "${words[@]}" /bin/sh -c '
     unset PROOT_TMP_DIR PROOT_NO_SECCOMP
     trap : TERM INT HUP USR1 USR2
     (exec "$@" 2>&3 3>&-)
     exit $?' sh "$@" 3>&2 2>>"$work/proot.log"
+}
+
+proot_shows_image() { # kernels that let proot run but not look on give programs the node's own files, without a word
+  local ours shown
+  read -r ours <"$work/passwd"
+  # shellcheck disable=SC2016  # for the shell inside
+  shown=$(env -i "${clean_environment[@]}" "$program" "${words[@]}" /bin/sh -c 'read -r line </etc/passwd && printf %s "$line"' \
+    </dev/null 2>"$work/proot.log")
+  [ "$shown" = "$ours" ]
 }
 
 # --- R: crun or runc, in a user and a mount name space alone ----------------------------------------------------------------
@@ -354,7 +367,10 @@ library_folders() { # where the image's loader would look, from the image's root
   printf '/%s\n' "lib/$(uname -m)-linux-gnu" "usr/lib/$(uname -m)-linux-gnu" lib64 usr/lib64 lib usr/lib
 }
 
-bound_sources() { local bind; for bind in "${all_binds[@]}"; do printf ':%s' "${bind%%:*}"; done; }
+bound_sources() { # what is bound keeps its name of the node too, unless the image means something else by it
+  local bind
+  for bind in "${all_binds[@]}"; do [ -e "$root${bind%%:*}" ] || printf ':%s' "${bind%%:*}"; done
+}
 
 link_bind() { # SOURCE PATH
   local path=${2%:r[ow]} bind outer

@@ -42,9 +42,9 @@ ENGINES: Mapping[str, Engine] = {
         Engine("apptainer", "apptainer", "apptainer.sh", "sif", ".sif"),
         Engine("singularity", "singularity", "apptainer.sh", "sif", ".sif"),
         Engine("udocker-r", "udocker", "udocker.sh", "udocker"),
-        Engine("udocker-f", "udocker", "udocker.sh", "udocker"),
-        Engine("udocker-p2", "udocker", "udocker.sh", "udocker", warning=_SLOW),
+        Engine("udocker-f", "udocker", "udocker.sh", "udocker-f"),
         Engine("udocker-p1", "udocker", "udocker.sh", "udocker", warning=_SLOW),
+        Engine("udocker-p2", "udocker", "udocker.sh", "udocker", warning=_SLOW),
         Engine("udocker-s", "udocker", "udocker.sh", "udocker"),
     )
 }

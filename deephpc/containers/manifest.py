@@ -26,6 +26,7 @@ INDEXES = (OCI_INDEX, DOCKER_INDEX)
 #: The most a manifest or configuration may measure; registries themselves stop at 4 MiB.
 MAX_DOCUMENT_BYTES = 4 << 20
 _MAX_LAYERS = 1000
+_MAX_SHOWN = 200
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "armv7l": "arm"}
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -33,7 +34,7 @@ _M = TypeVar("_M", bound=BaseModel)
 
 def _digest(value: str) -> str:
     if not is_digest(value):
-        raise ValueError(f"{value!r} is not a sha256 digest")
+        raise ValueError(f"{value[:80]!r} is not a sha256 digest")
     return value
 
 
@@ -87,6 +88,13 @@ class Manifest(_Document):
     media_type: str | None = Field(None, alias="mediaType")
     config: Descriptor
     layers: tuple[Descriptor, ...] = Field(max_length=_MAX_LAYERS)
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> "Manifest":
+        """Refuse content that is named with two sizes: one of them is a lie."""
+        if len({(each.digest, each.size) for each in (self.config, *self.layers)}) > len(self.contents):
+            raise ValueError("one digest has two sizes")
+        return self
 
     @property
     def contents(self) -> tuple[Descriptor, ...]:
@@ -177,11 +185,13 @@ def parse_document(model: type[_M], content: bytes, where: str) -> _M:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise EngineError(
-            f"{where} is not a proper {model.__name__.lower()}: {place}: {first['msg']}",
+            f"{where} is not a proper {model.__name__.lower()}: {plain(place)}: {plain(first['msg'])}",
             "the image is broken; tell its authors, or take another tag",
         ) from error
     except (ValueError, RecursionError) as error:
-        raise EngineError(f"{where} is not JSON: {error}", "the image is broken; take another tag") from error
+        raise EngineError(
+            f"{where} is not JSON: {plain(str(error))}", "the image is broken; take another tag"
+        ) from error
 
 
 def media_type_of(content: bytes, said: str | None) -> str:
@@ -214,7 +224,9 @@ def choose_manifest(index: Index, platform: Platform, where: str) -> Descriptor:
         return (exact or fitting)[0]
     if len(index.manifests) == 1 and index.manifests[0].platform is None:
         return index.manifests[0]
-    there = sorted({str(each.platform) for each in index.manifests if each.platform and each.platform.os != "unknown"})
+    there = sorted(
+        {plain(str(each.platform)) for each in index.manifests if each.platform and each.platform.os != "unknown"}
+    )
     raise EngineError(
         f"{where} has no image for {platform}, only for {', '.join(there) or 'nothing named'}",
         "give the platform of the nodes with --platform, or take another image",
@@ -232,8 +244,14 @@ def check_platform(config: ImageConfig, platform: Platform, where: str) -> None:
     own = config.platform
     if own is not None and not platform.runs(own):
         raise EngineError(
-            f"{where} is for {own}, not for {platform}", f"--platform {own} takes it for nodes of that kind"
+            f"{where} is for {plain(str(own))}, not for {platform}", "take it for nodes of that kind with --platform"
         )
+
+
+def plain(text: str) -> str:
+    """Return a text of somebody else's as it may stand in a message: short, and nothing a terminal would obey."""
+    shown = text.encode("unicode_escape").decode("ascii")
+    return shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}…"
 
 
 def render_document(document: Mapping[str, Any]) -> bytes:

@@ -21,6 +21,7 @@ from deephpc.containers.manifest import (
     check_platform,
     choose_manifest,
     parse_document,
+    plain,
 )
 from deephpc.containers.source import Corrupt, Document, ImageSource
 from deephpc.containers.space import check_quota, check_room
@@ -95,12 +96,12 @@ def read_manifest(document: Document, name: str) -> Manifest:
     """Read a manifest, and refuse what is not a container image."""
     if document.media_type not in MANIFESTS:
         raise EngineError(
-            f"{name} is no container image but {document.media_type or 'something unknown'}",
+            f"{name} is no container image but {plain(document.media_type) or 'something unknown'}",
             "images older than docker 1.10 (schema 1) and other artifacts cannot be run; take another tag",
         )
     manifest = parse_document(Manifest, document.content, f"the manifest of {name}")
     if manifest.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
-        raise EngineError(f"{name} is no container image but {manifest.config.media_type}", "take another tag")
+        raise EngineError(f"{name} is no container image but {plain(manifest.config.media_type)}", "take another tag")
     return manifest
 
 

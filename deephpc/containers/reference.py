@@ -143,6 +143,11 @@ def is_digest(text: str) -> bool:
     return _DIGEST.fullmatch(text) is not None
 
 
+def is_tag(text: str) -> bool:
+    """Say whether a text can be a tag."""
+    return _TAG.fullmatch(text) is not None
+
+
 def _split_digest(name: str, said: str) -> tuple[str, str | None]:
     rest, at, digest = name.partition("@")
     if not at:

@@ -20,8 +20,9 @@ import httpx
 
 from deephpc import __version__
 from deephpc.containers.auth import Credentials
+from deephpc.containers.body import read_body
 from deephpc.containers.manifest import INDEXES, MANIFESTS, MAX_DOCUMENT_BYTES, media_type_of
-from deephpc.containers.reference import DOCKER_HUB, RegistryImage, is_digest
+from deephpc.containers.reference import DOCKER_HUB, RegistryImage, is_digest, is_tag
 from deephpc.containers.registry_token import Authority, parse_challenge
 from deephpc.containers.source import BlobStream, Corrupt, Document, Interrupted, Patience, Retries
 from deephpc.errors import EngineError
@@ -54,7 +55,9 @@ class Registry:
         self._host = _HUB_HOST if image.registry == DOCKER_HUB else image.registry
         self._is_local = is_loopback(self._host)
         self._plain_allowed = self._is_local or image.registry in access.insecure
-        self._authority = Authority(access.credentials, image.repository, plain_allowed=self._plain_allowed)
+        self._authority = Authority(
+            access.credentials, image.repository, plain_allowed=self._plain_allowed, patience=access.patience
+        )
         self._base: str | None = None if self._plain_allowed else f"https://{self._host}"
         patience = access.patience
         self._client = httpx.Client(
@@ -87,15 +90,14 @@ class Registry:
     def tags(self) -> tuple[str, ...]:
         """Return the repository's tags."""
         found: list[str] = []
-        path = f"/v2/{self.image.repository}/tags/list"
+        listed = path = f"/v2/{self.image.repository}/tags/list"
         for _ in range(_MAX_TAG_PAGES):
             content, headers = self._persist(lambda path=path: self._read(path, {}, _MAX_TAGS_BYTES))  # type: ignore[misc]
             found += _parse_tags(content, self.name)
-            following = re.search(r'<([^>]+)>\s*;\s*rel="?next"?', headers.get("link", ""))
+            following = re.search(r'<[^>?]*\?([^>#\s]+)>\s*;\s*rel="?next"?', headers.get("link", ""))
             if following is None:
                 break
-            parts = urlsplit(following[1])
-            path = f"{parts.path}?{parts.query}"
+            path = f"{listed}?{following[1]}"  # the same list on the same host, whatever else the link says
         return tuple(found)
 
     @contextmanager
@@ -143,12 +145,7 @@ class Registry:
 
     def _read(self, path: str, headers: Mapping[str, str], limit: int) -> tuple[bytes, httpx.Headers]:
         with self._send(path, headers) as response:
-            content = bytearray()
-            for chunk in response.iter_raw():
-                content += chunk
-                if len(content) > limit:
-                    raise EngineError(f"{self._host} answers more than {limit} bytes to {path}", "take another image")
-            return bytes(content), response.headers
+            return read_body(response, limit, self._access.patience.deadline_s), response.headers
 
     @contextmanager
     def _send(self, path: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
@@ -158,7 +155,8 @@ class Registry:
         response = self._follow(url, headers, authorization)
         try:
             challenge = parse_challenge(response.headers.get_list("www-authenticate"))
-            if response.status_code == 401 and challenge is not None:
+            is_ours = _origin(response.url) == _origin(httpx.URL(url))  # whoever we were sent on to gets no credentials
+            if response.status_code == 401 and challenge is not None and is_ours:
                 better = self._authority.answer(self._client, challenge, authorization)
                 if better is not None:
                     response.close()
@@ -179,11 +177,7 @@ class Registry:
             following = response.url.join(response.headers.get("location", ""))
             if following.scheme != "https" and not (self._plain_allowed and following.scheme == "http"):
                 raise EngineError(f"{self._host} sends us to {following}, which is not https", "take another registry")
-            if (following.scheme, following.host, following.port) != (
-                response.url.scheme,
-                response.url.host,
-                response.url.port,
-            ):
+            if _origin(following) != _origin(response.url):
                 authorization = None
             url = str(following)
         raise EngineError(f"{self._host} sends us on more than {_MAX_REDIRECTS} times", "take another registry")
@@ -194,9 +188,10 @@ class Registry:
             order = ("http", "https") if self._is_local else ("https", "http")
             for scheme in order:
                 try:
-                    if self._client.get(f"{scheme}://{self._host}/v2/").status_code != 400:
-                        self._base = f"{scheme}://{self._host}"
-                        break
+                    with self._client.stream("GET", f"{scheme}://{self._host}/v2/") as response:
+                        if response.status_code != 400:
+                            self._base = f"{scheme}://{self._host}"
+                            break
                 except (httpx.ConnectError, httpx.RemoteProtocolError):
                     if scheme == order[-1]:
                         raise
@@ -233,7 +228,7 @@ class Registry:
             raise Interrupted(
                 f"cannot reach {self._host}: {error}", f"check the host and this machine's network{plain}"
             ) from error
-        except (httpx.InvalidURL, httpx.StreamError) as error:
+        except (httpx.InvalidURL, httpx.StreamError, UnicodeError) as error:  # the last for a host no resolver takes
             raise EngineError(
                 f"{self._host} gives an answer nobody can follow: {error}", "take another registry"
             ) from error
@@ -248,21 +243,28 @@ def is_loopback(host: str) -> bool:
         return name == "localhost"
 
 
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
+
+
 def _trusted() -> ssl.SSLContext:
     """Trust the system's authorities, as sites add their own there, and SSL_CERT_FILE; not a list of our own."""
     return ssl.create_default_context()
 
 
 def _parse_tags(content: bytes, where: str) -> list[str]:
+    """Read a list of tags; what can be none is left out."""
     try:
-        tags = json.loads(content)["tags"] or []
-        return [str(tag) for tag in tags]
-    except (ValueError, KeyError, TypeError) as error:
+        tags = json.loads(content)["tags"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise EngineError(f"the list of tags of {where} is not one", "name the tag yourself") from error
+    if not isinstance(tags, list | None):
+        raise EngineError(f"the list of tags of {where} is not one", "name the tag yourself")
+    return [tag for tag in tags or () if isinstance(tag, str) and is_tag(tag)]
 
 
 def _range_start(text: str) -> int:
-    match = re.match(r"bytes (\d+)-", text)
+    match = re.match(r"bytes (\d{1,18})-", text, re.ASCII)
     return int(match[1]) if match else -1
 
 
@@ -270,10 +272,10 @@ def _retry_after(text: str | None) -> float | None:
     """Read Retry-After: seconds or a date (RFC 9110, 10.2.3)."""
     if not text:
         return None
-    if text.strip().isdigit():
+    if re.fullmatch(r"\d{1,9}", text.strip(), re.ASCII):
         return float(text)
     try:
-        at = parsedate_to_datetime(text)
-    except ValueError:
+        at = parsedate_to_datetime(text).astimezone(timezone.utc)
+    except (ValueError, OverflowError):
         return None
-    return max(0.0, (at.astimezone(timezone.utc) - datetime.now(timezone.utc)).total_seconds())
+    return max(0.0, (at - datetime.now(timezone.utc)).total_seconds())

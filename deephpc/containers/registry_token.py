@@ -5,6 +5,7 @@ token protocol of the CNCF distribution project (`spec/auth/token`, `spec/auth/o
 """
 
 import base64
+import json
 import re
 import threading
 import time
@@ -13,11 +14,14 @@ from dataclasses import dataclass, field
 import httpx
 
 from deephpc.containers.auth import Credentials
+from deephpc.containers.body import read_body
+from deephpc.containers.source import Patience
 from deephpc.errors import EngineError
 
 _PARAMETER = re.compile(r'([a-zA-Z_]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,]+))')
 _SCHEME = re.compile(r"(?:^|,\s*)(bearer|basic)\b", re.IGNORECASE)
 _SOONEST_S = 60.0
+_MAX_TOKEN_BYTES = 1 << 20
 _CLIENT_ID = "deephpc"
 
 
@@ -48,8 +52,11 @@ def parse_challenge(headers: list[str]) -> Challenge | None:
 class Authority:
     """Answers challenges for one repository, and remembers the token; safe among threads."""
 
-    def __init__(self, credentials: Credentials | None, repository: str, *, plain_allowed: bool) -> None:
+    def __init__(
+        self, credentials: Credentials | None, repository: str, *, plain_allowed: bool, patience: Patience
+    ) -> None:
         self._credentials = credentials
+        self._patience = patience
         self._scope = f"repository:{repository}:pull"
         self._plain_allowed = plain_allowed
         self._lock = threading.Lock()
@@ -106,14 +113,17 @@ class Authority:
                 "client_id": _CLIENT_ID,
                 "refresh_token": found.refresh_token,
             }
-            response = client.post(realm, data=form)
+            request = client.build_request("POST", realm, data=form)
         else:
             basic = self._basic()
             headers = {"Authorization": basic} if basic else {}
-            response = client.get(
-                realm, params={name: value for name, value in asked.items() if value}, headers=headers
-            )
-        return self._read_token(response, realm)
+            params = {name: value for name, value in asked.items() if value}
+            request = client.build_request("GET", realm, params=params, headers=headers)
+        response = client.send(request, stream=True)
+        try:
+            return self._read_token(response, realm)
+        finally:
+            response.close()
 
     def _check_realm(self, realm: str) -> None:
         """Refuse to carry credentials to a token server in clear text."""
@@ -133,11 +143,12 @@ class Authority:
         if response.status_code != 200:
             response.raise_for_status()
             raise EngineError(f"{realm} answers {response.status_code} to a request for a token", "try again later")
+        content = read_body(response, _MAX_TOKEN_BYTES, self._patience.deadline_s)
         try:
-            said = response.json()
+            said = json.loads(content)
             token = said.get("token") or said.get("access_token")
             lifetime_s = float(said.get("expires_in") or _SOONEST_S)
-        except (ValueError, AttributeError, TypeError) as error:
+        except (ValueError, AttributeError, TypeError, OverflowError, RecursionError) as error:
             raise EngineError(f"{realm} gives no proper token", "tell the registry's administrators") from error
         if not isinstance(token, str) or not re.fullmatch(r"[\x21-\x7e]+", token):
             raise EngineError(f"{realm} gives no proper token", "tell the registry's administrators")

@@ -74,12 +74,15 @@ class Patience:
     attempts: int = 6
     """Failures in a row without one new byte."""
     deadline_s: float = 300.0
-    """Longest time without one new byte."""
+    """Longest time for the next 64 KiB."""
     first_nap_s: float = 0.25
     """Doubled after each failure, and made random."""
     connect_s: float = 10.0
     stall_s: float = 30.0
     """How long a connection may be silent."""
+
+
+_LEAST_BYTES = 64 << 10
 
 
 class Retries:
@@ -88,12 +91,24 @@ class Retries:
     def __init__(self, patience: Patience, stop: threading.Event | None = None) -> None:
         self._patience = patience
         self._stop = stop or threading.Event()
-        self.progress()
-
-    def progress(self) -> None:
-        """Note that bytes arrived: the count begins anew."""
-        self._failures = 0
+        self._failures = self._came = 0
         self._since = time.monotonic()
+
+    def progress(self, count: int) -> None:
+        """Note that bytes arrived: failures are counted anew, and after enough of them time is, too.
+
+        Raises
+        ------
+        Interrupted
+            They come too slowly: never silent, and never done.
+        """
+        self._failures = 0
+        self._came += count
+        now = time.monotonic()
+        if self._came >= _LEAST_BYTES:
+            self._came, self._since = 0, now
+        elif now - self._since > self._patience.deadline_s:
+            raise Interrupted(f"only {self._came} bytes came in {now - self._since:.0f} s")
 
     def again(self, error: Interrupted) -> None:
         """Sleep before the next try.

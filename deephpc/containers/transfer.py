@@ -184,8 +184,8 @@ class _Download:
                 _write_all(file, chunk)
                 digest.update(chunk)
                 self.done += len(chunk)
-                retries.progress()
                 self.transfer.progress.advance(self.blob.digest, len(chunk))
+                retries.progress(len(chunk))
                 if self.lock.lost.is_set():
                     return digest
         if self.done < self.blob.size:

@@ -10,7 +10,7 @@ import uuid
 from pathlib import Path
 
 from deephpc.containers.lock import hold
-from deephpc.containers.space import unwritable
+from deephpc.containers.space import check_quota, check_room, unwritable
 from deephpc.containers.stored_image import StoredImage
 from deephpc.containers.tree import remove_tree, unpack
 
@@ -50,6 +50,8 @@ def prepare(image: StoredImage, path: Path, engine: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(path.parent, error) from error
+    check_room(path.parent, image.size_bytes, len(image.layers))  # at least; how much more only unpacking tells
+    check_quota(path.parent, image.size_bytes, len(image.layers))
     with hold(path.with_name(f"{path.name}.lock"), timeout_s=_LOCK_WAIT_S):
         for half in path.parent.glob(f".{path.name}.*"):  # of owners of the lock that are no more
             remove_tree(half)

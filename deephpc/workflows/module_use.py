@@ -75,4 +75,7 @@ def _ask(container: Container, desk: ImageDesk) -> ModuleDescription:
         done = run(["nice", "/bin/bash", str(script), str(private), *words], timeout_s=_DESCRIBE_S, env=environ)
         if not answer.is_file():
             raise CommandNotFound(done.last_words() or f"exit code {done.returncode}")
-        return parse_description(answer.read_bytes())
+        found = parse_description(answer.read_bytes())
+    if found.served is None and found.error is None:
+        raise ValueError("it named no module")
+    return found

@@ -183,6 +183,11 @@ def test_the_probe_finds_what_works_and_hides_nothing(node: Node) -> None:
     assert {name for name, answer in said.items() if answer == "ok"} == {"udocker-p2", "udocker-f"}
 
 
+def test_proot_with_seccomp_shows_the_image_or_goes_on_without(node: Node) -> None:
+    done = node.run("udocker-p1", "/bin/sh", "-c", "head -n 1 /etc/passwd; exit 7")
+    assert (done.returncode, done.stdout.split(":")[-2:]) == (7, ["/deephpc/home", "/bin/sh\n"])
+
+
 def tree_hash(folder: Path) -> str:
     """What is in a folder, by names, kinds, sizes and times."""
     digest = hashlib.sha256()

@@ -252,9 +252,11 @@ def test_a_list_of_tags_that_is_none_is_refused(content: bytes) -> None:
 
 def test_tags_that_are_none_are_not_shown(built: BuiltImage) -> None:
     content = json.dumps({"tags": ["1.0", "\x1b[2J", "../../x", "a b", 7, None, "x" * 200, "gpu"]}).encode()
-    with hostile(built, for_path("/tags/", lambda handler: handler.answer(200, content))) as front:
-        with Registry(parse_reference(f"{front.host}/demo/tool"), Access(patience=HASTY)) as source:
-            assert source.tags() == ("1.0", "gpu")
+    with (
+        hostile(built, for_path("/tags/", lambda handler: handler.answer(200, content))) as front,
+        Registry(parse_reference(f"{front.host}/demo/tool"), Access(patience=HASTY)) as source,
+    ):
+        assert source.tags() == ("1.0", "gpu")
 
 
 @pytest.mark.parametrize("following", ["@{other}/v2/x/tags/list", "//{other}/x", "http://{other}/x", "v2/x", ":1/x"])
