@@ -9,21 +9,31 @@ engine_set_up() {
   locked "$prepared.lock" convert
 }
 
-convert() { # OCI layout → SIF, zstd: apptainer's gzip costs sixteen times the CPU
+convert() { # OCI layout → SIF with zstd, as apptainer's gzip costs sixteen times the CPU; or → folder
   local part=$prepared.$$.part log=$private/convert.log threads=2
   [ ! -e "$prepared" ] || return 0
   [ -z "${SLURM_JOB_ID:-}" ] || threads=$(nproc) # a login node is everybody's
   trap 'rm -f "$part"' EXIT
-  find "${prepared%/*}" -maxdepth 1 -name '*.part' -mmin +720 -delete 2>/dev/null # of conversions that were killed
+  find "${prepared%/*}" -maxdepth 1 -type f -name '*.part' -mmin +720 -delete 2>/dev/null # of conversions that were killed
   note "converting the image to $prepared"
   export APPTAINER_TMPDIR=$private/tmp APPTAINER_CACHEDIR=$private/cache SINGULARITY_TMPDIR=$private/tmp SINGULARITY_CACHEDIR=$private/cache
-  nice -n 10 "$engine_command" build --mksquashfs-args "-comp zstd -Xcompression-level 1 -processors $threads -mem 1G" \
-    "$part" "oci:$layout_dir" >"$log" 2>&1 ||
-    nice -n 10 "$engine_command" build --force "$part" "oci:$layout_dir" >>"$log" 2>&1 || # releases without that option
-    fail "$engine cannot convert the image: $(grep -a -E 'FATAL|ERROR' "$log" | tail -n 1)"
-  mv -f "$part" "$prepared"
+  if [ "$engine" = apptainer-sandbox ]; then
+    trap 'chmod -R u+w "$part" 2>/dev/null; rm -rf "$part"' EXIT
+    nice -n 10 "$engine_command" build --sandbox "$part" "oci:$layout_dir" >"$log" 2>&1 || refused
+  else
+    build_sif
+  fi
+  mv -T -f "$part" "$prepared"
   trap - EXIT
 }
+
+build_sif() {
+  nice -n 10 "$engine_command" build --mksquashfs-args "-comp zstd -Xcompression-level 1 -processors $threads -mem 1G" \
+    "$part" "oci:$layout_dir" >"$log" 2>&1 ||
+    nice -n 10 "$engine_command" build --force "$part" "oci:$layout_dir" >>"$log" 2>&1 || refused # releases without that option
+}
+
+refused() { fail "$engine cannot convert the image: $(grep -a -E 'FATAL|ERROR' "$log" | tail -n 1)"; }
 
 engine_exec() { # WORDS…
   local words=(--silent exec --cleanenv --no-home --no-mount 'cwd,tmp' --pwd /) bind

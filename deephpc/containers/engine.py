@@ -28,6 +28,8 @@ class Engine:
     """What the name of one of those ends with."""
     warning: str = ""
     """What a user should know who gets this one."""
+    on_request: bool = False
+    """Whether only its own name stands for it."""
 
     def prepared_path(self, cache_dir: Path, digest: str) -> Path:
         """Return where an image lies, or will lie, ready for this engine; named for its digest alone."""
@@ -46,6 +48,7 @@ ENGINES: Mapping[str, Engine] = {
         Engine("udocker-p1", "udocker", "udocker.sh", "udocker", warning=_SLOW),
         Engine("udocker-p2", "udocker", "udocker.sh", "udocker", warning=_SLOW),
         Engine("udocker-s", "udocker", "udocker.sh", "udocker"),
+        Engine("apptainer-sandbox", "apptainer", "apptainer.sh", "sandbox", on_request=True),
     )
 }
 
@@ -53,5 +56,6 @@ ENGINES: Mapping[str, Engine] = {
 def engines_called(word: str) -> tuple[Engine, ...]:
     """Return the engines a word of `--engine` stands for, best first: all for `auto`, the modes for `udocker`."""
     if word == AUTO:
-        return tuple(ENGINES.values())
-    return tuple(engine for engine in ENGINES.values() if word in (engine.name, engine.program))
+        return tuple(engine for engine in ENGINES.values() if not engine.on_request)
+    called = (engine for engine in ENGINES.values() if word == engine.program and not engine.on_request)
+    return (ENGINES[word],) if word in ENGINES else tuple(called)

@@ -26,7 +26,7 @@ _WORDS = (
     "apptainer",
     "singularity",
     "udocker",
-    *(name for name in ENGINES if name.startswith("udocker-")),
+    *(name for name in ENGINES if "-" in name),
 )
 
 
@@ -117,7 +117,7 @@ def choose_engine(word: str, known: NodeEngines | None, *, is_sif: bool) -> Choi
         return Choice(fitting[0], fitting[0].program, f"asked for with --engine {word}; no node was asked")
     passed_over: list[str] = []
     for engine in fitting:
-        found = known.find(engine.name)
+        found = known.find(engine.program if engine.on_request else engine.name)
         if found is not None and found.works:
             asked = f"asked for with --engine {word}; " if word != AUTO else ""
             before = f" ({'; '.join(passed_over)})" if passed_over else ""
