@@ -161,12 +161,15 @@ look_around() {
 }
 
 make_private
+: >"$private/deephpc/folders.bound"
 [ "$stages_image" != yes ] || [ ! -e "$prepared" ] || stage_image
 engine_set_up
 [ "$stages_image" != yes ] || [ "$prepared" = "$private/image" ] || stage_image
 for bind in ${asked_binds[@]+"${asked_binds[@]}"}; do
   [ -e "${bind%%:*}" ] || fail "--bind ${bind%%:*}: there is no such file or folder on $host"
   binds+=("$bind")
+  bind=${bind#*:}
+  printf '%s\n' "${bind%%:*}" >>"$private/deephpc/folders.bound"
 done
 for bind in ${usual_binds[@]+"${usual_binds[@]}"}; do [ ! -e "${bind%%:*}" ] || binds+=("$(in_full "$bind")"); done
 binds+=("$private/deephpc:/deephpc" "$private/home:/deephpc/home" "$run_folder:$run_folder")

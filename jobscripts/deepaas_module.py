@@ -25,7 +25,7 @@ from deepaas_loading import (
     metadata_of,
     usable_by_cli,
 )
-from deepaas_output import note, write_file
+from deepaas_output import note, stdout_on_stderr, write_file
 from deepaas_training import FAILED, TERMINATED, Terminated
 
 SCHEMA = "deephpc.module/1"
@@ -40,7 +40,6 @@ def main(argv=None):
     signal.signal(signal.SIGTERM, _on_sigterm)
     signal.signal(signal.SIGUSR1, _on_sigusr1)
     try:
-        find_deepaas()
         return {"describe": _describe, "train": _train, "predict": _predict}[options.command](options)
     except NoModuleError as error:
         note(error)
@@ -54,29 +53,30 @@ def main(argv=None):
 
 def describe(model, expect):
     """Return what module the image has and which arguments it takes, and the error instead when it cannot be used."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    description = {"schema": SCHEMA, "deepaas": "", "python": python, "models": [], "served": None, "error": None}
+    try:
+        find_deepaas()
+        with stdout_on_stderr():  # what the module prints is no part of the answer
+            description.update(deepaas=_deepaas_version(), models=sorted(entry_points()))
+            description.update(_describe_module(load_module(model, expect)))
+    except NoModuleError as error:
+        description["error"] = {"message": str(error), "traceback": error.traceback}
+    return description
+
+
+def _describe_module(module):
+    description = {"served": module.name, "metadata": metadata_of(module), "cli": usable_by_cli(module)}
+    for method in ("train", "predict"):
+        arguments = describe_arguments(fields_of(module, method))
+        description[method] = {"exists": has_method(module, method), "arguments": arguments}
+    return description
+
+
+def _deepaas_version():
     import deepaas
 
-    version = getattr(deepaas, "extract_version", lambda: getattr(deepaas, "__version__", ""))
-    description = {
-        "schema": SCHEMA,
-        "deepaas_version": str(version()),
-        "python_version": ".".join(map(str, sys.version_info[:3])),
-        "models": sorted(entry_points()),
-        "model": None,
-        "error": None,
-    }
-    try:
-        module = load_module(model, expect)
-    except NoModuleError as error:
-        description.update(error=str(error), traceback=error.traceback)
-        return description
-    for method in ("train", "predict"):
-        description["has_%s" % method] = has_method(module, method)
-        description["%s_arguments" % method] = describe_arguments(fields_of(module, method))
-    accept = [each["choices"] for each in description["predict_arguments"] if each["name"] == "accept"]
-    description["accepts"] = [choice for choices in accept for choice in choices or () if choice != "*/*"]
-    description.update(model=module.name, metadata=metadata_of(module), usable_by_cli=usable_by_cli(module))
-    return description
+    return str(getattr(deepaas, "extract_version", lambda: getattr(deepaas, "__version__", ""))())
 
 
 def _describe(options):
@@ -87,13 +87,14 @@ def _describe(options):
     else:
         sys.stdout.write(text)
     if description["error"]:
-        raise NoModuleError(description["error"])
+        raise NoModuleError(description["error"]["message"])
     return 0
 
 
 def _train(options):
     import deepaas_training
 
+    find_deepaas()
     module = load_module(options.model, options.expect)
     result = os.path.join(_output_folder(options), "train.json")
     try:
@@ -106,10 +107,11 @@ def _train(options):
 def _predict(options):
     import deepaas_prediction
 
+    find_deepaas()
     module = load_module(options.model, options.expect)
     folder = _output_folder(options)
     try:
-        return deepaas_prediction.predict(module, options.inputs, folder, options.results, options.accept)
+        return deepaas_prediction.predict(module, _inputs_file(options), folder, options.results, options.accept)
     except deepaas_prediction.deepaas_server.ServerError as error:
         note("the module %s cannot be served: %s" % (module.name, error))
         return FAILED
@@ -117,6 +119,14 @@ def _predict(options):
 
 def _output_folder(options):
     return options.output or os.environ.get("DEEPHPC_OUTPUT_DIR") or "."
+
+
+def _inputs_file(options):
+    """Return the file of inputs: that of this task of the run, when none is named."""
+    run, task = os.path.dirname(os.environ.get("DEEPHPC_DATA_DIR", "")), os.environ.get("DEEPHPC_TASK_ID")
+    if not options.inputs and not (run and task):
+        raise BadArgumentError("--inputs is missing, and this is no task of a run")
+    return options.inputs or os.path.join(run, "inputs", task + ".jsonl")
 
 
 def _on_sigterm(*_):
@@ -139,7 +149,7 @@ def _parse(argv):
         if name == "train":
             command.add_argument("arguments", nargs="*", metavar="-- ARGS", help="the module's own arguments")
         if name == "predict":
-            command.add_argument("--inputs", required=True, help="JSON lines: key, and args by name")
+            command.add_argument("--inputs", help="JSON lines: key, and args by name; this task's otherwise")
             command.add_argument("--results", help="file with a line for each input; DIR/results.jsonl by default")
             command.add_argument("--accept", help="content type of the answers")
     return parser.parse_args(argv)

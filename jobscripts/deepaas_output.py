@@ -1,5 +1,6 @@
 """What the driver of a DEEPaaS module leaves for others: whole files, lines of results, notes on stderr."""
 
+import contextlib
 import json
 import os
 import sys
@@ -9,6 +10,20 @@ def note(text):
     """Say something on stderr."""
     sys.stderr.write("deepaas_module: %s\n" % text)
     sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def stdout_on_stderr():
+    """Have stderr get what is printed meanwhile, by any library."""
+    sys.stdout.flush()
+    answer = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(answer, 1)
+        os.close(answer)
 
 
 def write_file(path, content):

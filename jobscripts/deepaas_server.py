@@ -20,8 +20,8 @@ import traceback
 
 from deepaas_arguments import BadArgumentError, json_safe
 
-SOCKET_PATH_BYTES = 100
-"""Longer paths do not fit into a socket's address (unix(7): 108 bytes)."""
+LONGEST_PARENT_BYTES = 107 - len("/deepaas-12345678/socket")
+"""Of the folder's parent: longer ones do not fit into a socket's address (unix(7): 108 bytes, the last zero)."""
 _POLL_S = 0.2
 _END_S = 5
 
@@ -296,6 +296,6 @@ def stopping(number):
 def _private_folder():
     """Make a 0700 folder whose path is short enough for a socket."""
     for parent in (tempfile.gettempdir(), "/tmp", "/dev/shm", "/var/tmp"):
-        if len(os.fsencode(parent)) + 40 < SOCKET_PATH_BYTES and os.access(parent, os.W_OK | os.X_OK):
+        if len(os.fsencode(parent)) <= LONGEST_PARENT_BYTES and os.access(parent, os.W_OK | os.X_OK):
             return tempfile.mkdtemp(prefix="deepaas-", dir=parent)
-    raise ServerError("no writable folder has a short enough path for a socket: set TMPDIR to one of under 60 bytes")
+    raise ServerError("no writable folder has a short enough path for a socket: set TMPDIR to a short one")

@@ -1,12 +1,12 @@
 # shellcheck shell=bash disable=SC2034,SC2154  # set by and for container.sh
 # GPUs and fabric of the node a job runs on: sourced by container.sh, outside the image.
 #
-#   find_devices [ROOT]     sets gpu (nvidia, amd or ''), gpu_driver (its version), gpu_facts (one line) and device_files;
+#   find_devices [ROOT]     sets gpu (nvidia, amd, intel or ''), gpu_driver (its version), gpu_facts (one line) and device_files;
 #                           adds to binds; puts the node's verbs libraries into $private/deephpc/fabric; notes what is amiss
 #   device_variables        prints the names of the variables that say which GPUs are ours: they must reach the program
 #   gpu_device_binds [ROOT] prints the device files of the allocated GPUs and of their driver, one a line
 #
-# Expects gpus_wanted, gpu_vendor ('' unknown, nvidia, amd), private, the array binds, and note. ROOT stands before every
+# Expects gpus_wanted, gpu_vendor ('' unknown, nvidia, amd, intel), private, the array binds, and note. ROOT stands before every
 # path of the node that is looked at, for tests.
 #
 # device_files is apart from binds, for an engine whose containers have a /dev of their own (apptainer --contain, or

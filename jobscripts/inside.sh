@@ -10,6 +10,13 @@ shift
 # shellcheck source=/dev/null
 . /deephpc/env.sh
 
+is_bound() { # FOLDER: is it, or one above it, something that the user asked to see there
+  while IFS= read -r place; do
+    case $1/ in "$place"/*) return 0 ;; esac
+  done </deephpc/folders.bound
+  return 1
+}
+
 copy_folders() { # modules of the catalogue lie in /srv/NAME and write to data and models there
   : >/deephpc/folders.list
   for module in /srv/*/; do
@@ -18,6 +25,7 @@ copy_folders() { # modules of the catalogue lie in /srv/NAME and write to data a
     for sign in setup.py setup.cfg pyproject.toml data models; do [ ! -e "$module/$sign" ] || is_one=yes; done
     [ -n "$is_one" ] || continue
     for folder in "$module/data" "$module/models"; do
+      ! is_bound "$folder" || continue # the user's own lies there
       mkdir -p "/deephpc/folders$folder"
       if [ -d "$folder" ]; then
         cp -R -p "$folder/." "/deephpc/folders$folder/" || { printf '%s cannot be copied\n' "$folder" >&2; exit 1; }

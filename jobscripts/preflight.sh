@@ -3,7 +3,7 @@
 #
 #   preflight.sh GPUS VENDOR [ROOT [SECONDS]]
 #
-# GPUS is how many the job has on this node (0: they are not looked for), VENDOR nvidia, amd or ''. Exit code 42, with the
+# GPUS is how many the job has on this node (0: they are not looked for), VENDOR nvidia, amd, intel or ''. Exit code 42, with the
 # reason in one line on stderr, when fewer than that can be used. ROOT stands before every path that is looked at, for
 # tests; SECONDS is how long nvidia-smi may take. Where the node's verbs libraries are needed, and load here, it leaves
 # /deephpc/fabric.env, to be sourced before the program.
@@ -204,6 +204,7 @@ see_others() {
   for file in "$root"/dev/dri/renderD*; do
     if [ -e "$file" ] && (: <"$file") 2>/dev/null; then usable=$((usable + 1)); fi
   done
+  [ "$usable" -gt 0 ] || reason='no render node of a GPU (/dev/dri/renderD*) can be opened inside'
   fact "gpus=$usable"
 }
 
@@ -274,9 +275,9 @@ see_gpus() {
     if any "$root/dev/kfd"; then vendor=amd; elif any "$root"/dev/dri/renderD*; then vendor=other; fi
   fi
   case $vendor in
+    '' | nvidia) see_nvidia ;;
     amd) see_amd ;;
-    other) see_others ;;
-    *) see_nvidia ;;
+    *) see_others ;;
   esac
 }
 

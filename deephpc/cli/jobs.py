@@ -39,7 +39,7 @@ RunIds = Annotated[
 State = Annotated[
     list[str] | None, typer.Option("--state", "-s", help="Only runs in this state; repeatable.", show_default=False)
 ]
-Kind = Annotated[str | None, typer.Option(help="Only `train` or `run`.", show_default=False)]
+Kind = Annotated[str | None, typer.Option(help="Only `train`, `run` or `predict`.", show_default=False)]
 Since = Annotated[
     str | None, typer.Option(help="Only runs made in the last: 30 (minutes), 12:00:00, 7-0 (days).", show_default=False)
 ]
@@ -163,13 +163,17 @@ def rerun(ctx: typer.Context, words: JobOptionWords, run: RunId, dry_run: DryRun
 
     Example: deephpc jobs rerun train-digits-7f3a --time 4:00:00
     """
+    from deephpc.cli.submitting import ReadyBatch
+    from deephpc.workflows.batch_request import load_batch_files
     from deephpc.workflows.keep import load_rerun
 
     here = context(ctx)
     with here.open_record() as record:
-        request, variables = load_rerun(record.resolve(run)[0])
+        job = record.resolve(run)[0]
+        request, variables = load_rerun(job)
     changed, _ = load_options(words, here.environ, Path.cwd())
-    submit(here, request.changed(changed), variables, dry_run=dry_run, wait=wait)
+    batch = ReadyBatch(files=load_batch_files(job.files)) if request.kind == "predict" else None
+    submit(here, request.changed(changed), variables, dry_run=dry_run, wait=wait, batch=batch)
 
 
 app.command("rerun")(takes_job_options(rerun, only=_CHANGEABLE))
@@ -280,8 +284,8 @@ def _filter(
     for name in names:
         if name not in JobState.__members__:
             raise InputError(f"--state {name!r} is not a state", f"states: {', '.join(JobState.__members__)}")
-    if kind not in (None, "train", "run"):
-        raise InputError(f"--kind {kind!r} is neither train nor run", "leave it out to see both")
+    if kind not in (None, "train", "run", "predict"):
+        raise InputError(f"--kind {kind!r} is neither train, run nor predict", "leave it out to see all")
     age = _duration("--since", since)
     states = tuple(JobState(name) for name in names)
     return JobFilter(states=states, kind=kind, text=text, since=now - age if age else None, limit=limit)

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from deephpc.cli.context import Context
     from deephpc.jobs.job import Job
     from deephpc.jobs.record import Record
+    from deephpc.serve.module_description import ModuleDescription
     from deephpc.workflows.in_image import Enclosed, ImageDesk
     from deephpc.workflows.module_resources import Use
     from deephpc.workflows.request import JobRequest
@@ -24,8 +25,25 @@ Wait = Annotated[
 ]
 
 
-def submit(here: "Context", request: "JobRequest", variables: Mapping[str, str], *, dry_run: bool, wait: bool) -> None:
-    """Submit a request and print the run's id; with --wait stay until it ends.
+@dataclass(frozen=True)
+class ReadyBatch:
+    """What a batch of predictions brings to its submission."""
+
+    files: Mapping[str, str]
+    enclosed: "Enclosed | None" = None
+    """Its image, where that was made ready before."""
+
+
+def submit(
+    here: "Context",
+    request: "JobRequest",
+    variables: Mapping[str, str],
+    *,
+    dry_run: bool,
+    wait: bool,
+    batch: ReadyBatch | None = None,
+) -> "Job | None":
+    """Submit a request and print the run's id; with --wait stay until it ends. Returns nothing of a dry run.
 
     Raises
     ------
@@ -36,7 +54,10 @@ def submit(here: "Context", request: "JobRequest", variables: Mapping[str, str],
     from deephpc.render.jobs import render_plan, render_submitted
     from deephpc.workflows.launch import Asked, launch, prepare
 
-    asked = Asked(request, variables, here.environ, _enclose(here, request, dry_run=dry_run))
+    enclosed = batch.enclosed if batch else None
+    if enclosed is None:
+        enclosed, _ = enclose(here, request, dry_run=dry_run)
+    asked = Asked(request, variables, here.environ, enclosed, batch.files if batch else {})
     for name in contradicting_sbatch_variables(here.environ):
         here.say(f"note: {name} is set in your shell and is not passed on; deephpc decides that itself")
     _tell_of_grace(here, request)
@@ -44,7 +65,7 @@ def submit(here: "Context", request: "JobRequest", variables: Mapping[str, str],
         with here.open_record_if_any() as record:
             ready, _ = prepare(asked, here.settings, record, here.clock())
         write_answer(render_plan(ready.plan, ready.script, as_json=here.json))
-        return
+        return None
     with here.open_record() as record:
         scheduler = here.scheduler()
         job, warning, was_resumed = launch(asked, here.settings, record, scheduler, here.clock)
@@ -58,6 +79,7 @@ def submit(here: "Context", request: "JobRequest", variables: Mapping[str, str],
             raise SiteError(f"run {job.run_id} is submitted, but {error.message}", error.hint) from error
         if wait:
             stay(here, record, job)
+    return job
 
 
 def fit_to_module(here: "Context", request: "JobRequest", use: "Use") -> "JobRequest":
@@ -88,12 +110,17 @@ def fit_to_module(here: "Context", request: "JobRequest", use: "Use") -> "JobReq
     return request.model_copy(update={"options": request.options.model_copy(update={"resources": fit.asked})})
 
 
-def _enclose(here: "Context", request: "JobRequest", *, dry_run: bool) -> "Enclosed | None":
-    """Make the image of a run ready, or in a dry run foresee it; None for a native run."""
+def enclose(
+    here: "Context", request: "JobRequest", *, dry_run: bool
+) -> "tuple[Enclosed | None, ModuleDescription | None]":
+    """Make the image of a run ready, or in a dry run foresee it, and ask a module in it what it declares.
+
+    None for what a native run has not, or nobody could tell.
+    """
     from deephpc.workflows.in_image import runs_in_image
 
     if not runs_in_image(request):
-        return None
+        return None, None
     from deephpc.cli.image_places import image_desk
     from deephpc.render.image import showing_progress
     from deephpc.workflows.in_image import foresee, make_ready
@@ -105,20 +132,24 @@ def _enclose(here: "Context", request: "JobRequest", *, dry_run: bool) -> "Enclo
             here.say(
                 "note: the image is not here yet, or the nodes were not asked for their engines; a real run does both"
             )
-        return enclosed and _check_training(request, enclosed, desk, ask=False)
+        return _check_module(request, enclosed, desk, ask=False) if enclosed else (None, None)
     with showing_progress(quiet=here.options.quiet) as progress:
         enclosed = make_ready(request, replace(desk, progress=progress))
-    return _check_training(request, enclosed, desk)
+    return _check_module(request, enclosed, desk)
 
 
-def _check_training(request: "JobRequest", enclosed: "Enclosed", desk: "ImageDesk", *, ask: bool = True) -> "Enclosed":
-    """Check the arguments of a module's training against what the module itself declares."""
-    if request.program != "module" or request.kind != "train":
-        return enclosed
+def _check_module(
+    request: "JobRequest", enclosed: "Enclosed", desk: "ImageDesk", *, ask: bool = True
+) -> "tuple[Enclosed, ModuleDescription | None]":
+    """Ask a module what it declares, and check the arguments of its training against that."""
+    if request.program != "module":
+        return enclosed, None
     from deephpc.workflows.module_use import checked_training, describe_module
 
     described = describe_module(enclosed, desk, ask=ask)
-    return replace(enclosed, words=checked_training(enclosed.words, described, request.workdir))
+    if request.kind == "train":
+        enclosed = replace(enclosed, words=checked_training(enclosed.words, described, request.workdir))
+    return enclosed, described
 
 
 def _tell_of_grace(here: "Context", request: "JobRequest") -> None:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -72,7 +73,8 @@ def load_inputs(options: Sequence[str], declared: Sequence[Argument] | None, cwd
 def input_key(args: Mapping[str, str]) -> str:
     """Return the name of an input: what people know its first argument by, and a hash of all values (pure)."""
     digest = hashlib.sha256(json.dumps(sorted(args.items())).encode()).hexdigest()
-    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", _stem(args[min(args)])).strip("-.")[:40].rstrip("-.")
+    plain = unicodedata.normalize("NFKD", _stem(args[min(args)])).encode("ascii", "ignore").decode()
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-.")[:40].rstrip("-.")
     return f"{readable}-{digest[:12]}" if readable else digest[:12]
 
 

@@ -112,19 +112,17 @@ def merge_results(folder: RunFolder) -> BatchSummary:
 
 
 def load_done(folder: RunFolder) -> dict[str, str]:
-    """Return the lines of a batch's table that have a result, by key; the table is made anew for it.
+    """Return the rows of a batch that have a result, by key, as lines of JSON; writes nothing.
 
     An answer that was removed since counts as none.
 
     Raises
     ------
-    InputError, SiteError
-        As `merge_results` does.
+    InputError
+        The run is no batch.
     """
-    merge_results(folder)
-    with results_file(folder).open(encoding="utf-8", newline="\n") as lines:
-        good = (row for row in map(json.loads, lines) if row["ok"])
-        return {row["key"]: json.dumps(row) for row in good if row["output"] is None or Path(row["output"]).exists()}
+    good = (row for row in read_rows(folder, load_batch(folder)) if row["ok"])
+    return {row["key"]: json.dumps(row) for row in good if row["output"] is None or Path(row["output"]).exists()}
 
 
 def _write_csv(out: IO[str], results: Path, names: Sequence[str]) -> None:

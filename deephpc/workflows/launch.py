@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -34,6 +34,8 @@ class Asked:
     environ: Mapping[str, str]
     enclosed: Enclosed | None = None
     """Its image, made ready; None for a native run."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """What else belongs into its run folder: path in it → text."""
 
 
 def prepare(asked: Asked, settings: Settings, record: Record | None, now: datetime) -> tuple[Ready, Job | None]:
@@ -63,7 +65,7 @@ def prepare(asked: Asked, settings: Settings, record: Record | None, now: dateti
         source=source,
         enclosed=asked.enclosed,
     )
-    return Ready(plan=plan, script=script, diff=diff, variables=asked.variables), resumed
+    return Ready(plan=plan, script=script, diff=diff, variables=asked.variables, files=asked.files), resumed
 
 
 def _source_folder(request: JobRequest) -> Path:

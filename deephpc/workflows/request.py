@@ -53,6 +53,8 @@ class JobRequest(Model):
     workdir: Path
     """Where an own program runs, absolute; where the command was given."""
     options: JobOptions = JobOptions()
+    batch: str = ""
+    """Digest of the inputs of a batch of predictions: what makes the same command another request."""
 
     @property
     def slug(self) -> str:

@@ -36,6 +36,8 @@ class Ready:
     diff: str = ""
     variables: Mapping[str, str] = field(default_factory=dict)
     """Values of --env; they go to `secrets/env.sh` alone."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """What else belongs into the run folder: path in it → text."""
 
 
 def find_unfinished(record: Record, request: JobRequest, settings: Settings, now: datetime) -> Job | None:
@@ -165,6 +167,9 @@ def _write_run_folder(folder: RunFolder, ready: Ready) -> None:
     )
     if ready.diff:
         write_atomically(folder.path / "source.diff", ready.diff)
+    for name, text in ready.files.items():
+        (folder.path / name).parent.mkdir(mode=0o700, exist_ok=True)
+        write_atomically(folder.path / name, text)
     if ready.variables:
         folder.secrets.mkdir(mode=0o700, exist_ok=True)
         lines = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in ready.variables.items())

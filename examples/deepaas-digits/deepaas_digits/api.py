@@ -86,7 +86,7 @@ def train(**arguments: Any) -> dict[str, Any]:  # noqa: ANN401 -- whatever the f
     loss = None
     with _told_to_stop() as stop:
         while model.epoch < arguments["epochs"] and not stop.is_set():
-            loss = model.train_epoch(learnt, answers, arguments["learning_rate"])
+            loss = round(model.train_epoch(learnt, answers, arguments["learning_rate"]), 6)  # BLAS differ beyond
             accuracy = _accuracy(model, images[kept], digits[kept])
             print(
                 f"epoch {model.epoch}: η = {arguments['learning_rate']:g}, ℓ = {loss:.4f}, ✓ {accuracy:.4f}", flush=True

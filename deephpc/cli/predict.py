@@ -1,0 +1,197 @@
+"""`deephpc predict`."""
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deephpc.cli.completion import complete_run_id
+from deephpc.cli.context import Context, context
+from deephpc.cli.options import JobOptionWords, load_options, takes_job_options
+from deephpc.cli.streams import write_answer
+from deephpc.cli.submitting import DryRun, ReadyBatch, Wait, enclose, fit_to_module, stay, submit
+from deephpc.errors import InputError
+
+if TYPE_CHECKING:
+    from deephpc.jobs.job import Job
+    from deephpc.workflows.batch_predict import BatchPlan
+    from deephpc.workflows.batch_request import BatchWords
+    from deephpc.workflows.request import JobRequest
+
+#: The target is the image, and the inputs make the array.
+_OPTIONS = tuple(f.name for f in fields(JobOptionWords) if f.name not in ("array", "image"))
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A batch before its inputs are known."""
+
+    request: "JobRequest"
+    variables: dict[str, str]
+    before: "Job | None"
+
+
+def predict(
+    *,
+    ctx: typer.Context,
+    words: JobOptionWords,
+    target: Annotated[
+        str | None, typer.Argument(help="A module, or an image with one in it.", show_default=False)
+    ] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            help="Argument and what it is given, one after the other: a quoted pattern, a folder, or @FILE with a "
+            "list; repeatable.",
+            metavar="NAME=FILES",
+            show_default=False,
+        ),
+    ] = None,
+    arg: Annotated[
+        list[str] | None,
+        typer.Option(help="Argument that is the same for all inputs; repeatable.", metavar="K=V", show_default=False),
+    ] = None,
+    accept: Annotated[
+        str | None, typer.Option(help="Form of the answers, such as text/csv.", metavar="TYPE", show_default=False)
+    ] = None,
+    tasks: Annotated[
+        int | None,
+        typer.Option(
+            help="Tasks that share the inputs (one for every eight inputs, ten at most, if not said).",
+            min=1,
+            max=100_000,
+            show_default=False,
+        ),
+    ] = None,
+    at_once: Annotated[
+        int | None, typer.Option(help="How many tasks may run at the same time.", min=1, show_default=False)
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            help="Go on with this run: predict what has no result there.",
+            metavar="RUN",
+            autocompletion=complete_run_id,
+            show_default=False,
+        ),
+    ] = None,
+    results: Annotated[
+        str | None,
+        typer.Option(
+            help="Make the table of this run from what there is, and say how it stands.",
+            metavar="RUN",
+            autocompletion=complete_run_id,
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: DryRun = False,
+    wait: Wait = False,
+) -> None:
+    """Apply a module to many inputs, as an array of batch jobs.
+
+    Prints the run's id; --results RUN makes one table of all results, --resume RUN predicts what has none.
+    Example: deephpc predict plankton --input 'image=data/*.png' --time 30 --wait
+    """
+    from deephpc.workflows.batch_request import BatchWords
+
+    here = context(ctx)
+    if results is not None:
+        _tell_results(here, results)
+        return
+    draft = _load_draft(here, words, target, resume)
+    asked = BatchWords(draft.request.target, tuple(inputs or ()), tuple(arg or ()), accept, tasks, at_once)
+    _submit(here, draft, asked, dry_run=dry_run, wait=wait)
+
+
+predict = takes_job_options(predict, only=_OPTIONS)
+
+
+def _load_draft(here: Context, words: JobOptionWords, target: str | None, resume: str | None) -> _Draft:
+    """Return what is to be run, all but the inputs: as said here, or as in the run that is gone on with."""
+    from deephpc.workflows.keep import load_rerun
+    from deephpc.workflows.request import load_module_request
+
+    options, variables = load_options(words, here.environ, Path.cwd())
+    before = _ended_run(here, resume) if resume is not None else None
+    if target is not None:
+        request = load_module_request("predict", target, ("predict",), Path.cwd(), options)
+        return _Draft(fit_to_module(here, request, "inference"), variables, before)
+    if before is None:
+        raise InputError("there is nothing to predict with", "name a module, or an image: deephpc predict plankton …")
+    request, kept = load_rerun(before)
+    return _Draft(request.changed(options), {**kept, **variables}, before)
+
+
+def _ended_run(here: Context, run: str) -> "Job":
+    """Return the run to go on with; two runs must not predict the same inputs."""
+    from deephpc.workflows.watch import refresh
+
+    with here.open_record() as record:
+        job, _ = record.resolve(run)
+        refresh(record, here.schedulers, here.clock())
+        job = record.get(job.run_id)
+    if not job.state.is_final:
+        raise InputError(
+            f"run {job.run_id} is {job.state.value}: its inputs are still to be predicted there",
+            f"wait for it (`deephpc jobs wait {job.run_id}`), or end it (`deephpc jobs cancel {job.run_id}`)",
+        )
+    return job
+
+
+def _submit(here: Context, draft: _Draft, asked: "BatchWords", *, dry_run: bool, wait: bool) -> None:
+    from deephpc.workflows.batch_request import load_batch_plan
+
+    enclosed, description = enclose(here, draft.request, dry_run=dry_run)
+    before = draft.before.files if draft.before else None
+    plan = load_batch_plan(asked, description, Path.cwd(), before)
+    if not plan.todo and draft.before is not None:
+        here.say(f"note: run {draft.before.run_id} has a result for every input; nothing is submitted")
+        _tell_results(here, draft.before.run_id)
+        return
+    binds = tuple(f"{path}:{path}:ro" for path in plan.binds)
+    if enclosed is not None:
+        known = enclosed.container.binds
+        container = enclosed.container.model_copy(update={"binds": (*known, *(b for b in binds if b not in known))})
+        enclosed = replace(enclosed, container=container)
+    number = plan.batch.tasks
+    here.say(f"{len(plan.todo)} of {plan.batch.count} inputs to predict, in {number} task{'s' if number > 1 else ''}")
+    request = _whole_request(draft.request, plan)
+    if enclosed is not None:
+        enclosed = replace(enclosed, words=request.command)
+    batch = ReadyBatch(plan.render_files(), enclosed)
+    job = submit(here, request, draft.variables, dry_run=dry_run, wait=False, batch=batch)
+    if job is not None and wait:
+        _stay(here, job)
+
+
+def _whole_request(draft: "JobRequest", plan: "BatchPlan") -> "JobRequest":
+    """Return the request with what follows from its inputs."""
+    from deephpc.containers.container import MODULE_PROGRAM
+    from deephpc.workflows.batch_request import predict_words
+
+    options = draft.options.model_copy(update={"array": plan.array})
+    command = ("python3", MODULE_PROGRAM, *predict_words(plan.batch))
+    return draft.model_copy(update={"options": options, "command": command, "batch": plan.digest})
+
+
+def _stay(here: Context, job: "Job") -> None:
+    """Stay until the run ends; make its table then, also when some of it failed."""
+    from deephpc.render.predict import render_batch
+    from deephpc.workflows.batch_results import merge_results
+
+    try:
+        with here.open_record() as record:
+            stay(here, record, job)
+    finally:
+        here.say(render_batch(merge_results(job.files), as_json=False))
+
+
+def _tell_results(here: Context, run: str) -> None:
+    from deephpc.render.predict import render_batch
+    from deephpc.workflows.batch_results import merge_results
+
+    with here.open_record() as record:
+        job, _ = record.resolve(run)
+    write_answer(render_batch(merge_results(job.files), as_json=here.json))

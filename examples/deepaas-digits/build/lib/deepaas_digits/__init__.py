@@ -1,1 +1,0 @@
-"""Reads handwritten digits: a small module with the DEEPaaS API."""
