@@ -3,12 +3,16 @@
 #
 #   container.sh PRIVATE WORDS…        run the words inside; the streams and the exit code are the program's
 #   container.sh PRIVATE               only make the image ready for its engine (a login node, or a job of its own)
+#   container.sh --set-up PRIVATE      do all that comes before the program, once on a node for all its ranks
+#   container.sh --rank PRIVATE WORDS… run the words of one rank inside, on a node that was set up so
 #
 # PRIVATE is an empty folder of ours (0700) on this node. This file lies in RUN/container beside facts.sh, which tells
 # what was decided, and the file of the engine, which defines engine_set_up and engine_exec. Descriptor 9, where it is
 # open, takes the reason when something fails before the program starts. Bash 4.2 and coreutils are all it needs.
 # shellcheck disable=SC2154  # set by facts.sh
 set -u
+verb=
+case $1 in --*) verb=${1#--} && shift ;; esac
 private=$1
 shift
 place=$(cd "${BASH_SOURCE[0]%/*}" && pwd) || exit 1
@@ -42,7 +46,7 @@ mkdir -p "$private/tmp" "$private/var_tmp" "$private/home" "$private/deephpc/bin
   fail "cannot write in $private"
 chmod 1777 "$private/tmp" "$private/var_tmp"
 
-if [ $# -eq 0 ]; then
+if [ $# -eq 0 ] && [ -z "$verb" ]; then
   engine_set_up
   exit
 fi
@@ -100,7 +104,7 @@ in_full() { # SRC[:DST][:ro] → SRC:DST[:ro]
 make_private() {
   local script
   mkdir -p "$here/output" "$here/checkpoints" "$DEEPHPC_DATA_DIR"
-  for script in "$place"/{inside,preflight}.sh "$place"/deepaas_*.py; do
+  for script in "$place"/{inside,preflight}.sh "$place"/deepaas_*.py "$place"/launch_*.py; do
     [ ! -e "$script" ] || cp "$script" "$private/deephpc/bin/" || fail "cannot write in $private"
   done
   (umask 077 && environment >"$private/deephpc/env.sh") || fail "cannot write in $private"
@@ -112,7 +116,7 @@ stage_image() { # copy the image to every node once, and use the copy
     source=$private/image.tar copy=$private/image.tar.sent
     tar -C "$prepared" -cf "$source" . || fail "cannot pack $prepared for this node"
   fi
-  if [ -n "${SLURM_JOB_ID:-}" ] && command -v sbcast >/dev/null 2>&1; then
+  if [ -n "${SLURM_JOB_ID:-}" ] && [ "$verb" != set-up ] && command -v sbcast >/dev/null 2>&1; then
     [ "${SLURM_JOB_NUM_NODES:-1}" = 1 ] || srun --ntasks-per-node=1 -N "$SLURM_JOB_NUM_NODES" mkdir -p -m 700 "$private"
     sbcast --force "$source" "$copy" || fail "sbcast could not copy the image to $private on the nodes"
   else
@@ -142,7 +146,11 @@ bind_folders() { # data goes where the run's data lies and models to its output,
       mkdir -p "$kept"
       [ -n "$(ls -A "$kept")" ] || cp -R -p "$private/deephpc/folders$folder/." "$kept/" || fail "cannot write in $kept"
     fi
-    binds+=("$kept:$folder")
+    if [ -n "$models" ] && [ "${folder##*/}" = models ]; then
+      binds+=("$models:$folder:ro")
+    else
+      binds+=("$kept:$folder")
+    fi
   done <"$private/deephpc/folders.list"
 }
 
@@ -160,21 +168,42 @@ look_around() {
   esac
 }
 
-make_private
-: >"$private/deephpc/folders.bound"
-[ "$stages_image" != yes ] || [ ! -e "$prepared" ] || stage_image
-engine_set_up
-[ "$stages_image" != yes ] || [ "$prepared" = "$private/image" ] || stage_image
-for bind in ${asked_binds[@]+"${asked_binds[@]}"}; do
-  [ -e "${bind%%:*}" ] || fail "--bind ${bind%%:*}: there is no such file or folder on $host"
-  binds+=("$bind")
-  bind=${bind#*:}
-  printf '%s\n' "${bind%%:*}" >>"$private/deephpc/folders.bound"
-done
-for bind in ${usual_binds[@]+"${usual_binds[@]}"}; do [ ! -e "${bind%%:*}" ] || binds+=("$(in_full "$bind")"); done
-binds+=("$private/deephpc:/deephpc" "$private/home:/deephpc/home" "$run_folder:$run_folder")
-find_devices
-look_around
-[ "$is_module" != yes ] || bind_folders
-{ : >/dev/fd/9; } 2>/dev/null # from here on it is the program's end
-engine_exec /bin/sh /deephpc/bin/inside.sh run "$@" 9>&-
+set_up() { # all that comes before the program
+  local bind
+  make_private
+  : >"$private/deephpc/folders.bound"
+  [ "$stages_image" != yes ] || [ ! -e "$prepared" ] || stage_image
+  engine_set_up
+  [ "$stages_image" != yes ] || [ "$prepared" = "$private/image" ] || stage_image
+  for bind in ${asked_binds[@]+"${asked_binds[@]}"}; do
+    [ -e "${bind%%:*}" ] || fail "--bind ${bind%%:*}: there is no such file or folder on $host"
+    binds+=("$bind")
+    bind=${bind#*:}
+    printf '%s\n' "${bind%%:*}" >>"$private/deephpc/folders.bound"
+  done
+  for bind in ${usual_binds[@]+"${usual_binds[@]}"}; do [ ! -e "${bind%%:*}" ] || binds+=("$(in_full "$bind")"); done
+  binds+=("$private/deephpc:/deephpc" "$private/home:/deephpc/home" "$run_folder:$run_folder")
+  find_devices
+  look_around
+  [ "$is_module" != yes ] || bind_folders
+}
+
+as_rank() { # WORDS…: the ranks of a node share all but what the scheduler tells each of them
+  local file=env-$DEEPHPC_LOCAL_RANK.sh
+  # shellcheck source=/dev/null
+  . "$private/state.sh" || fail "$private was not made ready for its ranks"
+  (umask 077 && environment >"$private/deephpc/$file") || fail "cannot write in $private"
+  engine_exec /bin/sh /deephpc/bin/inside.sh rank "$DEEPHPC_LOCAL_RANK" "$@"
+}
+
+if [ "$verb" = rank ]; then
+  as_rank "$@"
+elif [ "$verb" = set-up ]; then
+  [ "$DEEPHPC_NODE_RANK" = 0 ] || event() { :; } # one node speaks for all
+  set_up
+  declare -p binds gpu prepared >"$private/state.sh"
+else
+  set_up
+  { : >/dev/fd/9; } 2>/dev/null # from here on it is the program's end
+  engine_exec /bin/sh /deephpc/bin/inside.sh run "$@" 9>&-
+fi

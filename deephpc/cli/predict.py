@@ -68,6 +68,15 @@ def predict(
     at_once: Annotated[
         int | None, typer.Option(help="How many tasks may run at the same time.", min=1, show_default=False)
     ] = None,
+    models: Annotated[
+        str | None,
+        typer.Option(
+            help="What to predict with instead of the image's own models: a training run, or a folder.",
+            metavar="RUN|DIR",
+            autocompletion=complete_run_id,
+            show_default=False,
+        ),
+    ] = None,
     resume: Annotated[
         str | None,
         typer.Option(
@@ -101,6 +110,8 @@ def predict(
         _tell_results(here, results)
         return
     draft = _load_draft(here, words, target, resume)
+    if models is not None:
+        draft = replace(draft, request=_with_models(here, draft.request, models))
     asked = BatchWords(draft.request.target, tuple(inputs or ()), tuple(arg or ()), accept, tasks, at_once)
     _submit(here, draft, asked, dry_run=dry_run, wait=wait)
 
@@ -122,6 +133,31 @@ def _load_draft(here: Context, words: JobOptionWords, target: str | None, resume
         raise InputError("there is nothing to predict with", "name a module, or an image: deephpc predict plankton …")
     request, kept = load_rerun(before)
     return _Draft(request.changed(options), {**kept, **variables}, before)
+
+
+def _with_models(here: Context, request: "JobRequest", models: str) -> "JobRequest":
+    """Return the request with the models of a training run, or of a folder.
+
+    Raises
+    ------
+    InputError
+        It is neither, or the run left no models; or the module runs natively and finds its models itself.
+    """
+    if request.options.image.engine == "native":
+        raise InputError("--models is for modules in an image", "natively the module itself says where its models lie")
+    from deephpc.containers.container import check_path
+
+    folder = (Path.cwd() / models).absolute()
+    if not folder.is_dir():
+        with here.open_record() as record:
+            folder = record.resolve(models)[0].folder / "output" / "models"
+    if not folder.is_dir() or not any(folder.iterdir()):
+        raise InputError(
+            f"--models {models}: there are no models in {folder}", "`deephpc jobs` shows how that run ended"
+        )
+    check_path(str(folder), "--models")
+    image = request.options.image.model_copy(update={"models": folder})
+    return request.model_copy(update={"options": request.options.model_copy(update={"image": image})})
 
 
 def _ended_run(here: Context, run: str) -> "Job":

@@ -33,6 +33,8 @@ class ImageOptions(Model):
     """Whether every node gets a copy of the image on its own disk."""
     convert_in_job: bool = False
     """Whether the image is converted in the job and not here."""
+    models: Path | None = None
+    """A folder that stands in for the module's `models`, read-only."""
     locked: Path | None = None
     """The lock file whose digest must be met."""
 
@@ -67,6 +69,8 @@ class Container(Model):
     """Whether the folders `data` and `models` of the modules under /srv are made writable."""
     keeps_folders: bool = False
     """Whether what a module writes there belongs to the run's results."""
+    models: Path | None = None
+    """What lies in the module's `models` instead of what the image has there, read-only."""
     stages_image: bool = False
     gpus: int = 0
     """GPUs on each node."""
@@ -100,6 +104,7 @@ class Container(Model):
             "workdir": self.workdir,
             "is_module": _yes(self.is_module),
             "keeps_folders": _yes(self.keeps_folders),
+            "models": str(self.models or ""),
             "stages_image": _yes(self.stages_image),
             "gpus_wanted": str(self.gpus),
             "gpu_vendor": self.gpu_vendor,

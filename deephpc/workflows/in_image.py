@@ -232,6 +232,7 @@ def _decide(
             "usual_binds": settings.binds,
             "is_module": request.program == "module",
             "keeps_folders": request.kind == "train",
+            "models": options.models,
             "stages_image": options.stage_image,
             "gpus": resources.gpus_per_node or 0,
             "gpu_vendor": (partition.gpu_vendor if partition else None) or "",

@@ -1,6 +1,9 @@
 """Images in jobs on the real cluster, as an ordinary user: every engine gives the same, and says when it cannot."""
 
+import csv
+import io
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -8,7 +11,14 @@ import pytest
 
 from tests.cluster.acceptance import Answer, Session, wait_until
 from tests.cluster.cluster import Cluster
-from tests.cluster.module_images import PLAIN_ENV, PLAIN_FOLDER, fetch_module_images, put_layout
+from tests.cluster.module_images import (
+    EXAMPLE,
+    PLAIN_ENV,
+    PLAIN_FOLDER,
+    fetch_module_images,
+    fetch_module_wheels,
+    put_layout,
+)
 from tests.containers.images import build_image
 
 pytestmark = pytest.mark.cluster
@@ -265,3 +275,55 @@ def test_a_gpu_job_sees_its_own_gpus_and_fails_where_the_container_sees_none(
     assert missing.returncode == 6
     assert "GPU" in missing.stderr
     assert "ended FAILED" in missing.stderr
+
+
+@pytest.fixture(scope="module")
+def native_module(cluster: Cluster, alice: Session) -> str:
+    """The example module with DEEPaaS in a venv of alice's, for runs without an image."""
+    shutil.copytree(fetch_module_wheels(), cluster.on_host("/scratch/wheels"), dirs_exist_ok=True)
+    shutil.copytree(EXAMPLE, cluster.on_host("/scratch/module"), dirs_exist_ok=True)
+    venv = f"{alice.folder}/module-venv"
+    cluster.root("chmod -R a+rX /scratch/wheels && chown -R alice /scratch/module", node="login")
+    install = f"{venv}/bin/pip install -q --no-index --find-links /scratch/wheels"
+    alice.box.run(
+        f"python3 -m venv --system-site-packages '{venv}' && {install} setuptools deepaas && "
+        f"{install} --no-build-isolation --no-deps -e /scratch/module",
+        user="alice",
+        timeout=200,
+    )
+    return venv
+
+
+def test_training_and_batch_prediction_give_the_same_in_every_engine_and_natively(
+    alice: Session, images: dict[str, str], native_module: str
+) -> None:
+    samples = alice.box.on_host("/scratch/samples")
+    shutil.copytree(EXAMPLE / "samples", samples, dirs_exist_ok=True)
+    (samples / "kaputt: ü.pgm").write_bytes(b"P5 no image")
+    tables = {}
+    for engine in ("apptainer", "udocker-r", "udocker-p2", "udocker-s", "native"):
+        is_native = engine == "native"
+        target = "deepaas-digits" if is_native else images["digits"]
+        common = ["--engine", engine, "--time", "5", "--wait", *(["--venv", native_module] if is_native else [])]
+        trained = alice.deephpc("train", target, *common, "--", "--epochs", "4", "--seed", "7", timeout=200)
+        assert trained.returncode == 0, trained.stderr
+        models = [] if is_native else ["--models", run_id_of(trained)]
+        predicted = alice.deephpc(
+            *("predict", target, "--input", "image=/scratch/samples/*.pgm", "--tasks", "2", *models, *common),
+            timeout=200,
+        )
+        assert predicted.returncode == 6, predicted.stderr  # one of them is no image
+        assert "5 of 6 inputs have a result, 1 failed" in predicted.stderr
+        table = list(csv.DictReader(io.StringIO(results_of(alice, run_id_of(predicted)))))
+        tables[engine] = [
+            {name: value for name, value in row.items() if name not in ("key", "output", "seconds", "error")}
+            for row in table
+        ]
+        failed = [row["input"] for row in table if row["ok"] != "true"]
+        assert failed == ["/scratch/samples/kaputt: ü.pgm"]
+    assert len({json.dumps(rows) for rows in tables.values()}) == 1, tables
+    assert len(tables["native"]) == 6
+
+
+def results_of(alice: Session, run_id: str) -> str:
+    return alice.box.run(["cat", f"{alice.job(run_id)['job']['folder']}/results.csv"], user="alice").stdout
