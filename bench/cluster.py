@@ -13,8 +13,11 @@ _STATE = Path(os.environ.get("DEEPHPC_TEST_STATE") or "/var/tmp/deephpc-cluster"
 _TIMEOUT_S = 900
 
 
-def run_on_cluster() -> str:
-    """Run `bench/on_cluster.py` as an ordinary user on the login node and return the rows it printed."""
+_SCRIPTS = ("on_cluster.py", "containers.py")
+
+
+def run_on_cluster() -> list[str]:
+    """Run the scripts as an ordinary user on the login node and return what rows each of them printed."""
     cluster = Cluster(RICH, _STATE.with_name(f"{_STATE.name}-bench"), tethered=True)
     with cluster.claimed():
         try:
@@ -22,8 +25,11 @@ def run_on_cluster() -> str:
             with tempfile.TemporaryDirectory() as folder:
                 install_deephpc(cluster, build_wheel(_REPOSITORY, Path(folder)), users=["alice"], extras=["bench"])
             cluster.run(["mkdir", "-p", "bench"])
-            for name in ("__init__.py", "row.py", "on_cluster.py"):
+            for name in ("__init__.py", "row.py", *_SCRIPTS):
                 cluster.run(["tee", f"bench/{name}"], stdin=(_REPOSITORY / "bench" / name).read_text(encoding="utf-8"))
-            return cluster.run(["python3", "bench/on_cluster.py"], timeout=_TIMEOUT_S).stdout.splitlines()[-1]
+            return [
+                cluster.run(["python3", f"bench/{name}"], timeout=_TIMEOUT_S).stdout.splitlines()[-1]
+                for name in _SCRIPTS
+            ]
         finally:
             cluster.down()

@@ -201,7 +201,7 @@ if [ "$verb" = rank ]; then
 elif [ "$verb" = set-up ]; then
   [ "$DEEPHPC_NODE_RANK" = 0 ] || event() { :; } # one node speaks for all
   set_up
-  declare -p binds gpu prepared >"$private/state.sh"
+  declare -p binds gpu prepared device_files >"$private/state.sh"
 else
   set_up
   { : >/dev/fd/9; } 2>/dev/null # from here on it is the program's end

@@ -2,13 +2,17 @@
 # The first process of ours inside an image. POSIX sh and nothing else is assumed there.
 #
 #   inside.sh run WORDS…                     become the program, with the environment and the folder of the run
+#   inside.sh rank N WORDS…                  the same as one rank of several on this node, each with an environment of its own
 #   inside.sh prepare GPUS VENDOR IS_MODULE  print one line about what can be seen from here (preflight.sh); of a module,
 #                                            copy what it ships in the folders that will be writable
 # shellcheck disable=SC2154  # set by env.sh
-verb=$1
+verb=$1 number=
 shift
+if [ "$verb" = rank ]; then number=-$1 && shift; fi
 # shellcheck source=/dev/null
-. /deephpc/env.sh
+. "/deephpc/env$number.sh"
+# shellcheck source=/dev/null
+[ ! -r /deephpc/fabric.env ] || . /deephpc/fabric.env # preflight.sh: the image has no verbs of its own, the node's fit
 
 is_bound() { # FOLDER: is it, or one above it, something that the user asked to see there
   while IFS= read -r place; do
@@ -41,7 +45,7 @@ if [ "$verb" = prepare ]; then
   exec /bin/sh /deephpc/bin/preflight.sh "$1" "$2"
 fi
 
-printf '%d\n' "$$" >/deephpc/pid # the job script passes signals on to it
+printf '%d\n' "$$" >"/deephpc/pid$number" # the job script passes signals on to it
 cd "$deephpc_workdir" || exit 125
-unset deephpc_workdir verb
+unset deephpc_workdir verb number
 exec "$@"

@@ -185,8 +185,9 @@ def _tell(message: str, hint: str, code: int, error: BaseException | None) -> in
         import traceback  # rarely needed
 
         traceback.print_exception(error)
-    line = " ".join(message.split())
-    typer.secho(f"error: {line}", fg="red", err=True)
+    from deephpc.render.answer import visible  # not needed where all goes well
+
+    typer.secho(f"error: {visible(' '.join(message.split()))}", fg="red", err=True)
     if hint:
-        typer.echo(f"  hint: {' '.join(hint.split())}", err=True)
+        typer.echo(f"  hint: {visible(' '.join(hint.split()))}", err=True)
     return code

@@ -91,6 +91,13 @@ class JobOptionWords:
     module: Annotated[
         list[str] | None, _option(help="Environment module to load instead of the site's; repeatable.")
     ] = None
+    launcher: Annotated[
+        Text,
+        _option(
+            help="How ranks are started, --tasks-per-node on each node: none, srun, horovod, torchrun.",
+            metavar="LAUNCHER",
+        ),
+    ] = None
     name: Annotated[Text, _option(help="Middle of the run's id; from the target otherwise.")] = None
     image: Annotated[
         Text,
@@ -146,6 +153,7 @@ def load_options(words: JobOptionWords, environ: "Mapping[str, str]", cwd: Path)
     InputError
         A value is not what its option takes; the message names both.
     """
+    from deephpc.jobs.launcher import parse_launcher
     from deephpc.jobs.slurm_ids import parse_array
     from deephpc.jobs.slurm_options import check_raw_options
     from deephpc.workflows.request import JobOptions, checked_name, find_active_venv, load_variables
@@ -164,6 +172,7 @@ def load_options(words: JobOptionWords, environ: "Mapping[str, str]", cwd: Path)
         venv=_venv(words.venv, cwd),
         active_venv=find_active_venv(environ),
         name=checked_name(words.name),
+        launcher=_checked("--launcher", words.launcher, parse_launcher),
         image=_image(words, cwd),
     )
     return options, variables

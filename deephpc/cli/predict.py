@@ -187,7 +187,7 @@ def _submit(here: Context, draft: _Draft, asked: "BatchWords", *, dry_run: bool,
         _tell_results(here, draft.before.run_id)
         return
     binds = tuple(f"{path}:{path}:ro" for path in plan.binds)
-    if enclosed is not None:
+    if enclosed is not None and enclosed.container is not None:
         known = enclosed.container.binds
         container = enclosed.container.model_copy(update={"binds": (*known, *(b for b in binds if b not in known))})
         enclosed = replace(enclosed, container=container)

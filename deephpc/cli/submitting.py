@@ -128,11 +128,11 @@ def enclose(
     desk = image_desk(here)
     if dry_run:
         enclosed = foresee(request, desk)
-        if enclosed is None:
+        if enclosed.container is None:
             here.say(
                 "note: the image is not here yet, or the nodes were not asked for their engines; a real run does both"
             )
-        return _check_module(request, enclosed, desk, ask=False) if enclosed else (None, None)
+        return _check_module(request, enclosed, desk, ask=False)
     with showing_progress(quiet=here.options.quiet) as progress:
         enclosed = make_ready(request, replace(desk, progress=progress))
     return _check_module(request, enclosed, desk)

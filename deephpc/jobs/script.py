@@ -6,6 +6,7 @@ from functools import cache
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from deephpc import __version__
+from deephpc.jobs.launcher import launch_variables
 from deephpc.jobs.spec import JobSpec
 from deephpc.places import shipped
 from deephpc.quoting import quote_for_bash
@@ -40,6 +41,7 @@ def render_script(spec: JobSpec, directives: Sequence[str]) -> str:
         run_id=spec.run_id,
         folder=str(spec.folder),
         in_container=spec.in_container,
+        launch_variables=launch_variables(spec),
         node_scratch=spec.node_scratch,
         workdir=str(spec.workdir),
         command=spec.command,

@@ -131,6 +131,19 @@ class Environment(Model):
     """Python virtual environment to activate."""
 
 
+LauncherName = Literal["srun", "horovod", "torchrun"]
+
+
+class Launch(Model):
+    """How the ranks of a job are started."""
+
+    launcher: LauncherName
+    mpi: Word | None = None
+    """What `srun --mpi` is told; None leaves it to the cluster."""
+    interface: str | None = None
+    """Network interface between nodes; None for the one that leads there."""
+
+
 class JobSpec(Model):
     """A job, decided: all that its script is made from."""
 
@@ -156,6 +169,8 @@ class JobSpec(Model):
     """The user's own options for the scheduler, one word each, checked against ours."""
     has_secrets: bool = False
     """Whether the run folder holds `secrets/env.sh`, with variables that must not show in the script."""
+    launch: Launch | None = None
+    """How its ranks are started; None for one process on the first node."""
     in_container: bool = False
     """Whether the program runs in an image: `container/container.sh` in the run folder is handed its words."""
     node_scratch: str | None = None

@@ -34,7 +34,8 @@ _MODES = ("udocker",)  # words of --engine that leave a choice to what the nodes
 class Enclosed:
     """The image of a run, with the words that start inside."""
 
-    container: Container
+    container: Container | None
+    """None in a dry run, where too little is known to decide it."""
     words: tuple[str, ...]
 
 
@@ -115,8 +116,8 @@ def make_ready_for(word: str, partition: str | None, pulled: PullResult, desk: I
     return container
 
 
-def foresee(request: JobRequest, desk: ImageDesk) -> Enclosed | None:
-    """Return what `make_ready` would decide from what is known here, for a dry run; None when it is too little."""
+def foresee(request: JobRequest, desk: ImageDesk) -> Enclosed:
+    """Return what `make_ready` would decide, from what is known here, for a dry run."""
     options = request.options.image
     resources = desk.settings.resources(request.options.resources)
     target = parse_target(options.reference or "")
@@ -136,10 +137,10 @@ def foresee(request: JobRequest, desk: ImageDesk) -> Enclosed | None:
             )
         known = load_known(_question(resources, desk), desk.clock())
         if known is None and options.engine in (AUTO, *_MODES):
-            return None
+            return Enclosed(None, program_words(request, stored))
         choice = choose_engine(options.engine, known, is_sif=stored is None)
     except EngineError:
-        return None
+        return Enclosed(None, request.command)
     return Enclosed(_decide(request, resources, desk, choice, pulled, stored), program_words(request, stored))
 
 

@@ -89,7 +89,7 @@ def launch(
             job, warning = carry_out(ready, record, scheduler, environ=asked.environ, clock=clock, resumed=resumed)
         except NameTaken:  # the same command, at the same moment, was faster: this is the next run of it
             continue
-        if asked.enclosed is not None:
+        if asked.enclosed is not None and asked.enclosed.container is not None:
             hold_image(asked.enclosed.container, job.run_id, asked.environ["USER"])
         return job, warning, resumed is not None
     raise InputError(f"no free name for {asked.request.slug!r} was found", "choose another --name")

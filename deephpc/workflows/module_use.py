@@ -21,6 +21,8 @@ def describe_module(enclosed: Enclosed, desk: ImageDesk, *, ask: bool = True) ->
     nodes have. The job says so then.
     """
     container = enclosed.container
+    if container is None:
+        return None
     kept = load_description(container.cache_dir, container.digest)
     if (
         kept is not None

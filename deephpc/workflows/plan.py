@@ -15,6 +15,7 @@ from deephpc.containers.container import MODULE_PROGRAM, MODULE_SCRIPT, Containe
 from deephpc.containers.engine import NATIVE
 from deephpc.errors import InputError
 from deephpc.jobs.job import Job
+from deephpc.jobs.launcher import plan_launch
 from deephpc.jobs.run_folder import RunFolder
 from deephpc.jobs.script import render_script
 from deephpc.jobs.slurm_environment import environment_for_sbatch
@@ -109,7 +110,7 @@ def plan_job(
         created_at=new.created_at,
         site=settings.site.name,
         scheduler="local" if settings.scheduler == "local" else "slurm",
-        engine=enclosed.container.engine if enclosed else NATIVE,
+        engine=_engine(request, enclosed),
         container=enclosed.container if enclosed else None,
         fingerprint=request.fingerprint(settings.site.name, settings.work_dir),
         request=request,
@@ -120,9 +121,18 @@ def plan_job(
     return plan, script_of(spec, settings)
 
 
+def _engine(request: JobRequest, enclosed: Enclosed | None) -> str:
+    if enclosed is None:
+        return NATIVE
+    return enclosed.container.engine if enclosed.container else request.options.image.engine
+
+
 def _spec(request: JobRequest, settings: Settings, new: NewRun, dependencies: Sequence[Dependency]) -> JobSpec:
     options = request.options
-    resources = settings.resources(options.resources)
+    site = settings.site
+    resources, launch = plan_launch(
+        options.launcher, settings.resources(options.resources), mpi=site.mpi, interface=site.network_interface
+    )
     _check_against_site(resources.partition, settings)
     environment = settings.environment
     return JobSpec(
@@ -146,7 +156,8 @@ def _spec(request: JobRequest, settings: Settings, new: NewRun, dependencies: Se
         mail=options.mail,
         raw_options=options.raw_options,
         has_secrets=bool(options.variable_names),
-        node_scratch=settings.site.node_scratch,
+        launch=launch,
+        node_scratch=site.node_scratch,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 from deephpc.containers.container import MODULE_PROGRAM, ImageOptions
 from deephpc.containers.reference import LocalImage, parse_target
 from deephpc.errors import InputError
-from deephpc.jobs.spec import Array, Mail, Resources
+from deephpc.jobs.spec import Array, LauncherName, Mail, Resources
 from deephpc.model import Model
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
@@ -37,6 +37,8 @@ class JobOptions(Model):
     active_venv: Path | None = None
     """The environment active in the submitting shell; used where neither the user nor the settings name one."""
     name: str | None = None
+    launcher: LauncherName | None = None
+    """How the ranks are started; None for one process."""
     image: ImageOptions = ImageOptions()
 
 

@@ -11,6 +11,7 @@ from deephpc.containers.container import MODULE_SCRIPTS
 from deephpc.errors import InputError, SiteError
 from deephpc.jobs.evidence import write_standing
 from deephpc.jobs.job import Job
+from deephpc.jobs.launcher import LAUNCH_SCRIPTS
 from deephpc.jobs.record import Record
 from deephpc.jobs.run_folder import RunFolder, write_atomically
 from deephpc.jobs.scheduler import Refused, Scheduler, Submission
@@ -179,4 +180,6 @@ def _write_run_folder(folder: RunFolder, ready: Ready) -> None:
         write_scripts(ready.plan.container, folder.container, folder.path, names)
     elif ready.plan.request.program == "module":
         copy_scripts((MODULE_SCRIPTS,), folder.container)
+    if ready.plan.spec.launch is not None:
+        copy_scripts(LAUNCH_SCRIPTS, folder.container)
     write_atomically(folder.script, ready.script, mode=0o700)

@@ -17,8 +17,10 @@ from tests.cluster.module_images import (
     PLAIN_FOLDER,
     fetch_module_images,
     fetch_module_wheels,
+    push_image,
     put_layout,
 )
+from tests.cluster.registry import HOST, Registry
 from tests.containers.images import build_image
 
 pytestmark = pytest.mark.cluster
@@ -327,3 +329,37 @@ def test_training_and_batch_prediction_give_the_same_in_every_engine_and_nativel
 
 def results_of(alice: Session, run_id: str) -> str:
     return alice.box.run(["cat", f"{alice.job(run_id)['job']['folder']}/results.csv"], user="alice").stdout
+
+
+def test_a_module_of_the_catalogue_is_trained_by_its_name_with_the_resources_it_needs(
+    cluster: Cluster, alice: Session, images: dict[str, str]
+) -> None:
+    metadata = (EXAMPLE / "ai4-metadata.yml").read_text()
+    name = f"docker://{HOST}/demo/digits"
+    alice.box.run(["mkdir", "-p", f"{alice.folder}/ours/deepaas-digits"])
+    alice.write(
+        "ours/deepaas-digits/ai4-metadata.yml",
+        metadata.replace("docker_image: deephpc/deepaas-digits", f"docker_image: {HOST}/demo/digits"),
+    )
+    added = alice.deephpc("catalogue", "add", "ours", f"{alice.folder}/ours")
+    assert added.returncode == 0, added.stderr
+    assert alice.deephpc("catalogue", "update", timeout=200).returncode == 5  # the public ones cannot be reached
+    with Registry(cluster).running():
+        digest = push_image(cluster, "digits", f"{HOST}/demo/digits:cpu")
+        consent = {"DEEPHPC_INSECURE_REGISTRIES": HOST}
+        trained = alice.deephpc(
+            *("train", "deepaas-digits", "--engine", "apptainer", "--time", "5", "--wait", "--", "--epochs", "2"),
+            env=consent,
+            timeout=200,
+        )
+        by_digest = alice.deephpc("image", "pull", f"{name}@{digest}", env=consent)
+    assert trained.returncode == 0, trained.stderr
+    assert "has no tag" in trained.stderr or "cpu" in trained.stderr  # which tag, and why
+    plan = json.loads(plan_of(alice, run_id_of(trained)))
+    assert plan["container"]["digest"] == digest == by_digest.stdout.strip()
+    assert plan["spec"]["resources"]["memory_mib"] == 954  # 1000 MB, as its authors say
+    too_much = alice.deephpc(
+        "--site", "lumi", "train", "deepaas-digits", "--mem", "9000G", "-p", "small-g", env={"SBATCH_ACCOUNT": "p"}
+    )
+    assert too_much.returncode == 2
+    assert "training of deepaas-digits asks for 9000G memory, but partition" in too_much.stderr

@@ -29,7 +29,7 @@ from .images import BuiltImage, build_image, digest_of, some_layers
 from .servers import PASSWORD, USER, Front, FrontHandler, Trick, front_of
 
 KEY = Credentials(USER, PASSWORD, origin="the test")
-HASTY = Patience(attempts=2, deadline_s=1.5, first_nap_s=0.01, connect_s=1, stall_s=0.5)
+HASTY = Patience(attempts=3, deadline_s=2, first_nap_s=0.01, connect_s=1, stall_s=1)
 NOBODY = 1  # the port of an upstream that is never asked
 DEEP = b"[" * 200_000
 
