@@ -23,7 +23,7 @@ check: $(VENV)/.has-test ## Format, lint, types, import contracts, shellcheck, f
 	$(BIN)/pytest -q -m "not cluster and not slow"
 
 test: $(VENV)/.has-test $(VENV)/.has-train cluster-packages ## All tests, those on the real Slurm cluster too (root on Debian)
-	HYPOTHESIS_PROFILE=full $(BIN)/pytest
+	HYPOTHESIS_PROFILE=full $(BIN)/pytest -n 2 --dist loadfile
 
 test-pyslurm: $(VENV)/.has-test cluster-packages ## Build the pyslurm source SRC=DIR inside the test cluster and run the scheduler tests on it
 	@test -n "$(SRC)" || { echo "say which source: make test-pyslurm SRC=DIR (a pyslurm of the cluster's Slurm release)" >&2; exit 2; }

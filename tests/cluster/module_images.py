@@ -169,6 +169,29 @@ def push_image(cluster: Cluster, name: str, reference: str) -> str:
     return image_digest(fetch_module_images()[name])
 
 
+def install_module(cluster: Cluster, user: str = "alice") -> str:
+    """Install the module natively, in an environment of a user's own; returns its folder of programs.
+
+    Data and models then lie in `~/deepaas-digits`; the digits are those of the node's scikit-learn.
+    """
+    wheels, home = fetch_module_wheels(cluster.python), cluster.on_host(f"/home/{user}")
+    place, source = cluster.on_host("/scratch/.module-wheels"), home / "deepaas-digits"
+    for folder in (place, source):
+        shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(wheels, place)
+    for path in example_files():
+        target = source / path.relative_to(EXAMPLE)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    call(["chmod", "-R", "a+rX", str(place)])
+    cluster.root(f"chown -R {user}: /home/{user}/deepaas-digits", node="login")
+    cluster.run("python3 -m venv --system-site-packages ~/deepaas-venv", user=user, timeout=120)
+    pip = "~/deepaas-venv/bin/python -m pip install -q --disable-pip-version-check --no-index"
+    cluster.run(f"{pip} --find-links /scratch/.module-wheels {DEEPAAS} setuptools", user=user, timeout=180)
+    cluster.run(f"{pip} --no-build-isolation --no-deps -e ~/deepaas-digits", user=user, timeout=120)
+    return f"/home/{user}/deepaas-venv/bin"
+
+
 def image_digest(layout: Path) -> str:
     """Return the digest of a layout's one manifest."""
     digest: str = json.loads((layout / "index.json").read_text())["manifests"][0]["digest"]

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -359,7 +360,53 @@ def test_a_module_of_the_catalogue_is_trained_by_its_name_with_the_resources_it_
     assert plan["container"]["digest"] == digest == by_digest.stdout.strip()
     assert plan["spec"]["resources"]["memory_mib"] == 954  # 1000 MB, as its authors say
     too_much = alice.deephpc(
-        "--site", "lumi", "train", "deepaas-digits", "--mem", "9000G", "-p", "small-g", env={"SBATCH_ACCOUNT": "p"}
+        *("--site", "lumi", "train", "posenet-tf", "--mem", "9000G", "-p", "small-g"), env={"SBATCH_ACCOUNT": "p"}
     )
     assert too_much.returncode == 2
-    assert "training of deepaas-digits asks for 9000G memory, but partition" in too_much.stderr
+    assert "training of posenet-tf asks for 9000G of memory per node, but partition small-g has 512G" in too_much.stderr
+
+
+#: What the real one prints of the GPUs that this job may open: others answer EPERM, and these ENXIO, having no driver.
+NVIDIA_SMI = r"""#!/bin/sh
+case "$*" in *--query-gpu*) ;; *) echo 'CUDA Version: 12.4'; exit ;; esac
+for number in 0 1 2 3; do
+  said=$( (exec 3<"/dev/nvidia$number") 2>&1 )
+  case $said in
+    *'not permitted'* | *denied* | *'No such file'*) ;;
+    *) echo "$number, GPU-0000-$number, 550.54.14, 8.0, Double A100" ;;
+  esac
+done
+"""
+LOOKS = r"""
+for number in 0 1 2 3; do
+  said=$( (exec 3<"/dev/nvidia$number") 2>&1 )
+  case $said in *'not permitted'* | *denied* | *'No such file'*) ;; *) echo "may open $number" ;; esac
+done
+echo "visible $CUDA_VISIBLE_DEVICES"
+"""
+
+
+@pytest.mark.parametrize("engine", ["apptainer", "udocker-r", "udocker-p2"])
+def test_only_the_allocated_gpus_are_seen_inside(
+    cluster: Cluster, alice: Session, images: dict[str, str], engine: str
+) -> None:
+    nodes = ("c1", "c2", "c3")
+    for node in nodes:
+        cluster.run(["tee", "/usr/bin/nvidia-smi"], user="root", node=node, stdin=NVIDIA_SMI)
+        cluster.root("chmod 755 /usr/bin/nvidia-smi", node=node)
+    try:
+        answer = alice.deephpc(
+            *("run", "--image", images["plain"], "--engine", engine, "--partition", "gpu", "--gpus-per-node", "2"),
+            *("--time", "5", "--wait", "--", "sh", "-c", LOOKS),
+            timeout=120,
+        )
+    finally:
+        for node in nodes:
+            cluster.root("rm /usr/bin/nvidia-smi", node=node)
+    assert answer.returncode == 0, answer.stderr
+    seen = re.search(r"gpus=2 \(2x Double A100\) .*driver=550.54.14", answer.stderr)
+    assert seen, answer.stderr
+    assert answer.stderr.count("may open") == 2
+    assert "visible 0,1" in answer.stderr
+    events = alice.box.run(["cat", f"{folder_of(alice, answer)}/events.jsonl"], user="alice").stdout
+    assert '"sees":"gpus=2 (2x Double A100)' in events
