@@ -10,9 +10,12 @@ engine_set_up() {
 }
 
 convert() { # OCI layout → SIF with zstd, as apptainer's gzip costs sixteen times the CPU; or → folder
-  local part=$prepared.$$.part log=$private/convert.log threads=2
+  local part=$prepared.$$.part log=$private/convert.log threads=2 memory_mib=1024
   [ ! -e "$prepared" ] || return 0
-  [ -z "${SLURM_JOB_ID:-}" ] || threads=$(nproc) # a login node is everybody's
+  if [ -n "${SLURM_JOB_ID:-}" ]; then # a login node is everybody's
+    threads=$(nproc)
+    [ "${SLURM_MEM_PER_NODE:-0}" -eq 0 ] || [ $((SLURM_MEM_PER_NODE / 4)) -gt 1024 ] || memory_mib=$((SLURM_MEM_PER_NODE / 4))
+  fi
   trap 'rm -f "$part"' EXIT
   find "${prepared%/*}" -maxdepth 1 -type f -name '*.part' -mmin +720 -delete 2>/dev/null # of conversions that were killed
   note "converting the image to $prepared"
@@ -28,7 +31,7 @@ convert() { # OCI layout → SIF with zstd, as apptainer's gzip costs sixteen ti
 }
 
 build_sif() {
-  nice -n 10 "$engine_command" build --mksquashfs-args "-comp zstd -Xcompression-level 1 -processors $threads -mem 1G" \
+  nice -n 10 "$engine_command" build --mksquashfs-args "-comp zstd -Xcompression-level 1 -processors $threads -mem ${memory_mib}M" \
     "$part" "oci:$layout_dir" >"$log" 2>&1 ||
     nice -n 10 "$engine_command" build --force "$part" "oci:$layout_dir" >>"$log" 2>&1 || refused # releases without that option
 }

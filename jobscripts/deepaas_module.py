@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 
+import deepaas_server
 from deepaas_arguments import BadArgumentError, describe_arguments
 from deepaas_loading import (
     NoModuleError,
@@ -99,7 +100,7 @@ def _train(options):
     result = os.path.join(_output_folder(options), "train.json")
     try:
         return deepaas_training.train(module, options.arguments, result)
-    except deepaas_training.deepaas_server.ServerError as error:
+    except deepaas_server.ServerError as error:
         note("the training of %s failed: %s" % (module.name, error))
         return FAILED
 
@@ -112,7 +113,7 @@ def _predict(options):
     folder = _output_folder(options)
     try:
         return deepaas_prediction.predict(module, _inputs_file(options), folder, options.results, options.accept)
-    except deepaas_prediction.deepaas_server.ServerError as error:
+    except deepaas_server.ServerError as error:
         note("the module %s cannot be served: %s" % (module.name, error))
         return FAILED
 
@@ -156,4 +157,4 @@ def _parse(argv):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    deepaas_server.leave(main())

@@ -97,7 +97,7 @@ conclude() { # sets code, and writes the reason and the last lines of the rank t
   printf -- '--- deephpc: %s' "$reason"
   if [ -n "${rank:-}" ] && [ -s "$ranks/$rank.log" ]; then
     printf '; the last lines of its output (ranks/%s.log):\n' "$rank"
-    tail -n 12 "$ranks/$rank.log"
+    tail -n 12 "$ranks/$rank.log" | grep -a -v '^--- deephpc: '
   else
     printf '\n'
   fi

@@ -121,7 +121,7 @@ trap 'pass_on USR1' USR1
 trap 'pass_on USR2' USR2
 while :; do
   interrupted=
-  wait "$program"
+  wait "$program" 2>/dev/null # bash would say "Killed"
   code=$?
   [ -n "$interrupted" ] || break
 done

@@ -2,8 +2,8 @@
 
     python3 launch_rendezvous.py horovod|torchrun WORDS...
 
-Runs inside any image: Python 3.6 and its standard library, nothing of Slurm, no names of nodes. launch_rank.sh, outside,
-has said in DEEPHPC_... which rank this is and at which address rank 0 lives.
+Runs inside any image: Python 3.6 and its standard library, nothing of Slurm, no names of nodes. launch_rank.sh has said
+in DEEPHPC_... which rank this is and at which address rank 0 lives.
 
 Rank 0 leaves a process behind that holds the meeting point of the framework and tells the other ranks its port: it
 answers at the first free port above the system's own range, in a stretch that follows from a key of this job step, and
@@ -49,7 +49,7 @@ class World:
         return "127.0.0.1" if self.is_one_node else ""
 
     def cross(self, local_rank):
-        """Return the nodes that have a rank of this local number, in order: the first may have more ranks than the last."""
+        """Return the nodes that have a rank of this local number, in order; some may have fewer ranks than others."""
         return [node for node, count in enumerate(self.tasks) if count > local_rank]
 
 
@@ -75,7 +75,7 @@ def main(words):
         sys.exit(127 if isinstance(error, FileNotFoundError) else 126)
 
 
-# --- the meeting point, in a process beside rank 0 -----------------------------------------------------------------------
+# --- the meeting point, in a process beside rank 0 ------------------------------------------------------------------
 
 
 def start_meeting_point(world, serve):
@@ -92,7 +92,7 @@ def start_meeting_point(world, serve):
             os.close(writer)
             while os.getppid() == rank_0:  # it ends with the rank, however that ends
                 time.sleep(0.2)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - the rank tells it, whatever it is
             os.write(writer, "{}: {}\n".format(type(error).__name__, error).encode())
         os._exit(0)
     os.close(writer)
@@ -204,7 +204,7 @@ def in_background(target):
     thread.start()
 
 
-# --- the other ranks -----------------------------------------------------------------------------------------------------
+# --- the other ranks ------------------------------------------------------------------------------------------------
 
 
 def find_meeting_point(world, deadline):
@@ -244,7 +244,7 @@ def proof(key, nonce, port):
     return hmac.new(key, nonce + b" %d" % port, hashlib.sha256).hexdigest()
 
 
-# --- what the frameworks read --------------------------------------------------------------------------------------------
+# --- what the frameworks read ---------------------------------------------------------------------------------------
 
 #: Variables that are never left as they were: a second value of them cannot be right.
 FRAMEWORKS_OWN = ("HOROVOD_RANK", "HOROVOD_SIZE", "HOROVOD_LOCAL_", "HOROVOD_CROSS_", "HOROVOD_HOSTNAME",
@@ -312,7 +312,7 @@ def node_name(number):
 
 
 def find_interface(world):
-    """Return the network interface to the other nodes: the site's where this node has it, else the one of the route there."""
+    """Return the network interface to the other nodes: the site's where there is one, else the one of the route."""
     if world.is_one_node:
         return "lo"
     if world.interface:

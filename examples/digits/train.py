@@ -4,13 +4,16 @@ The data are the UCI optical digits (1797 images of 8 x 8 pixels) that scikit-le
 
     deephpc train examples/digits/train.py --wait -- --epochs 20     # as a job
     python examples/digits/train.py --epochs 20                      # by hand, in the current folder
+    deephpc train examples/digits/train.py --nodes 2 --tasks-per-node 4 --launcher horovod     # or torchrun
 
 What makes it fit for a batch system, and worth copying:
 
 - every file goes where the environment says (`Places`), so the same file runs as a job and by hand;
 - a checkpoint after every epoch, and at once on SIGUSR1, which deephpc sends before the time limit;
 - started again, it goes on from the checkpoint and ends with the same model as a run that was never interrupted;
-- metrics are appended as JSON lines while it runs.
+- metrics are appended as JSON lines while it runs;
+- as one of several ranks it learns from its share of every batch (`Ranks`), so that any number of them, joined by
+  Horovod or by PyTorch, ends with the same weights.
 """
 
 import argparse
@@ -37,13 +40,16 @@ def main() -> None:
     """Train to the last epoch, from the start or from the checkpoint, and keep the model."""
     options = parse_options()
     places = Places.from_environment()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    ranks = find_ranks()
+    device = f"cuda:{ranks.local_rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+    torch.set_default_dtype(torch.float64 if options.double else torch.float32)
     train, test = load_split(device)
     torch.manual_seed(options.seed)
-    training = Training(options.hidden, options.lr, device)
+    training = Training(options.hidden, options.lr, device, ranks)
     if places.checkpoint.exists():
         training.restore(places.checkpoint)
-        print(f"attempt {places.attempt}: going on from step {training.step}", flush=True)
+        say(ranks, f"attempt {places.attempt}: going on from step {training.step}")
+    training.share()
     save_request = SaveRequest()
     started = time.monotonic()
 
@@ -53,15 +59,18 @@ def main() -> None:
             training.take_step(batch)
             if save_request.taken():
                 training.save(places.checkpoint)
-                print(f"SIGUSR1: checkpoint at step {training.step}", flush=True)
-        loss = training.loss_sum / steps_in_epoch(train, options.batch_size)
-        report_epoch(places.metrics, epoch + 1, training.step, loss, training.accuracy(test))
+                say(ranks, f"SIGUSR1: checkpoint at step {training.step}")
+        loss = ranks.mean(training.loss_sum) / steps_in_epoch(train, options.batch_size)
+        if ranks.rank == 0:
+            report_epoch(places.metrics, epoch + 1, training.step, loss, training.accuracy(test))
         training.loss_sum = 0.0
         training.save(places.checkpoint)
 
-    accuracy = training.accuracy(test)
-    keep_results(places, training, options, accuracy, time.monotonic() - started)
-    print(f"test accuracy {accuracy:.4f}", flush=True)
+    if ranks.rank == 0:
+        accuracy = training.accuracy(test)
+        keep_results(places, training, options, accuracy, time.monotonic() - started)
+        say(ranks, f"test accuracy {accuracy:.4f}")
+    ranks.leave()
 
 
 def parse_options() -> argparse.Namespace:
@@ -71,6 +80,9 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=32, help="images in one step (default: 32)")
     parser.add_argument("--lr", type=float, default=1e-3, help="Adam's learning rate (default: 0.001)")
     parser.add_argument("--hidden", type=int, default=64, help="width of the hidden layer (default: 64)")
+    parser.add_argument(
+        "--double", action="store_true", help="double precision, to compare runs on many ranks with one"
+    )
     parser.add_argument("--seed", type=int, default=0, help="initial weights and order of the images (default: 0)")
     return parser.parse_args()
 
@@ -103,6 +115,87 @@ class Places:
         return self.checkpoints / "latest.pt"
 
 
+class Ranks:
+    """The processes that train together: one, when no launcher has started more."""
+
+    rank = 0
+    size = 1
+    local_rank = 0
+
+    def share(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """Return both so that every step averages the gradients of all ranks; all begin with the weights of rank 0."""
+        return model, optimizer
+
+    def mean(self, value: float) -> float:
+        """Return the mean of a value over all ranks."""
+        return value
+
+    def leave(self) -> None:
+        """Part from the other ranks."""
+
+
+class HorovodRanks(Ranks):
+    """Ranks that Horovod joins."""
+
+    def __init__(self) -> None:
+        import horovod.torch
+
+        self.horovod = horovod.torch
+        self.horovod.init()
+        self.rank, self.size = self.horovod.rank(), self.horovod.size()
+        self.local_rank = self.horovod.local_rank()
+
+    def share(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """Let the optimizer average."""
+        self.horovod.broadcast_parameters(model.state_dict(), root_rank=0)
+        return model, self.horovod.DistributedOptimizer(optimizer, named_parameters=model.named_parameters())
+
+    def mean(self, value: float) -> float:
+        """Return the mean of a value over all ranks."""
+        return self.horovod.allreduce(torch.tensor(value)).item()
+
+    def leave(self) -> None:
+        """Part from the other ranks."""
+        self.horovod.shutdown()
+
+
+class TorchRanks(Ranks):
+    """Ranks that PyTorch joins, in the environment that torchrun sets."""
+
+    def __init__(self) -> None:
+        os.environ.setdefault("USE_LIBUV", "0")  # Debian's PyTorch is built without it
+        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        self.rank, self.size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        self.local_rank = int(os.environ["LOCAL_RANK"])
+
+    def share(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """Let the model average."""
+        return nn.parallel.DistributedDataParallel(model), optimizer
+
+    def mean(self, value: float) -> float:
+        """Return the mean of a value over all ranks."""
+        total = torch.tensor(value, device="cuda" if torch.cuda.is_available() else "cpu")
+        torch.distributed.all_reduce(total)
+        return total.item() / self.size
+
+    def leave(self) -> None:
+        """Part from the other ranks."""
+        torch.distributed.destroy_process_group()
+
+
+def find_ranks() -> Ranks:
+    """Return what the launcher has made of this process."""
+    if "HOROVOD_RANK" in os.environ:
+        return HorovodRanks()
+    return TorchRanks() if "RANK" in os.environ else Ranks()
+
+
+def say(ranks: Ranks, line: str) -> None:
+    """Print a line once, however many ranks there are."""
+    if ranks.rank == 0:
+        print(line, flush=True)
+
+
 @dataclass(frozen=True)
 class Digits:
     """Images `(n, 1, 8, 8)` with pixels from 0 to 1, and their labels `(n,)` from 0 to 9."""
@@ -115,7 +208,7 @@ def load_split(device: str) -> tuple[Digits, Digits]:
     """Return the training and the test images (four to one); the split is always the same."""
     digits = load_digits()
     train, test = train_test_split(range(len(digits.target)), test_size=0.2, stratify=digits.target, random_state=0)
-    images = torch.tensor(digits.images, dtype=torch.float32, device=device).unsqueeze(1) / PIXEL_MAX
+    images = torch.tensor(digits.images, dtype=torch.get_default_dtype(), device=device).unsqueeze(1) / PIXEL_MAX
     labels = torch.tensor(digits.target, dtype=torch.long, device=device)
     return Digits(images[train], labels[train]), Digits(images[test], labels[test])
 
@@ -154,17 +247,25 @@ def build_model(hidden: int) -> nn.Module:
 class Training:
     """A model on its way: its weights, its optimizer, the steps taken, and the loss summed over the current epoch."""
 
-    def __init__(self, hidden: int, lr: float, device: str) -> None:
+    def __init__(self, hidden: int, lr: float, device: str, ranks: Ranks) -> None:
+        self.ranks = ranks
         self.device = device
         self.model = build_model(hidden).to(device)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=lr)
+        self.shared = self.model
+        self.optimizer: torch.optim.Optimizer = torch.optim.Adam(self.model.parameters(), lr=lr)
         self.step = 0
         self.loss_sum = 0.0
 
+    def share(self) -> None:
+        """Join the other ranks, after weights and optimizer have been read from a checkpoint."""
+        self.shared, self.optimizer = self.ranks.share(self.model, self.optimizer)
+
     def take_step(self, batch: Digits) -> None:
-        """Learn from one batch."""
+        """Learn from one batch: each rank from its share, scaled so that the mean over all ranks is the batch's."""
+        mine = slice(self.ranks.rank, None, self.ranks.size)
         self.optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(self.model(batch.images), batch.labels)
+        loss = nn.functional.cross_entropy(self.shared(batch.images[mine]), batch.labels[mine], reduction="sum")
+        loss = loss * self.ranks.size / len(batch.labels)
         loss.backward()
         self.optimizer.step()
         self.step += 1
@@ -177,7 +278,9 @@ class Training:
         return (guesses == digits.labels).float().mean().item()
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint; whoever opens `path`, at whatever moment, finds a whole one."""
+        """Write a checkpoint, one for all ranks; whoever opens `path`, at whatever moment, finds a whole one."""
+        if self.ranks.rank != 0:
+            return
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -234,6 +337,7 @@ def keep_results(
         "steps": training.step,
         "parameters": sum(weights.numel() for weights in training.model.parameters()),
         "attempt": places.attempt,
+        "ranks": training.ranks.size,
         "seconds_in_this_attempt": round(seconds, 3),
         "options": vars(options),
         "torch": torch.__version__,

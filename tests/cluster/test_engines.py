@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +18,7 @@ from tests.cluster.module_images import (
     PLAIN_ENV,
     PLAIN_FOLDER,
     fetch_module_images,
-    fetch_module_wheels,
+    install_module,
     push_image,
     put_layout,
 )
@@ -281,20 +282,9 @@ def test_a_gpu_job_sees_its_own_gpus_and_fails_where_the_container_sees_none(
 
 
 @pytest.fixture(scope="module")
-def native_module(cluster: Cluster, alice: Session) -> str:
+def native_module(cluster: Cluster) -> str:
     """The example module with DEEPaaS in a venv of alice's, for runs without an image."""
-    shutil.copytree(fetch_module_wheels(), cluster.on_host("/scratch/wheels"), dirs_exist_ok=True)
-    shutil.copytree(EXAMPLE, cluster.on_host("/scratch/module"), dirs_exist_ok=True)
-    venv = f"{alice.folder}/module-venv"
-    cluster.root("chmod -R a+rX /scratch/wheels && chown -R alice /scratch/module", node="login")
-    install = f"{venv}/bin/pip install -q --no-index --find-links /scratch/wheels"
-    alice.box.run(
-        f"python3 -m venv --system-site-packages '{venv}' && {install} setuptools deepaas && "
-        f"{install} --no-build-isolation --no-deps -e /scratch/module",
-        user="alice",
-        timeout=200,
-    )
-    return venv
+    return str(Path(install_module(cluster)).parent)
 
 
 def test_training_and_batch_prediction_give_the_same_in_every_engine_and_natively(

@@ -1,4 +1,4 @@
-"""The images of the tests are real ones: the module in them is described, trained and used by what a job runs inside."""
+"""The images of the tests are real: the module in them is described, trained and used by what a job runs inside."""
 
 import json
 import shlex

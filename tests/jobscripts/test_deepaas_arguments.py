@@ -1,0 +1,265 @@
+"""How a module's arguments are described, read from words and sent; with doubles for marshmallow's fields."""
+
+import ast
+import json
+import math
+
+import pytest
+from deepaas_arguments import (
+    BadArgumentError,
+    check_values,
+    choose_accept,
+    describe_argument,
+    describe_arguments,
+    json_safe,
+    parse_words,
+    plan_request,
+    render_words,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deephpc.places import shipped
+from deephpc.serve.module_description import Argument
+
+
+class _Missing:
+    """What marshmallow has where a default is missing."""
+
+
+MISSING = _Missing()
+
+
+class Field:
+    """marshmallow 3: `load_default`, `metadata`, `validate`."""
+
+    def __init__(self, *, default=MISSING, required=False, validate=None, **metadata):
+        self.load_default, self.required, self.validate, self.metadata = default, required, validate, metadata
+
+    def deserialize(self, value, attr=None, data=None):
+        for each in self.validate if isinstance(self.validate, list) else [self.validate]:
+            if isinstance(each, Range) and value < each.min:
+                raise ValidationError([f"Must be at least {each.min}."])
+        return value
+
+
+class String(Field): ...
+
+
+class Number(Field): ...
+
+
+class Integer(Number): ...
+
+
+class Float(Number): ...
+
+
+class Boolean(Field): ...
+
+
+class Mapping(Field): ...
+
+
+class Dict(Mapping): ...
+
+
+class List(Field):
+    def __init__(self, inner, **words):
+        super().__init__(**words)
+        self.inner = inner
+
+
+class Url(String): ...
+
+
+class ModuleOwn(Integer): ...
+
+
+class OneOf:
+    def __init__(self, choices):
+        self.choices = choices
+
+
+class Range:
+    def __init__(self, min=None, max=None):
+        self.min, self.max = min, max
+
+
+class And:
+    def __init__(self, *validators):
+        self.validators = validators
+
+
+class ValidationError(Exception):
+    def __init__(self, messages):
+        super().__init__(messages)
+        self.messages = messages
+
+
+FIELDS = {
+    "epochs": Integer(default=3, validate=Range(min=1)),
+    "learning_rate": Float(default=0.1),
+    "augment": Boolean(default=False),
+    "layers": List(Integer(), default=[8]),
+    "extra": Dict(default={}),
+    "optimizer": String(default="sgd", validate=OneOf(["sgd", "adam"])),
+    "weights": Field(type="file", location="form"),
+    "note": String(),
+}
+ARGUMENTS = describe_arguments(FIELDS)
+
+
+@pytest.mark.parametrize(
+    "field, expected",
+    [
+        (Integer(default=3, validate=Range(1, 9)), {"type": "int", "default": 3, "min": 1, "max": 9}),
+        (ModuleOwn(), {"type": "int", "default": None}),
+        (Float(default=math.inf), {"type": "float", "default": "inf"}),
+        (Number(), {"type": "float"}),
+        (Boolean(required=True), {"type": "bool", "required": True}),
+        (Url(description="where"), {"type": "str", "description": "where"}),
+        (List(String()), {"type": "list", "items": "str"}),
+        (Dict(), {"type": "dict"}),
+        (Field(type="file", location="form"), {"type": "file", "location": "form"}),
+        (Field(), {"type": "any"}),
+        (String(validate=OneOf(("a", "b"))), {"choices": ["a", "b"]}),
+        (Integer(validate=[Range(min=0), OneOf([1, 2])]), {"choices": [1, 2], "min": 0}),
+        (Integer(validate=And(Range(max=5), OneOf([1]))), {"choices": [1], "max": 5}),
+        (String(enum=["x"]), {"choices": ["x"]}),
+        (String(default=lambda: 1), {"default": None}),
+    ],
+)
+def test_a_field_is_described(field, expected):
+    described = describe_argument("name", field)
+    assert described == {**described, **expected}
+    json.dumps(described, allow_nan=False)
+    assert Argument.model_validate(described).name == "name"
+
+
+def test_an_old_marshmallow_is_understood():
+    field = type("Integer", (), {"missing": 4, "required": False, "metadata": {"description": "d"}, "validators": []})()
+    assert describe_argument("n", field)["default"] == 4
+
+
+def test_words_become_values():
+    words = [
+        *("--epochs", "7", "--learning-rate=-1e-3", "--augment", "--layers", "[1, 2]"),
+        *("--extra={'a': True}", "--note", "--looks-like-one", "--weights", "/data/w"),
+    ]
+    assert parse_words(words, ARGUMENTS) == {
+        "epochs": 7,
+        "learning_rate": -1e-3,
+        "augment": True,
+        "layers": [1, 2],
+        "extra": {"a": True},
+        "note": "--looks-like-one",
+        "weights": "/data/w",
+    }
+
+
+@pytest.mark.parametrize("word", ["yes", "TRUE", "1", "t"])
+def test_a_bool_takes_a_value_too(word):
+    assert parse_words(["--augment", word, "--epochs", "1"], ARGUMENTS) == {"augment": True, "epochs": 1}
+    assert parse_words(["--augment=off"], ARGUMENTS) == {"augment": False}
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["--epoch", "3"], "did you mean --epochs"),
+        (["--zzz", "3"], "it has --epochs, --learning_rate"),
+        (["epochs", "3"], "'epochs' is not an argument"),
+        (["--epochs"], "--epochs needs a value"),
+        (["--epochs", "3.5"], "'3.5' is not of type int"),
+        (["--augment=maybe"], "'maybe' is not of type bool"),
+        (["--layers", "1"], "'1' is not of type list"),
+        (["--layers", "__import__('os')"], "is not of type list"),
+        (["--extra", "[]"], "is not of type dict"),
+    ],
+)
+def test_words_that_do_not_fit_are_named(words, told):
+    with pytest.raises(BadArgumentError) as caught:
+        parse_words(words, ARGUMENTS)
+    assert told in str(caught.value)
+
+
+def test_a_required_argument_is_asked_for():
+    with pytest.raises(BadArgumentError, match="needs --x"):
+        parse_words([], describe_arguments({"x": String(required=True)}))
+
+
+def test_the_modules_own_validators_are_heard():
+    check_values({"epochs": 1, "weights": "/no/file/field/is/asked"}, FIELDS)
+    with pytest.raises(BadArgumentError, match=r"--epochs 0: Must be at least 1\."):
+        check_values({"epochs": 0}, FIELDS)
+
+
+def test_values_are_rendered_as_deepaas_cli_reads_them():
+    words = render_words({"layers": [1, 2], "augment": True, "extra": {"a": None}, "note": "-x y"})
+    assert words == ["--layers=[1, 2]", "--augment=True", "--extra={'a': None}", "--note=-x y"]
+    assert ast.literal_eval(words[2].partition("=")[2]) == {"a": None}
+
+
+def test_each_value_goes_where_the_module_looks_for_it():
+    fields = {
+        **FIELDS,
+        "caption": String(location="form"),
+        "accept": String(location="headers"),
+        "body": String(location="json"),
+    }
+    arguments = describe_arguments(fields)
+    values = {"layers": [1, 2], "augment": False, "note": {"a": [1]}, "accept": "text/csv", "epochs": None}
+    assert plan_request(values, arguments) == {
+        "query": [("layers", "1"), ("layers", "2"), ("augment", "false"), ("note", '{"a": [1]}')],
+        "form": [],
+        "files": [],
+        "headers": {"accept": "text/csv"},
+        "json": {},
+    }
+    assert plan_request({"weights": "/w", "caption": "ψ"}, arguments)["form"] == [("caption", "ψ")]
+    assert plan_request({"body": 1, "extra": {"a": 1}}, arguments)["json"] == {"body": 1, "extra": {"a": 1}}
+    with pytest.raises(BadArgumentError, match="cannot be sent together with a file"):
+        plan_request({"weights": "/w", "extra": {}}, arguments)
+    with pytest.raises(BadArgumentError, match="did you mean --note"):
+        plan_request({"notes": 1}, arguments)
+
+
+def test_the_answer_is_json_unless_asked_otherwise():
+    accept = String(default="image/png", validate=OneOf(["image/png", "application/json", "*/*"]), location="headers")
+    arguments = describe_arguments({"accept": accept})
+    assert choose_accept(None, arguments) == "application/json"
+    assert choose_accept("image/png", arguments) == "image/png"
+    assert choose_accept(None, describe_arguments({"accept": String(validate=OneOf(["a/b", "*/*"]))})) == "a/b"
+    assert choose_accept("a/b", []) is None
+    with pytest.raises(BadArgumentError, match="only in image/png, application/json"):
+        choose_accept("text/plain", arguments)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.complex_numbers(),
+    lambda inner: (
+        st.lists(inner)
+        | st.tuples(inner)
+        | st.dictionaries(st.text() | st.integers(), inner)
+        | st.frozensets(st.text())
+    ),
+    max_leaves=10,
+)
+
+
+@given(VALUES)
+def test_anything_becomes_json(value):
+    assert json.loads(json.dumps(json_safe(value), allow_nan=False)) == json_safe(value)
+
+
+@given(st.dictionaries(st.sampled_from(["note", "optimizer"]), st.text(), max_size=2), st.lists(st.integers()))
+def test_what_is_rendered_is_read_again(values, layers):
+    whole = {**values, "layers": layers, "augment": True}
+    assert parse_words(render_words(whole), ARGUMENTS) == whole
+
+
+@pytest.mark.parametrize("script", sorted(shipped("jobscripts").glob("deepaas_*.py")), ids=lambda path: path.name)
+def test_an_image_with_python_3_6_can_read_it(script):
+    ast.parse(script.read_text(), feature_version=(3, 6))
+    assert "from __future__" not in script.read_text()
