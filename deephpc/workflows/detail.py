@@ -14,6 +14,7 @@ from deephpc.jobs.run_folder import TaskFolder, read_json_lines
 from deephpc.jobs.scheduler import Scheduler, id_of_task
 from deephpc.jobs.slurm_usage import Accounted
 from deephpc.model import Model
+from deephpc.workflows.batch_results import table_file
 from deephpc.workflows.metrics import Series, load_series
 from deephpc.workflows.plan import JobPlan, load_plan
 
@@ -106,6 +107,7 @@ def _places(job: Job, files: TaskFolder) -> dict[str, Path]:
         "checkpoints": files.checkpoints,
         "metrics": files.metrics,
         "result": files.result,
+        **({"table": table_file(job.files)} if job.kind == "predict" else {}),
     }
 
 

@@ -18,6 +18,7 @@ _LAST_LINES = 15
 _LOG_TELLS = (JobState.FAILED, JobState.OUT_OF_MEMORY, JobState.TIMEOUT, JobState.NODE_FAIL, JobState.LOST)
 _OLD_CHECKPOINTS = "a rerun gets a new checkpoint folder; the old checkpoints lie in"
 _SITES_DOING = (JobState.NODE_FAIL, JobState.PREEMPTED, JobState.BOOT_FAIL, JobState.FAILED)
+_AFTER_A_BATCH = "`deephpc predict --results RUN` shows what has no result; `deephpc predict --resume RUN` predicts that"
 #: What to do where the job script gave up before the program, by how its reason begins.
 _SETUP_HINTS = {
     "cannot enter": "the folder you submit from must exist on the nodes: submit from one that they share",
@@ -158,6 +159,8 @@ def _explain_end(one: Job, files: TaskFolder) -> Explanation:
             f"{ended.text}; the program never started, so the site is at fault",
             "run it again: `deephpc jobs rerun RUN`",
         )
+    if one.kind == "predict":
+        ended = replace(ended, next_step=_AFTER_A_BATCH)
     if files.checkpoints.is_dir() and any(files.checkpoints.iterdir()):
         ended = replace(ended, next_step=f"{ended.next_step}; {_OLD_CHECKPOINTS} {files.checkpoints}")
     return replace(ended, text=f"{ended.text} ({reason})") if reason and one.state is JobState.FAILED else ended
