@@ -4,6 +4,7 @@
 
 engine_set_up() {
   [ ! -e "$prepared" ] || return 0
+  [ -n "$layout_dir" ] || fail "$prepared is not on $(uname -n): put it where the nodes see it"
   mkdir -p "${prepared%/*}" || fail "cannot write in ${prepared%/*}"
   chmod --reference="$cache_dir/images" "${prepared%/*}" 2>/dev/null # a group's cache stays the group's
   locked "$prepared.lock" convert
