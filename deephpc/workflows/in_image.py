@@ -202,7 +202,8 @@ def _choose(word: str, resources: Resources, desk: ImageDesk, *, is_sif: bool) -
 def _ask(resources: Resources, desk: ImageDesk) -> NodeEngines:
     question = _question(resources, desk)
     partition = resources.partition or "the default partition"
-    desk.tell(f"asking a node of {partition} which engines work there (kept; at most {question.wait_s} s)")
+    if desk.settings.scheduler != "local":
+        desk.tell(f"asking a node of {partition} which engines work there (kept; at most {question.wait_s} s)")
     return ask_node(question, desk.clock())
 
 
