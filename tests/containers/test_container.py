@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from deephpc.containers.container import Container, check_path, parse_bind
 from deephpc.containers.engine import ENGINES, engines_called
 from deephpc.errors import InputError
+from tests.fakes.samples import A_TENTH
 
 WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
 
@@ -37,6 +38,7 @@ def read_back(facts: str, *names: str) -> list[str]:
     return [word.decode() for word in done.stdout.split(b"\0")[:-1]]
 
 
+@A_TENTH
 @given(workdir=WORDS, environment=st.lists(WORDS, min_size=1, max_size=3), bind=WORDS)
 def test_facts_read_back_as_they_were(workdir: str, environment: list[str], bind: str):
     container = a_container(workdir=workdir, environment=tuple(environment), binds=(bind,))

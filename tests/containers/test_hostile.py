@@ -23,6 +23,7 @@ from deephpc.containers.source import Interrupted, Patience
 from deephpc.containers.store import Store
 from deephpc.containers.transfer import Transfer
 from deephpc.errors import DeephpcError, EngineError
+from tests.fakes.samples import A_TENTH
 
 from .conftest import AMD64
 from .images import BuiltImage, build_image, digest_of, some_layers
@@ -404,6 +405,7 @@ def test_hostile_names_are_refused_before_anything_is_asked(name: str) -> None:
     assert caught.value.exit_code == 2
 
 
+@A_TENTH
 @given(st.text(max_size=200))
 def test_any_header_is_read_without_a_stumble(text: str) -> None:
     challenge = parse_challenge([text])

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from deephpc.containers.layer_check import check_layers, member_path, removed_by
 from deephpc.errors import EngineError
 from tests.containers.trees import file, hard_link, link, store_image
+from tests.fakes.samples import A_TENTH
 
 _PARTS = st.lists(st.sampled_from(["", ".", "..", "a", "b", "…", "..."]), max_size=8)
 
 
+@A_TENTH
 @given(parts=_PARTS)
 def test_a_member_lies_inside_or_is_refused(parts: list[str]) -> None:
     name, depth, escapes = "/".join(parts), 0, False

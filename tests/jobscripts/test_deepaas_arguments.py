@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from deephpc.places import shipped
 from deephpc.serve.module_description import Argument
+from tests.fakes.samples import A_TENTH
 
 
 class _Missing:
@@ -248,11 +249,13 @@ VALUES = st.recursive(
 )
 
 
+@A_TENTH
 @given(VALUES)
 def test_anything_becomes_json(value):
     assert json.loads(json.dumps(json_safe(value), allow_nan=False)) == json_safe(value)
 
 
+@A_TENTH
 @given(st.dictionaries(st.sampled_from(["note", "optimizer"]), st.text(), max_size=2), st.lists(st.integers()))
 def test_what_is_rendered_is_read_again(values, layers):
     whole = {**values, "layers": layers, "augment": True}

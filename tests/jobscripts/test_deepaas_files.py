@@ -16,7 +16,10 @@ from deepaas_training import handles
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.fakes.samples import A_TENTH
 
+
+@A_TENTH
 @given(st.text(min_size=1))
 def test_any_key_gives_a_file_name_that_stays_in_its_folder(key):
     name = file_name(key)
@@ -25,6 +28,7 @@ def test_any_key_gives_a_file_name_that_stays_in_its_folder(key):
     assert len(name) <= 100
 
 
+@A_TENTH
 @given(st.sets(st.text(max_size=5), min_size=2, max_size=2))
 def test_two_keys_never_share_a_file(keys):
     assert len({file_name(key) for key in keys}) == 2

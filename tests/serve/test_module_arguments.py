@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from deephpc.errors import InputError
 from deephpc.serve.module_arguments import check_arguments, parse_arguments
 from deephpc.serve.module_description import Argument
+from tests.fakes.samples import A_TENTH
 
 DECLARED = (
     Argument(name="epochs", type="int", default=10, description="How often to see each image."),
@@ -179,6 +180,7 @@ WORDS = st.lists(
 )
 
 
+@A_TENTH
 @given(WORDS)
 def test_any_words_are_understood_or_refused_and_what_is_understood_stays(words: list[str]) -> None:
     try:
@@ -191,6 +193,7 @@ def test_any_words_are_understood_or_refused_and_what_is_understood_stays(words:
     assert all(word.startswith("--") and "=" in word for word in again)
 
 
+@A_TENTH
 @given(
     st.fixed_dictionaries(
         {},

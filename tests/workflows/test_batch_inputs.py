@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from deephpc.errors import InputError
 from deephpc.serve.module_description import Argument
 from deephpc.workflows.batch_inputs import BatchInput, input_key, load_inputs
+from tests.fakes.samples import A_TENTH
 
 DECLARED = (Argument(name="image", type="file"), Argument(name="mask", type="file"), Argument(name="text"))
 
@@ -154,6 +155,7 @@ def test_addresses_are_left_to_the_module(tmp_path: Path) -> None:
     assert values(inputs) == ["https://example.org/a.png"]
 
 
+@A_TENTH
 @given(st.dictionaries(st.text(min_size=1), st.text(), min_size=1))
 def test_keys_follow_from_the_values_alone_and_name_files(args: dict[str, str]) -> None:
     key = input_key(args)

@@ -22,6 +22,7 @@ from deephpc.workflows.batch_predict import (
     split,
 )
 from deephpc.workflows.batch_results import load_batch, load_done, merge_results
+from tests.fakes.samples import A_TENTH
 
 DECLARED = (
     Argument(name="image", type="file", required=True),
@@ -74,6 +75,7 @@ def rows(folder: RunFolder) -> list[dict[str, object]]:
     return [json.loads(line) for line in (folder.path / "results.jsonl").read_text().splitlines()]
 
 
+@A_TENTH
 @given(st.lists(st.integers(), max_size=300), st.integers(1, 40))
 def test_tasks_share_fairly_and_in_order(items: list[int], asked: int) -> None:
     parts = split(items, choose_tasks(len(items), asked))

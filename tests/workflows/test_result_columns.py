@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deephpc.workflows.result_columns import result_columns
+from tests.fakes.samples import A_TENTH
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -35,6 +36,7 @@ def test_what_is_simple_gets_a_column(result: object, columns: dict[str, object]
     assert result_columns(result) == columns  # type: ignore[arg-type]
 
 
+@A_TENTH
 @given(JSON)
 def test_any_answer_gives_cells(result: object) -> None:
     assert all(isinstance(cell, str | int | float | bool) for cell in result_columns(result).values())  # type: ignore[arg-type]
