@@ -5,7 +5,7 @@ import platform
 from datetime import date
 from pathlib import Path
 
-from bench import of_catalogue, of_record
+from bench import gateway, of_catalogue, of_record
 from bench.cluster import run_on_cluster
 from bench.row import HEADER, Row, load
 
@@ -15,7 +15,7 @@ PAGE = REPOSITORY / "docs" / "benchmarks.md"
 
 def main() -> None:
     """Measure, print, keep."""
-    rows = [*of_record.measure(), *of_catalogue.measure(), *_on_cluster()]
+    rows = [*of_record.measure(), *of_catalogue.measure(), *gateway.measure(), *_on_cluster()]
     table = "\n".join([HEADER, *(row.render() for row in rows)])
     print(table)
     PAGE.write_text(_page(table), encoding="utf-8")

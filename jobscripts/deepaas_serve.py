@@ -12,7 +12,6 @@ import functools
 import inspect
 import os
 import signal
-import sys
 
 import deepaas_server
 from deepaas_loading import NoModuleError, find_deepaas, has_method, load_module
@@ -62,7 +61,7 @@ class Server(deepaas_server.PrivateServer):
         self._watching = watching
 
     async def _get_whole_app(self, get_app):
-        """Return DEEPaaS's application with its Swagger, and with the module's own words in its answers of status 500."""
+        """Return DEEPaaS's application with its Swagger, and the module's own words in its answers of status 500."""
         from aiohttp import web
 
         app = get_app()
@@ -134,9 +133,7 @@ def main(argv=None):
     os.umask(0o077)
     try:
         find_deepaas()
-        module = load_module(options.model, options.expect)
-        if not has_method(module, "predict"):
-            raise NoModuleError("the module %s cannot predict" % module.name)
+        module = load_predicting_module(options.model, options.expect)
         deepaas_server.run_loop(_serve(Server(module.name, module.plugin, options.socket)))
     except NoModuleError as error:
         note(error)
@@ -145,6 +142,20 @@ def main(argv=None):
         note("the module cannot be served: %s" % error)
         return FAILED
     return 0
+
+
+def load_predicting_module(model, expect):
+    """Return the module to serve.
+
+    Raises
+    ------
+    NoModuleError
+        When there is none that predicts.
+    """
+    module = load_module(model, expect)
+    if not has_method(module, "predict"):
+        raise NoModuleError("the module %s cannot predict" % module.name)
+    return module
 
 
 async def _serve(server):
@@ -163,4 +174,4 @@ def _first_model():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    deepaas_server.leave(main())

@@ -1,0 +1,234 @@
+"""Stands in front of the server of a job: `python -I -m deephpc.node.gateway RUN_FOLDER --socket PATH … -- WORDS…`.
+
+Binds a port, publishes it, starts the server, waits until it is ready, passes requests on to it, and ends with it.
+
+Exit codes: 0 told to end, or idle for as long as was agreed; 1 the server failed or never got ready; else the error's.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+import socket
+import sys
+from asyncio import sslproto
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+
+from deephpc.errors import DeephpcError
+from deephpc.node.gateway_access import Access
+from deephpc.node.gateway_certificate import Certificate, make_certificate, server_context
+from deephpc.node.gateway_port import bind_port
+from deephpc.node.gateway_proxy import BUFFER_BYTES, Proxy, Upstream
+from deephpc.node.gateway_server import ServerProgram
+from deephpc.node.gateway_standing import EventLog, Standing, Traffic
+from deephpc.node.readiness import Readiness
+from deephpc.serve.endpoint import Endpoint, prepare_token, publish, withdraw
+from deephpc.serve.service import Service, load_service
+
+_HANDSHAKE_S = 10.0
+_QUIET_S = 75.0
+"""How long a connection may stay without a request; one without a first request, too."""
+_MOST_CONNECTIONS = 4096
+_LOOK_S = 0.2
+_TLS_BUFFER_BYTES = 1 << 16
+
+
+class Gateway:
+    """The gateway of one run."""
+
+    def __init__(self, options: argparse.Namespace, service: Service) -> None:
+        self._options = options
+        self._service = service
+        self._run_folder: Path = options.run_folder
+        events = EventLog(self._run_folder / "events.jsonl", options.job_id, options.host, options.attempt)
+        self._standing = Standing(events, options.ends_at)
+        self._traffic = Traffic()
+        self._upstream = Upstream(options.socket, options.port)
+
+    async def run(self) -> int:
+        """Serve until the end and return the exit code."""
+        told = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, told.set)
+        certificate = make_certificate(self._service.run_id, self._options.host)
+        access = Access(prepare_token(self._run_folder), self._service.run_id)
+        proxy = Proxy(self._upstream, access, self._standing, self._traffic, self._service.largest_upload_bytes)
+        listening = await listen(proxy, certificate, self._options.address)
+        endpoint = self._endpoint(certificate, listening.port)
+        try:
+            publish(self._run_folder, endpoint)
+            self._standing.enter("listening", port=listening.port)
+            program = ServerProgram(self._options.words, self._options.log, self._run_folder, os.environ)
+            try:
+                return await self._watch(told, program)
+            finally:
+                withdraw(self._run_folder, endpoint)
+                await listening.close(self._traffic, self._options.grace)
+                await asyncio.to_thread(program.end, self._options.grace)
+        finally:
+            withdraw(self._run_folder, endpoint)
+            await proxy.close()
+
+    async def _watch(self, told: asyncio.Event, program: ServerProgram) -> int:
+        """Look after everything until there is a reason to end."""
+        getting_ready = asyncio.ensure_future(self._get_ready())
+        try:
+            while not told.is_set():
+                self._traffic.cut_slow(self._options.patience)
+                if program.exit_code() is not None:
+                    return self._fail(f"the server {program.ending()}", program)
+                if getting_ready.done() and getting_ready.result():
+                    return self._fail(getting_ready.result(), program)
+                if self._is_idle():
+                    self._standing.enter("stopping", f"nobody used it for {self._service.idle_stop_s:g} s")
+                    return 0
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(told.wait(), _LOOK_S)
+        finally:
+            getting_ready.cancel()
+        self._standing.enter("stopping", "told to end")
+        return 0
+
+    async def _get_ready(self) -> str:
+        """Return nothing once the server is ready, or why it never will be."""
+        async with aiohttp.ClientSession(connector=self._upstream.connector(4)) as session:
+            trouble = await Readiness(self._service, session, self._upstream.url, self._standing).reach()
+        self._traffic.touch()  # idleness begins now
+        return trouble
+
+    def _is_idle(self) -> bool:
+        limit = self._service.idle_stop_s
+        return limit is not None and self._standing.stage == "ready" and self._traffic.idle_s() > limit
+
+    def _fail(self, reason: str, program: ServerProgram) -> int:
+        lines = program.last_lines()
+        self._standing.enter("failed", reason, last_lines=lines)
+        print(f"deephpc: {reason}", file=sys.stderr, flush=True)  # noqa: T201 - the job's log
+        return 1
+
+    def _endpoint(self, certificate: Certificate, port: int) -> Endpoint:
+        ends_at = self._options.ends_at
+        return Endpoint(
+            run_id=self._service.run_id,
+            attempt=self._options.attempt,
+            kind=self._service.kind,
+            host=self._options.host,
+            port=port,
+            certificate=certificate.pem,
+            public_key_pin=certificate.public_key_pin,
+            model=self._service.model,
+            started_at=datetime.now(timezone.utc),
+            ends_at=None if ends_at is None else datetime.fromtimestamp(ends_at, timezone.utc),
+        )
+
+
+class Listening:
+    """The open port."""
+
+    def __init__(self, web_server: web.Server, server: asyncio.Server, port: int) -> None:
+        self.port = port
+        self._web_server = web_server
+        self._server = server
+
+    async def close(self, traffic: Traffic, grace_s: float) -> None:
+        """Take no more connections, let what is on its way arrive, then close them all."""
+        self._server.close()
+        await traffic.drain(grace_s)
+        await self._web_server.shutdown(1.0)
+
+
+class _NoRoom(asyncio.Protocol):
+    """A connection too many: closed at once."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Close it."""
+        transport.close()
+
+
+async def listen(proxy: Proxy, certificate: Certificate, address: str) -> Listening:
+    """Bind a port and accept connections on it.
+
+    Raises
+    ------
+    SiteError
+        No port is free.
+    """
+    web_server = web.Server(
+        proxy.handle,
+        handler_cancellation=True,  # a client that went away is waited for no longer
+        keepalive_timeout=_QUIET_S,
+        auto_decompress=False,
+        read_bufsize=BUFFER_BYTES,
+        access_log=None,
+    )
+
+    def accept() -> asyncio.Protocol:
+        return _NoRoom() if len(web_server.connections) >= _MOST_CONNECTIONS else web_server()
+
+    bound = bind_port(address)
+    server = await asyncio.get_running_loop().create_server(
+        accept,
+        sock=bound,
+        ssl=server_context(certificate),
+        ssl_handshake_timeout=_HANDSHAKE_S,
+        backlog=1024,
+    )
+    return Listening(web_server, server, bound.getsockname()[1])
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serve one run; on a failure to begin say why in one line and return the error's exit code."""
+    options = parse_options(argv)
+    _allow_many_files()
+    _make_connections_small()
+    try:
+        return asyncio.run(Gateway(options, load_service(options.run_folder)).run())
+    except DeephpcError as error:
+        print(f"deephpc: {error.message}", file=sys.stderr)  # noqa: T201 - the job's log
+        return error.exit_code
+
+
+def parse_options(argv: Sequence[str]) -> argparse.Namespace:
+    """Return what only the node knows; the job script passes it."""
+    parser = argparse.ArgumentParser(prog="deephpc.node.gateway", description="Stand in front of the server of a job.")
+    parser.add_argument("run_folder", type=Path)
+    upstream = parser.add_mutually_exclusive_group(required=True)
+    upstream.add_argument("--socket", type=Path, help="the server's UNIX socket")
+    upstream.add_argument("--port", type=int, help="the server's port on loopback")
+    parser.add_argument("--address", default="0.0.0.0", help="where to listen")  # noqa: S104 - the token guards it
+    parser.add_argument("--host", default=socket.gethostname(), help="this node's name")
+    parser.add_argument("--job-id", default="none")
+    parser.add_argument("--attempt", type=int, default=1)
+    parser.add_argument("--ends-at", type=float, help="when the job reaches its time limit, in seconds since the epoch")
+    parser.add_argument("--log", type=Path, required=True, help="where the server's output goes, at the end")
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds a client may stall amid a request")
+    parser.add_argument("--grace", type=float, default=10.0, help="seconds for what is on its way, then for the server")
+    parser.epilog = "Behind -- stands the server, to be started and ended."
+    ours = list(argv)
+    words = ours[ours.index("--") + 1 :] if "--" in ours else []
+    options = parser.parse_args(ours[: len(ours) - len(words) - 1] if words else ours)
+    options.words = words
+    return options
+
+
+def _make_connections_small() -> None:
+    """Have each TLS connection hold 64 KiB for what it reads, not 256: a thousand of them fit into any job's memory."""
+    sslproto.SSLProtocol.max_size = _TLS_BUFFER_BYTES  # type: ignore[attr-defined]  # typeshed does not know it
+
+
+def _allow_many_files() -> None:
+    """Raise the limit of open files, one for each connection, as far as we may."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

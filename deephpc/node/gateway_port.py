@@ -1,0 +1,44 @@
+"""Binds the gateway's port: above the ports the kernel hands out, where no client's own port can be in the way."""
+
+import errno
+import random
+import socket
+from pathlib import Path
+
+from deephpc.errors import SiteError
+
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_LOWEST = 61000
+_HIGHEST = 65535
+_TRIES = 64
+
+
+def bind_port(address: str = "0.0.0.0", chance: random.Random | None = None) -> socket.socket:  # noqa: S104 - the token guards it
+    """Return a socket bound to a free port of an address; several tries, for other users bind there too.
+
+    Raises
+    ------
+    SiteError
+        None of the ports that were tried is free.
+    """
+    first = _first_port()
+    candidates = (chance or random.SystemRandom()).sample(range(first, _HIGHEST + 1), min(_TRIES, _HIGHEST + 1 - first))
+    for port in candidates:
+        bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            bound.bind((address, port))  # without SO_REUSEADDR: one that somebody else binds as well is refused
+            return bound
+        except OSError as error:
+            bound.close()
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise SiteError(f"cannot bind {address}: {error.strerror}", "is it an address of this node?") from error
+    raise SiteError(f"{len(candidates)} ports from {first} on are all in use", "try another node", transient=True)
+
+
+def _first_port() -> int:
+    """Return the first port above the ephemeral range. Source: ip(7), ip_local_port_range."""
+    try:
+        highest = int(_EPHEMERAL.read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return _LOWEST
+    return highest + 1 if _LOWEST <= highest < _HIGHEST - _TRIES else _LOWEST

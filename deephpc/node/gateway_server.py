@@ -1,0 +1,69 @@
+"""The server program behind the gateway: started as one process, watched, and ended with everything it started."""
+
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from deephpc.node.processes import adopt_orphans, catches, descendants, end_descendants, reap, signal_all
+from deephpc.shell import start_detached
+
+_LAST_LINES = 20
+_LAST_BYTES = 16384
+
+
+class ServerProgram:
+    """One running program; its output goes to the end of a log.
+
+    Parameters
+    ----------
+    words
+        What to run; nothing runs when there are none, and the program counts as living.
+    """
+
+    def __init__(self, words: Sequence[str], log: Path, folder: Path, environ: Mapping[str, str]) -> None:
+        self._log = log
+        self._exit_code: int | None = None
+        self._from = log.stat().st_size if log.exists() else 0
+        self._pid: int | None = None
+        if words:
+            adopt_orphans()
+            self._pid = start_detached(list(words), cwd=folder, env=environ, log=log)
+
+    def exit_code(self) -> int | None:
+        """Return how the program ended, minus the signal that ended it; None while it lives."""
+        if self._pid is not None and self._exit_code is None:
+            self._exit_code = reap().get(self._pid)
+        return self._exit_code
+
+    def ending(self) -> str:
+        """Return in words how it ended."""
+        code = self.exit_code() or 0
+        return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+
+    def last_lines(self) -> list[str]:
+        """Return the last lines of its output, for whoever asks why it failed."""
+        try:
+            with self._log.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(self._from, size - _LAST_BYTES))
+                text = file.read().decode("utf-8", "replace")
+        except OSError:
+            return []
+        return [line for line in text.splitlines() if line.strip()][-_LAST_LINES:]
+
+    def end(self, grace_s: float) -> None:
+        """Ask it to end, and kill what is left of it after the grace period.
+
+        Only processes that handle SIGTERM are asked: others are for them to end, in their own order.
+        """
+        if self._pid is None:
+            return
+        if self.exit_code() is None:
+            alive = descendants(os.getpid())
+            signal_all(tuple(pid for pid in alive if catches(pid, signal.SIGTERM)) or alive, signal.SIGTERM)
+        deadline = time.monotonic() + grace_s
+        while self.exit_code() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        self._exit_code = end_descendants().get(self._pid, self._exit_code)

@@ -1,0 +1,158 @@
+"""Decides when a server is ready: the expected module is served, and a real prediction has succeeded."""
+
+import asyncio
+import contextlib
+import mimetypes
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+from yarl import URL
+
+from deephpc.errors import DeephpcError, EngineError
+from deephpc.node.gateway_standing import Standing
+from deephpc.node.readiness_samples import Sample, made_up_samples
+from deephpc.serve.module_arguments import parse_pairs
+from deephpc.serve.service import Service
+from deephpc.serve.swagger import (
+    Parameter,
+    choose_accept,
+    choose_model,
+    parse_models,
+    parse_parameters,
+    plan_request,
+    predict_path,
+)
+
+_POLL_S = 0.1
+_GIVE_A_SAMPLE = "give the server an input of yours for it: --sample NAME=FILE"
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What the server said to a prediction."""
+
+    status: int
+    text: str
+
+
+class Readiness:
+    """The way of one server to its first prediction.
+
+    Parameters
+    ----------
+    session
+        Connections of its own to the server; the gateway's add no headers.
+    url
+        Turns a path into an address of the server.
+    """
+
+    def __init__(
+        self, service: Service, session: aiohttp.ClientSession, url: Callable[[URL], URL], standing: Standing
+    ) -> None:
+        self._service = service
+        self._session = session
+        self._url = url
+        self._standing = standing
+        self._doing = "does not listen"
+
+    async def reach(self) -> str:
+        """Go through the stages until the server is ready; return nothing then, else why it never will be."""
+        try:
+            await asyncio.wait_for(self._go(), self._service.ready_within_s)
+        except asyncio.TimeoutError:
+            return f"the server was not ready within {self._service.ready_within_s:g} s: it {self._doing}"
+        except DeephpcError as error:
+            return f"{error.message}; {error.hint}" if error.hint else error.message
+        return ""
+
+    async def _go(self) -> None:
+        self._standing.enter("loading")
+        if self._service.kind != "deepaas":
+            await self._until_it_answers("/")
+            self._standing.enter("ready")
+            return
+        await self._until_it_answers("/v2/models/")
+        model = choose_model(parse_models(await self._json("/v2/models/")), self._service.model)
+        self._standing.enter("warming", model=model)
+        if self._service.predicts_first:
+            self._doing = "does not answer its first prediction"
+            parameters = parse_parameters(await self._json("/swagger.json"), model)
+            await self._predict(model, parameters)
+        self._standing.enter("ready", model=model)
+
+    async def _until_it_answers(self, path: str) -> None:
+        """Wait until the server answers at all; what it says is judged later."""
+        while True:
+            with contextlib.suppress(aiohttp.ClientError, OSError):
+                async with self._session.get(self._url(URL(path)), allow_redirects=False) as answer:
+                    self._doing = f"answers {path} with {answer.status}"
+                    if answer.status < 500:
+                        return
+            await asyncio.sleep(_POLL_S)
+
+    async def _json(self, path: str) -> object:
+        async with self._session.get(self._url(URL(path))) as answer:
+            if answer.status != 200:
+                raise EngineError(f"the server answers {path} with {answer.status}", "its log may say why")
+            return await answer.json(content_type=None)
+
+    async def _predict(self, model: str, parameters: tuple[Parameter, ...]) -> None:
+        """Have a prediction succeed: with the user's sample, or else with one of those made up."""
+        refused = ""
+        for sample in self._samples(parameters):
+            files = ", ".join(name for name, _ in sample.files.values()) or "no file"
+            whose = "your" if self._service.sample else "a made-up"
+            print(f"deephpc: the first prediction, with {whose} sample ({files})", file=sys.stderr, flush=True)  # noqa: T201
+            answer = await self._ask(model, parameters, sample)
+            if answer.status == 200:
+                return
+            refused = refused or f"{answer.status}: {answer.text}"
+        hint = "" if self._service.sample else _GIVE_A_SAMPLE
+        raise EngineError(f"the first prediction of {model} failed with {refused}", hint)
+
+    def _samples(self, parameters: tuple[Parameter, ...]) -> Iterator[Sample]:
+        if not self._service.sample:
+            yield from made_up_samples([one.argument for one in parameters])
+            return
+        declared = [one.argument for one in parameters]
+        values = parse_pairs(self._service.sample, declared, "--sample ")
+        files = {one.name for one in declared if one.type == "file"}
+        paths = {name: Path(str(value)) for name, value in values.items() if name in files}
+        try:
+            contents = {name: (path.name, path.read_bytes()) for name, path in paths.items()}
+        except OSError as error:
+            raise EngineError(
+                f"the sample {error.filename} cannot be read: {error.strerror}", "is it still there?"
+            ) from error
+        yield Sample({name: value for name, value in values.items() if name not in files}, contents)
+
+    async def _ask(self, model: str, parameters: tuple[Parameter, ...], sample: Sample) -> _Answer:
+        request = plan_request(sample.values, parameters)
+        accept = choose_accept(None, parameters)
+        headers = {"accept": accept, **request.headers} if accept else request.headers
+        form = _form(request.form, sample.files) if request.form or sample.files else None
+        asking = self._session.post(
+            self._url(URL(predict_path(model))).with_query(request.query),
+            headers=headers,
+            data=form,
+            json=request.json or None,
+        )
+        try:
+            async with asking as answer:
+                text = await answer.text(errors="replace")
+        except aiohttp.ClientError as error:
+            raise EngineError(f"the server broke off its first prediction: {error}", "its log may say why") from error
+        return _Answer(answer.status, " ".join(text.split())[:500])
+
+
+def _form(fields: Sequence[tuple[str, str]], files: dict[str, tuple[str, bytes]]) -> aiohttp.FormData:
+    form = aiohttp.FormData()
+    for name, value in fields:
+        form.add_field(name, value)
+    for name, (filename, content) in files.items():
+        kind = mimetypes.guess_type(filename)[0] or "application/octet-stream"
+        form.add_field(name, content, filename=filename, content_type=kind)
+    return form

@@ -1,0 +1,284 @@
+"""A client of a running DEEPaaS server, for scripts and notebooks: `deephpc.serve.client.Client`.
+
+with Client.of_run("runs/serve-plankton-91c2") as client:
+    client.predict(image=Path("cell.jpg"), top=3).value
+"""
+
+import contextlib
+import io
+import json
+import mimetypes
+import random
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import httpx
+from pydantic import JsonValue
+
+from deephpc.errors import EngineError, InputError, SiteError
+from deephpc.serve.connection import Address, load_address, open_session
+from deephpc.serve.module_arguments import parse_pairs
+from deephpc.serve.prediction import Prediction
+from deephpc.serve.refusals import LOOK, check_answer
+from deephpc.serve.swagger import (
+    Parameter,
+    PredictRequest,
+    choose_accept,
+    choose_model,
+    parse_models,
+    parse_parameters,
+    plan_request,
+    predict_path,
+)
+
+_STARTS_S = 600.0
+_SILENCE_S = 3600.0
+"""How long a prediction may take without a sign of life; large models need minutes."""
+_FIRST_PAUSE_S = 0.2
+_LONGEST_PAUSE_S = 5.0
+
+_Build = Callable[[], httpx.Request]
+
+
+@dataclass(frozen=True)
+class Description:
+    """A served module: its id, what it says of itself, and the parameters of its predictions."""
+
+    model: str
+    metadata: dict[str, Any]
+    parameters: tuple[Parameter, ...]
+
+
+class Client:
+    """Speaks with one server; safe to use from several threads, a context manager.
+
+    Parameters
+    ----------
+    address
+        Where the server is reached.
+    model
+        The module to use; needed only where a server has several.
+    patience_s
+        How long to wait while the server starts.
+    """
+
+    def __init__(self, address: Address, *, model: str | None = None, patience_s: float = _STARTS_S) -> None:
+        self._address = address
+        self._model = model or address.endpoint.model
+        self._patience_s = patience_s
+        self._session = open_session(address, _SILENCE_S)
+        self._description: Description | None = None
+
+    @classmethod
+    def of_run(cls, run_folder: Path | str, *, port: int | None = None, patience_s: float = _STARTS_S) -> "Client":
+        """Return a client for the server of a run, from a machine that sees the run's folder.
+
+        Parameters
+        ----------
+        port
+            Where a tunnel to it begins on this machine; without one the node is reached directly.
+
+        Raises
+        ------
+        DeephpcError
+            The run has no server, or its files are not safe.
+        """
+        address = load_address(Path(run_folder))
+        return cls(address.through(port) if port else address, patience_s=patience_s)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    def models(self) -> tuple[str, ...]:
+        """Return the ids of the modules that are served."""
+        return parse_models(self._get("/v2/models/"))
+
+    def describe(self) -> Description:
+        """Return what is served and which arguments its predictions take, by the server's own Swagger.
+
+        Raises
+        ------
+        EngineError
+            It is no DEEPaaS server, or serves something else.
+        """
+        if self._description is None:
+            model = choose_model(self.models(), self._model)
+            about = self._get(f"/v2/models/{model}/")
+            parameters = parse_parameters(self._get("/swagger.json"), model)
+            self._description = Description(model, about if isinstance(about, dict) else {}, parameters)
+        return self._description
+
+    def predict(self, /, accept: str | None = None, **arguments: JsonValue | Path) -> Prediction:
+        """Predict; a file argument takes a path, the others their values.
+
+        Parameters
+        ----------
+        accept
+            Form of the answer, where the module has several; JSON unless told otherwise.
+
+        Raises
+        ------
+        InputError
+            An argument is unknown, missing or not of its type.
+        ProgramError
+            The module failed.
+        SiteError
+            The server cannot be reached.
+        """
+        texts = [(name, _text(one)) for name, value in arguments.items() for one in _several(value)]
+        return self.predict_texts(texts, accept)
+
+    def predict_texts(self, pairs: Sequence[tuple[str, str]], accept: str | None = None) -> Prediction:
+        """Predict with arguments as text, as `--arg NAME=VALUE` gives them.
+
+        Raises
+        ------
+        DeephpcError
+            As `predict` does.
+        """
+        content = io.BytesIO()
+        return Prediction(self._predict(pairs, accept, content), content.getvalue())
+
+    def predict_to(self, output: Path, pairs: Sequence[tuple[str, str]], accept: str | None = None) -> str:
+        """Predict, stream the answer into a file, whole or not at all, and return its content type.
+
+        Raises
+        ------
+        DeephpcError
+            As `predict` does, and when the file cannot be written.
+        """
+        part = output.with_name(f".{output.name}.{secrets.token_hex(4)}.part")
+        try:
+            try:
+                with part.open("wb") as file:
+                    content_type = self._predict(pairs, accept, file)
+                part.replace(output)
+            finally:
+                part.unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write {output}: {error.strerror}", "choose another --output") from error
+        return content_type
+
+    def _predict(self, pairs: Sequence[tuple[str, str]], accept: str | None, sink: IO[bytes]) -> str:
+        """Predict, write the answer as it comes, and return its content type."""
+        about = self.describe()
+        values = parse_pairs(pairs, [one.argument for one in about.parameters], "", cwd=Path.cwd())
+        request = plan_request(values, about.parameters)
+        asked = choose_accept(request.headers.pop("accept", None) or accept, about.parameters)
+        if asked:
+            request.headers["accept"] = asked
+        with contextlib.ExitStack() as stack:
+            files = [(name, _open(stack, Path(path))) for name, path in request.files]
+            answer = stack.enter_context(self._answer(lambda: self._request(about.model, request, files)))
+            for chunk in answer.iter_bytes():
+                sink.write(chunk)
+            content_type: str = answer.headers.get("content-type", "")
+            return content_type.partition(";")[0].strip()
+
+    def _request(
+        self, model: str, request: PredictRequest, files: list[tuple[str, tuple[str, IO[bytes], str]]]
+    ) -> httpx.Request:
+        """Return the request, its files from their beginning."""
+        for _, (_, file, _) in files:
+            file.seek(0)
+        return self._session.build_request(
+            "POST",
+            predict_path(model),
+            params=list(request.query),
+            headers=request.headers,
+            data=_grouped(request.form) or None,
+            files=files or None,
+            json=request.json or None,
+        )
+
+    def _get(self, path: str) -> object:
+        with self._answer(lambda: self._session.build_request("GET", path)) as answer:
+            answer.read()
+            try:
+                return answer.json()
+            except ValueError as error:
+                raise EngineError(f"the server's {path} is no JSON", "is it a DEEPaaS server?") from error
+
+    @contextlib.contextmanager
+    def _answer(self, build: _Build) -> Iterator[httpx.Response]:
+        """Send a request, again while the server starts, and yield a good answer."""
+        answer = self._send(build)
+        try:
+            check_answer(answer)
+            yield answer
+        except httpx.HTTPError as error:
+            raise SiteError(f"{self._address.url} broke off: {_told(error)}", LOOK, transient=True) from error
+        finally:
+            answer.close()
+
+    def _send(self, build: _Build) -> httpx.Response:
+        deadline = time.monotonic() + self._patience_s
+        pause = _FIRST_PAUSE_S
+        while True:
+            is_late = time.monotonic() + pause > deadline
+            try:
+                answer = self._session.send(build(), stream=True)
+                if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or is_late:
+                    return answer
+                answer.close()
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                if is_late or "CERTIFICATE_VERIFY_FAILED" in str(error):
+                    raise self._unreachable(error) from error
+            except httpx.HTTPError as error:  # the request may have had an effect: it is not sent again
+                raise SiteError(f"{self._address.url} broke off: {_told(error)}", LOOK, transient=True) from error
+            time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+    def _unreachable(self, error: Exception) -> SiteError:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            told = f"{self._address.url} has another certificate than the server of {self._address.endpoint.run_id}"
+            return SiteError(told, "refused: somebody else listens there; stop the tunnel, start the server anew")
+        return SiteError(f"{self._address.url} cannot be reached: {_told(error)}", LOOK, transient=True)
+
+
+def _several(value: JsonValue | Path) -> list[Any]:
+    """Return what is sent for a value: each item of a list; nothing for None, which leaves an argument out."""
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def _text(value: JsonValue | Path) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)
+
+
+def _open(stack: contextlib.ExitStack, path: Path) -> tuple[str, IO[bytes], str]:
+    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    try:
+        return (path.name, stack.enter_context(path.open("rb")), kind)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}", "is it the right file?") from error
+
+
+def _grouped(pairs: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    grouped: dict[str, list[str]] = {}
+    for name, value in pairs:
+        grouped.setdefault(name, []).append(value)
+    return grouped
+
+
+def _told(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,101 @@
+"""Starts the real gateway as a job would, and speaks with it as our clients do."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from deephpc.serve.connection import load_address, open_session
+from deephpc.serve.service import SERVICE, Service, render_service
+
+UPSTREAM = Path(__file__).with_name("upstream.py")
+DEADLINE_S = 30.0
+
+
+class GatewayProcess:
+    """One running gateway and the server behind it."""
+
+    def __init__(self, folder, process):
+        self.folder = folder
+        self.process = process
+
+    @property
+    def address(self):
+        return load_address(self.folder)
+
+    def session(self, timeout_s=DEADLINE_S):
+        return open_session(self.address, timeout_s)
+
+    def events(self):
+        path = self.folder / "events.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines]
+
+    def stages(self):
+        return [event["stage"] for event in self.events() if event["event"] == "serve"]
+
+    def wait_for_stage(self, stage):
+        wait_until(lambda: stage in self.stages() or self.process.poll() is not None, f"the stage {stage}")
+        assert stage in self.stages(), (self.stages(), (self.folder / "gateway.err").read_text())
+
+    def wait_for_end(self):
+        return self.process.wait(DEADLINE_S)
+
+    def last_event(self):
+        return [event for event in self.events() if event["event"] == "serve"][-1]
+
+
+def wait_until(condition, what):
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"waited too long for {what}"
+        time.sleep(0.01)
+
+
+@contextmanager
+def gateway(mode="ok", *, words=None, port=None, options=(), environ=None, **service):
+    """Run a gateway with the server of `upstream.py` behind it, or with what `words(socket)` says."""
+    with tempfile.TemporaryDirectory(prefix="gw-") as name:
+        folder = Path(name) / "demo-1a2b"
+        folder.mkdir(mode=0o700)
+        asked = Service(run_id="demo-1a2b", **{"model": "demo-module", "ready_within_s": 20, **service})
+        (folder / SERVICE).write_text(render_service(asked))
+        upstream = str(port or folder / "s")
+        ordinary = [sys.executable, str(UPSTREAM), upstream, "--mode", mode]
+        server = words(folder / "s") if words else ordinary
+        module = [sys.executable, "-I", "-m", "deephpc.node.gateway", str(folder)]
+        place = ["--port" if port else "--socket", upstream, "--host", "localhost", "--address", "127.0.0.1"]
+        rest = ["--log", str(folder / "job.log"), "--job-id", "7", *options, "--", *server]
+        with (folder / "gateway.err").open("wb") as errors:
+            environment = {**os.environ, **(environ or {})}
+            process = subprocess.Popen(
+                [*module, *place, *rest], stderr=errors, stdin=subprocess.DEVNULL, env=environment
+            )
+        try:
+            yield GatewayProcess(folder, process)
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(20)
+            finally:
+                process.kill()
+
+
+def processes_in(folder):
+    """Return the command lines of living processes that name a folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and int(entry.name) != os.getpid():
+            try:
+                line = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if str(folder).encode() in line:
+                found.append(line)
+    return found

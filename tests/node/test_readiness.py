@@ -1,0 +1,136 @@
+"""Ready means that a prediction succeeded; everything else is told as what it is, by its deadline."""
+
+import sys
+
+import pytest
+
+from deephpc.node.readiness_samples import made_up_samples
+from deephpc.serve.module_description import Argument
+from tests.node.gateway_process import gateway, processes_in, wait_until
+
+
+def test_the_stages_come_in_order_and_the_address_is_bound_before_it_is_published():
+    with gateway() as running:
+        running.wait_for_stage("ready")
+        assert running.stages() == ["listening", "loading", "warming", "ready"]
+        with running.session() as session:
+            assert session.get("/ready").json()["stage"] == "ready"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mode", "reason", "last_line"),
+    [
+        ("stand-in", "DEEPaaS's test model in place of demo-module", None),
+        ("crash", "the server ended with exit code 9", "the model crashes now: no weights"),
+        ("fail", "the first prediction of demo_module failed with 500", None),
+        ("import-fails", "the server ended with exit code 3", "ModuleNotFoundError: No module named 'weights'"),
+    ],
+)
+def test_a_server_that_cannot_be_used_says_why_and_is_gone(mode, reason, last_line):
+    with gateway(mode) as running:
+        assert running.wait_for_end() == 1
+        last = running.last_event()
+        assert last["stage"] == "failed"
+        assert reason in last["reason"]
+        assert last_line is None or last_line in last["last_lines"]
+        assert not (running.folder / "endpoint.json").exists()
+        wait_until(lambda: not processes_in(running.folder), "the end of everything")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mode", "reason"), [("hang", "it does not answer its first prediction"), ("silent", "it does not listen")]
+)
+def test_a_server_that_does_not_come_up_is_ended_by_its_deadline(mode, reason):
+    with gateway(mode, ready_within_s=1.5) as running:
+        assert running.wait_for_end() == 1
+        assert reason in running.last_event()["reason"]
+        wait_until(lambda: not processes_in(running.folder), "the end of everything")
+
+
+def test_while_a_server_gets_ready_its_clients_are_told_to_come_again():
+    with gateway("hang") as running:
+        running.wait_for_stage("warming")
+        with running.session() as session:
+            answer = session.get("/v2/models/")
+        assert (answer.status_code, answer.json()["stage"]) == (503, "warming")
+        assert answer.headers["retry-after"] == "1"
+
+
+def test_the_users_own_sample_is_what_is_predicted_first(tmp_path):
+    sample = tmp_path / "cell.png"
+    sample.write_bytes(b"cell")
+    with gateway(sample=(("image", str(sample)), ("top", "3"))) as running:
+        running.wait_for_stage("ready")
+        assert running.process.poll() is None
+
+
+@pytest.mark.slow
+def test_a_sample_that_does_not_fit_is_refused_with_its_name(tmp_path):
+    with gateway(sample=(("imgae", str(tmp_path / "x")),)) as running:
+        assert running.wait_for_end() == 1
+        assert "did you mean --sample image" in running.last_event()["reason"]
+
+
+def test_a_server_without_a_first_prediction_is_ready_when_the_module_is_served():
+    with gateway("fail", predicts_first=False) as running:
+        running.wait_for_stage("ready")
+        assert "warming" in running.stages()
+
+
+def test_another_service_is_ready_when_it_answers():
+    with gateway(kind="command", model=None) as running:
+        running.wait_for_stage("ready")
+        assert running.stages() == ["listening", "loading", "ready"]
+
+
+def test_a_server_nobody_uses_ends_by_itself():
+    with gateway(idle_stop_s=0.5) as running:
+        running.wait_for_stage("ready")
+        assert running.wait_for_end() == 0
+        assert running.last_event()["reason"] == "nobody used it for 0.5 s"
+        assert not (running.folder / "endpoint.json").exists()
+
+
+def test_a_server_that_is_told_to_end_lets_an_answer_arrive():
+    with gateway() as running:
+        running.wait_for_stage("ready")
+        with running.session() as session:
+            with session.stream("GET", "/ticks") as answer:
+                lines = answer.iter_lines()
+                assert next(lines) == "first"
+                running.process.terminate()
+                wait_until(lambda: not (running.folder / "endpoint.json").exists(), "the address to go")
+                wait_until(lambda: running.stages()[-1] == "stopping", "the end to begin")
+            assert running.wait_for_end() == 0
+        assert not processes_in(running.folder)
+
+
+@pytest.mark.slow
+def test_a_program_that_ignores_the_end_is_killed():
+    words = [sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"]
+    with gateway(words=lambda _socket: words, options=["--grace", "0.5"]) as running:
+        running.wait_for_stage("loading")
+        running.process.terminate()
+        assert running.wait_for_end() == 0
+
+
+def test_samples_follow_the_arguments_words():
+    def first(**about):
+        return next(iter(made_up_samples([Argument(name="x", type="file", required=True, **about)]))).files["x"]
+
+    assert first(description="A picture")[1].startswith(b"\x89PNG")
+    assert first(description="A PGM image")[1].startswith(b"P5")
+    assert first(description="Audio to transcribe")[1].startswith(b"RIFF")
+    assert first(description="Table as CSV")[0] == "sample.csv"
+
+
+def test_required_values_are_made_up_within_their_bounds():
+    arguments = [
+        Argument(name="n", type="int", required=True, min=3),
+        Argument(name="kind", required=True, choices=("cat", "dog")),
+        Argument(name="left", type="int"),
+    ]
+    [sample] = made_up_samples(arguments)
+    assert sample.values == {"n": 3, "kind": "cat"}

@@ -1,0 +1,182 @@
+"""A server for the gateway's tests: speaks a little of DEEPaaS's API, echoes, streams, stalls and dies on demand.
+
+upstream.py SOCKET|PORT [--mode ok|stand-in|crash|hang|silent|fail|import-fails]
+"""
+
+import argparse
+import asyncio
+import hashlib
+import os
+import sys
+
+from aiohttp import WSMsgType, web
+
+PNG = b"\x89PNG"
+
+
+def swagger(model):
+    parameters = [
+        {"in": "formData", "name": "image", "required": True, "type": "file", "description": "An image"},
+        {"in": "query", "name": "top", "required": False, "type": "integer", "default": 1, "minimum": 1, "maximum": 5},
+        {"in": "query", "name": "labels", "required": False, "type": "array", "items": {"type": "string"}},
+        {"in": "query", "name": "slow_s", "required": False, "type": "number", "default": 0},
+        {
+            "in": "header",
+            "name": "accept",
+            "required": False,
+            "type": "string",
+            "enum": ["application/json", "text/csv", "*/*"],
+        },
+    ]
+    return {"swagger": "2.0", "paths": {f"/v2/models/{model}/predict/": {"post": {"parameters": parameters}}}}
+
+
+class Module:
+    def __init__(self, mode):
+        self.mode = mode
+        self.name = "deepaas-test" if mode == "stand-in" else "demo_module"
+
+    async def models(self, _request):
+        return web.json_response({"models": [{"id": self.name, "name": self.name}]})
+
+    async def about(self, _request):
+        return web.json_response({"id": self.name, "description": "for tests"})
+
+    async def describe(self, _request):
+        return web.json_response(swagger(self.name))
+
+    async def predict(self, request):
+        if self.mode == "crash":
+            print("the model crashes now: no weights", flush=True)
+            os._exit(9)
+        if self.mode == "hang":
+            await asyncio.sleep(3600)
+        if self.mode == "fail":
+            return web.json_response({"status": "error", "message": "ValueError: no weights"}, status=500)
+        await asyncio.sleep(float(request.query.get("slow_s", "0")))
+        size, digest, filename = 0, hashlib.sha256(), None
+        async for part in await request.multipart():
+            filename = part.filename
+            while chunk := await part.read_chunk(1 << 16):
+                size += len(chunk)
+                digest.update(chunk)
+        if request.headers.get("accept") == "text/csv":
+            return web.Response(text=f"size\n{size}\n", content_type="text/csv")
+        found = {
+            "size": size,
+            "sha256": digest.hexdigest(),
+            "filename": filename,
+            "top": request.query.get("top"),
+            "labels": request.query.getall("labels", []),
+        }
+        return web.json_response({"status": "OK", "predictions": found})
+
+
+async def echo(request):
+    body = await request.read()
+    seen = [[name, value] for name, value in request.headers.items()]
+    answer = web.json_response(
+        {"method": request.method, "path": request.raw_path, "headers": seen, "body": body.decode("latin-1")}
+    )
+    answer.headers.add("Set-Cookie", "a=1")
+    answer.headers.add("Set-Cookie", "b=2")
+    return answer
+
+
+async def count(request):
+    """How many bytes were sent, without keeping them."""
+    size = 0
+    async for chunk in request.content.iter_any():
+        size += len(chunk)
+    return web.json_response({"size": size})
+
+
+async def stream(request):
+    """As many bytes as asked for."""
+    answer = web.StreamResponse()
+    await answer.prepare(request)
+    left = int(request.query["size"])
+    while left > 0:
+        await answer.write(b"x" * min(left, 1 << 16))
+        left -= 1 << 16
+    return answer
+
+
+async def ticks(request):
+    """A line now, and the next one only when the client asked for it by another request."""
+    answer = web.StreamResponse()
+    await answer.prepare(request)
+    await answer.write(b"first\n")
+    await request.app["tick"].wait()
+    await answer.write(b"second\n")
+    return answer
+
+
+async def tick(request):
+    request.app["tick"].set()
+    return web.Response()
+
+
+async def broken(request):
+    """An answer that ends in its middle."""
+    answer = web.StreamResponse(headers={"Content-Length": "1000000"})
+    await answer.prepare(request)
+    await answer.write(b"x" * 1000)
+    request.transport.abort()
+    return answer
+
+
+async def websocket(request):
+    socket = web.WebSocketResponse(protocols=["v1.kernel"], max_msg_size=0)
+    await socket.prepare(request)
+    async for message in socket:
+        if message.type is WSMsgType.TEXT and message.data == "bye":
+            await socket.close(code=4001)
+        elif message.type is WSMsgType.TEXT:
+            await socket.send_str(message.data)
+        else:
+            await socket.send_bytes(message.data)
+    return socket
+
+
+async def die(_request):
+    print("dying as told", flush=True)
+    os._exit(7)
+
+
+async def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("socket")
+    parser.add_argument("--mode", default="ok")
+    options = parser.parse_args()
+    if options.mode == "silent":
+        await asyncio.sleep(3600)
+    if options.mode == "import-fails":
+        print("ModuleNotFoundError: No module named 'weights'", flush=True)
+        sys.exit(3)
+    app = web.Application(client_max_size=1 << 40)
+    app["tick"] = asyncio.Event()
+    module = Module(options.mode)
+    app.router.add_get("/v2/models/", module.models)
+    app.router.add_get(f"/v2/models/{module.name}/", module.about)
+    app.router.add_get("/swagger.json", module.describe)
+    app.router.add_post(f"/v2/models/{module.name}/predict/", module.predict)
+    app.router.add_get("/stream", stream)
+    app.router.add_get("/ticks", ticks)
+    app.router.add_get("/tick", tick)
+    app.router.add_get("/broken", broken)
+    app.router.add_get("/ws", websocket)
+    app.router.add_get("/die", die)
+    app.router.add_post("/count", count)
+    app.router.add_route("*", "/echo{tail:.*}", echo)
+    runner = web.AppRunner(app, access_log=None, handle_signals=True)
+    await runner.setup()
+    if options.socket.isdecimal():
+        await web.TCPSite(runner, "127.0.0.1", int(options.socket)).start()
+    else:
+        await web.UnixSite(runner, options.socket).start()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
