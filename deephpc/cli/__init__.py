@@ -29,6 +29,7 @@ COMMANDS = {
     "catalogue": ("deephpc.cli.catalogue:app", "Find modules, and publish your own."),
     "module": ("deephpc.cli.module:app", "Make a new module."),
     "image": ("deephpc.cli.image:app", "Pull, check, list and remove container images."),
+    "data": ("deephpc.cli.data:app", "List, bring, send, stage and verify data by URL or rclone remote."),
     "site": ("deephpc.cli.site:app", "Show, probe and write the profile of a cluster."),
     "doctor": (
         "deephpc.cli.doctor:doctor",

@@ -1,0 +1,278 @@
+"""One file on its way in: its blocks, the server's moods, and what makes it whole."""
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from deephpc.data.crew import Crew
+from deephpc.data.disk import unwritable
+from deephpc.data.ledger import Seen
+from deephpc.data.local import entry_of
+from deephpc.data.location import join
+from deephpc.data.part_file import Block, PartFile
+from deephpc.data.plan import transfer_key
+from deephpc.data.progress import Progress
+from deephpc.data.retries import Retries
+from deephpc.data.storage import Changed, Entry, Interrupted, Limits, Storage, changed, missing
+from deephpc.errors import DataError
+
+_ENDLESS = 1 << 62
+_READ_BYTES = 1 << 20
+
+
+class Home(Protocol):
+    """Where the files of a download go."""
+
+    @property
+    def root(self) -> Path:
+        """The folder whose disk takes them."""
+        ...
+
+    @property
+    def open_mode(self) -> int:
+        """Permissions of a file on its way."""
+        ...
+
+    @property
+    def final_mode(self) -> int | None:
+        """Those of a whole one; None for the same."""
+        ...
+
+    def part(self, path: str, key: str) -> Path:
+        """Return where a file lies while it is on its way."""
+        ...
+
+    def final(self, path: str, sha256: str) -> Path:
+        """Return where a whole file belongs; its folder is made by the caller."""
+        ...
+
+
+class Transport(Protocol):
+    """The download a file is part of."""
+
+    storage: Storage
+    top: str
+    home: Home
+    pair: str
+    limits: Limits
+    progress: Progress
+    crew: Crew
+
+    def received(self, size_bytes: int) -> None:
+        """Note bytes that came over the network."""
+        ...
+
+
+class Arrival:
+    """One file on its way; the crew brings its blocks."""
+
+    def __init__(self, download: Transport, entry: Entry, note: Callable[[Seen], None]) -> None:
+        self._download = download
+        self._entry = entry
+        self._note = note
+        self._path = join(download.top, entry.path)
+        self._part: PartFile | None = None
+        self._turn = threading.Lock()
+        self._blocks_left = 0
+        self._active = 0
+        self._failure: BaseException | None = None
+        self._farthest = 0
+
+    def begin(self) -> None:
+        """Open the part file and bring the first block; the others are for the whole crew."""
+        self._guarded(self._begin)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Work on the file, unless it failed; the last one to leave a failed file closes it."""
+        with self._turn:
+            if self._failure is not None:
+                return
+            self._active += 1
+        try:
+            work()
+        except BaseException as error:
+            with self._turn:
+                self._failure = self._failure or error
+            raise
+        finally:
+            with self._turn:
+                self._active -= 1
+                is_over = self._failure is not None and not self._active
+            if is_over and self._part is not None:
+                if isinstance(self._failure, Changed):
+                    self._part.discard()
+                else:
+                    self._part.close()
+
+    def _begin(self) -> None:
+        download = self._download
+        download.crew.check()
+        if self._entry.size_bytes is None:
+            self._look()
+        entry = self._entry
+        place = download.home.part(entry.path, transfer_key(download.pair, entry))
+        may_resume = entry.version != "" and entry.size_bytes is not None
+        part = PartFile(place, entry.size_bytes or 0, may_resume=may_resume, mode=download.home.open_mode)
+        self._part = part
+        download.progress.advance(part.open())
+        if entry.size_bytes is None:
+            self._bring_unknown(part)
+            self._finish(part)
+            return
+        missing = [block for block in part.blocks if block.at < block.stop]
+        self._blocks_left = len(missing)
+        if not missing or self._bring(part, missing[0], is_first=True):
+            self._finish(part)
+            return
+        download.crew.add_first(self._later(part, block) for block in missing[1:])
+        self._end_block(part)
+
+    def _look(self) -> None:
+        seen = self._download.storage.look(self._path)
+        if seen is None:
+            raise missing(self._shown)
+        if seen.is_folder:
+            raise changed(self._shown)
+        self._entry = replace(seen, path=self._entry.path)
+        self._download.progress.expect(seen.size_bytes or 0, 0)
+
+    def _later(self, part: PartFile, block: Block) -> Callable[[], None]:
+        def work() -> None:
+            self._bring(part, block)
+            self._end_block(part)
+
+        return lambda: self._guarded(work)
+
+    def _end_block(self, part: PartFile) -> None:
+        with self._turn:
+            self._blocks_left -= 1
+            is_last = self._blocks_left == 0
+        if is_last:
+            self._finish(part)
+
+    def _bring(self, part: PartFile, block: Block, *, is_first: bool = False) -> bool:
+        """Bring a block; True when the whole file came with it, from a server that knows no ranges."""
+        retries = Retries(self._download.limits.patience, self._download.crew.stop)
+        takes_all = False
+        while block.at < block.stop:
+            try:
+                with self._download.storage.open_range(self._path, self._entry, block.at, block.stop) as stream:
+                    if not stream.whole and stream.start == block.at:
+                        self._fill(part, block, stream.chunks, retries)
+                    elif is_first and stream.start == 0:
+                        takes_all = True
+                        self._fill_all(part, stream.chunks, retries)
+                        return True
+                    else:
+                        raise changed(self._shown)
+            except Interrupted as error:
+                self._download.crew.check()
+                if takes_all:  # what came before the break is worth nothing
+                    self._download.progress.advance(-part.start_over())
+                retries.again(error)
+        return False
+
+    def _fill(self, part: PartFile, block: Block, chunks: Iterable[bytes], retries: Retries) -> None:
+        for chunk in chunks:
+            self._download.crew.check()
+            taken = chunk[: block.stop - block.at]
+            part.write(block, taken)
+            self._count(len(taken))
+            if block.at > block.farthest:  # one that always breaks at the same place must end
+                block.farthest = block.at
+                retries.progress()
+            if block.at >= block.stop:
+                return
+        if block.at < block.stop:
+            raise Interrupted(f"{self._shown} broke off after {block.at} bytes")
+
+    def _fill_all(self, part: PartFile, chunks: Iterable[bytes], retries: Retries) -> None:
+        """Fill the file from its beginning."""
+        self._download.progress.advance(-part.start_over())
+        at = 0
+        for chunk in chunks:
+            self._download.crew.check()
+            self._spread(part, at, chunk)
+            at += len(chunk)
+            self._go_farther(at, retries)
+        if at < part.size_bytes:
+            raise Interrupted(f"{self._shown} broke off after {at} bytes")
+
+    def _spread(self, part: PartFile, at: int, chunk: bytes) -> None:
+        """Write a chunk that may go over the end of a block."""
+        while chunk:
+            if at >= part.size_bytes:
+                raise changed(self._shown)
+            block = part.block_at(at)
+            taken, chunk = chunk[: block.stop - at], chunk[block.stop - at :]
+            part.write(block, taken)
+            at += len(taken)
+            self._count(len(taken))
+
+    def _bring_unknown(self, part: PartFile) -> None:
+        """Bring a file whose size the server does not tell, in one go."""
+        retries = Retries(self._download.limits.patience, self._download.crew.stop)
+        while True:
+            block = part.blocks_of_unknown_size()
+            try:
+                with self._download.storage.open_range(self._path, self._entry, 0, _ENDLESS) as stream:
+                    for chunk in stream.chunks:
+                        self._download.crew.check()
+                        part.write(block, chunk)
+                        self._count(len(chunk))
+                        self._go_farther(block.at, retries)
+                part.resize(block.at)
+                return
+            except Interrupted as error:
+                self._download.progress.advance(-block.at)
+                self._download.crew.check()
+                retries.again(error)
+
+    def _go_farther(self, at: int, retries: Retries) -> None:
+        """Count only what no earlier try had as progress."""
+        if at > self._farthest:
+            self._farthest = at
+            retries.progress()
+
+    def _count(self, size_bytes: int) -> None:
+        self._download.received(size_bytes)
+        self._download.progress.advance(size_bytes)
+
+    def _finish(self, part: PartFile) -> None:
+        """Check the file, give it its name, note it."""
+        download, entry = self._download, self._entry
+        sha256 = part.finish(entry.modified_s, download.home.final_mode)
+        try:
+            if entry.md5 and _md5(part.path) != entry.md5:
+                self._refuse_if_certain(part)
+            target = download.home.final(entry.path, sha256)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part.path.replace(target)
+            seen = entry_of(target.stat(), "", str(target))
+        except OSError as error:
+            raise unwritable(part.path.parent, error) from error
+        part.forget_state()
+        self._note(Seen(entry.path, part.size_bytes, sha256, entry.version, seen.version))
+        download.progress.finish_file()
+
+    def _refuse_if_certain(self, part: PartFile) -> None:
+        """Refuse a file with another MD5 than was listed; lists also show what only looks like one (see s3.py)."""
+        seen = self._download.storage.look(self._path)
+        if seen is not None and seen.md5 and seen.version == self._entry.version:
+            part.discard()
+            raise DataError(f"{self._shown} came with another MD5 than its server tells", "tell its administrators")
+
+    @property
+    def _shown(self) -> str:
+        return self._download.storage.show(self._path)
+
+
+def _md5(path: Path) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(_READ_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,116 @@
+"""What a data set is made of: every file's path, size and sha256; and a digest for all of it."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import PurePosixPath
+
+import pydantic
+
+from deephpc.data.storage import Entry
+from deephpc.errors import DataError, InputError
+from deephpc.model import Model
+
+SCHEMA = "deephpc.manifest/1"
+_LONGEST_NAME_BYTES = 255
+_LONGEST_PATH_BYTES = 4095
+
+
+class FileFact(Model):
+    """One file of a data set."""
+
+    path: str
+    """Below the data set's folder, with `/`."""
+    size_bytes: int
+    sha256: str
+    """Hexadecimal."""
+
+
+class Manifest(Model):
+    """A data set's files, by path."""
+
+    files: tuple[FileFact, ...]
+
+    @classmethod
+    def of(cls, files: Iterable[FileFact]) -> "Manifest":
+        """Return the manifest of files in any order."""
+        return cls(files=tuple(sorted(files, key=lambda each: each.path)))
+
+    @cached_property
+    def digest(self) -> str:
+        """`sha256:` and the hash of all paths, sizes and hashes; equal for equal data, wherever it lies."""
+        hashed = hashlib.sha256()
+        for each in self.files:
+            hashed.update(f"{each.sha256} {each.size_bytes} {json.dumps(each.path)}\n".encode())
+        return f"sha256:{hashed.hexdigest()}"
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes all files have."""
+        return sum(each.size_bytes for each in self.files)
+
+
+class _Document(Model):
+    schema_: str = pydantic.Field(alias="schema")
+    digest: str
+    files: tuple[FileFact, ...]
+
+
+def render_manifest(manifest: Manifest) -> str:
+    """Return a manifest as JSON, one file a line."""
+    rows = ",\n".join(json.dumps(each.model_dump(), ensure_ascii=False) for each in manifest.files)
+    return f'{{"schema": "{SCHEMA}", "digest": "{manifest.digest}", "files": [\n{rows}\n]}}\n'
+
+
+def parse_manifest(text: str | bytes, where: str) -> Manifest:
+    """Read a manifest.
+
+    Raises
+    ------
+    InputError
+        It is none, or its digest is not that of its files.
+    """
+    hint = "take a file that `deephpc data get --manifest FILE` or `put --manifest FILE` wrote"
+    try:
+        document = _Document.model_validate_json(text)
+    except pydantic.ValidationError as error:
+        raise InputError(f"{where} is not a manifest: {error.errors()[0]['msg']}", hint) from error
+    manifest = Manifest(files=document.files)
+    if document.schema_ != SCHEMA or document.digest != manifest.digest:
+        raise InputError(f"{where} is not a manifest, or somebody changed it", hint)
+    for each in manifest.files:
+        check_path(each.path, where)
+    return manifest
+
+
+def check_entries(entries: Iterable[Entry], where: str) -> tuple[Entry, ...]:
+    """Return the files of a listing by path, once all of them can lie in one folder here.
+
+    Raises
+    ------
+    DataError
+        A name leads out of the folder or is none here, or is a file's and a folder's at once.
+    """
+    found = {each.path: each for each in entries}
+    for path in found:
+        check_path(path, where)
+        for folder in PurePosixPath(path).parents:
+            if str(folder) in found:
+                raise DataError(
+                    f"{where}: {str(folder)!r} is a file and a folder at once", "copy one of them elsewhere"
+                )
+    return tuple(found[path] for path in sorted(found))
+
+
+def check_path(path: str, where: str) -> None:
+    """Refuse a path that would lead out of the folder it is put into, or that no file can have."""
+    parts = path.split("/")
+    if not path or any(part in ("", ".", "..") for part in parts) or "\0" in path:
+        raise DataError(f"{where} has a file named {path!r}, which cannot lie in a folder here", "rename it there")
+    try:
+        sizes = [len(part.encode()) for part in parts]
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where} has a file named {path!r}, which is not UTF-8", "rename it there") from error
+    if max(sizes) > _LONGEST_NAME_BYTES or sum(sizes) + len(sizes) > _LONGEST_PATH_BYTES:
+        raise DataError(f"{where} has a file whose name is too long: {path[:60]!r}…", "rename it there")

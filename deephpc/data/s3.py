@@ -1,0 +1,288 @@
+"""S3 as storage, at Amazon or any other endpoint: listings by page, ranged reads, uploads in parts that go on later.
+
+Source: Amazon S3 API reference: ListObjectsV2, GetObject, PutObject, CreateMultipartUpload and what belongs to it.
+"""
+
+import hashlib
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from datetime import datetime, timezone
+from urllib.parse import unquote_plus
+
+import httpx
+
+from deephpc.data.retries import persist
+from deephpc.data.s3_account import find_account
+from deephpc.data.s3_signing import render_query, sign
+from deephpc.data.storage import ByteStream, Entry, Interrupted, Limits, Missing, Upload
+from deephpc.data.surroundings import Surroundings
+from deephpc.data.web import Request, Web, entry_of, quote_path, version_of
+from deephpc.errors import DataError, InputError
+
+_PART_BYTES = 16 << 20
+_MAX_PARTS = 10_000
+_MD5 = re.compile(r'"([0-9a-f]{32})"')
+_MOVED = frozenset({301, 307, 400})
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}")
+
+
+class S3Storage:
+    """Objects of S3; paths are BUCKET/KEY."""
+
+    parallel = 64
+    can_write = True
+    can_range = True
+
+    def __init__(self, prefix: str, settings: Mapping[str, str], limits: Limits, around: Surroundings) -> None:
+        self._prefix = prefix
+        self._account = find_account(settings, around)
+        self._patience = limits.patience
+        self._web = Web(self._account.endpoint or "https://s3.amazonaws.com", "", limits)
+        self._regions: dict[str, str] = {}
+
+    def show(self, path: str) -> str:
+        """Return a path's full name without credentials."""
+        return f"{self._prefix}{path}"
+
+    def look(self, path: str) -> Entry | None:
+        """Ask for one object; where there is none, whether keys begin with it as with a folder."""
+        bucket, key = _split(path)
+        if key and not key.endswith("/"):
+            try:
+                response, _ = persist(self._patience, lambda: self._ask("HEAD", path))
+            except Missing:
+                pass
+            else:
+                found = entry_of(response.headers)
+                is_sealed = "kms" in response.headers.get("x-amz-server-side-encryption", "") or bool(
+                    response.headers.get("x-amz-server-side-encryption-customer-algorithm")
+                )
+                return replace(found, md5="" if is_sealed else _md5_of(response.headers.get("etag", "")))
+        query = {"list-type": "2", "max-keys": "1", "prefix": _folder(key)}
+        try:
+            root = self._document("GET", bucket, query)
+        except Missing:
+            return None
+        there = not key or root.find("{*}Contents") is not None
+        return Entry("", is_folder=True) if there else None
+
+    def list_folder(self, path: str) -> Iterator[Entry]:
+        """Return the objects directly below, and what other keys have in common up to a `/`."""
+        if not path.strip("/"):
+            yield from self._buckets()
+        else:
+            yield from self._list(path, {"delimiter": "/"})
+
+    def walk(self, path: str) -> Iterator[Entry]:
+        """Return all objects below; those that only mark a folder are left out."""
+        return self._list(path, {})
+
+    def open_range(self, path: str, entry: Entry, start: int, stop: int) -> AbstractContextManager[ByteStream]:
+        """Open an object's bytes."""
+        return self._web.open_range(self._request("GET", path), entry, start, stop)
+
+    def write(self, path: str, upload: Upload) -> Entry:
+        """Put an object; it appears when its last byte is there. Every part is signed with its sha256."""
+        if not _split(path)[1]:
+            raise InputError(f"{self.show(path)} is a bucket, not a place for a file", "write BUCKET/KEY")
+        if upload.size_bytes <= _PART_BYTES:
+            content = upload.read(0, upload.size_bytes) if upload.size_bytes else b""
+            response, _ = self._ask("PUT", path, content=content)
+            upload.advance(len(content))
+            etag = response.headers.get("etag", "")
+        else:
+            etag = self._write_parts(path, upload)
+        return Entry("", upload.size_bytes, version_of(etag, ""), md5=_md5_of(etag))
+
+    def remove(self, path: str) -> None:
+        """Remove an object."""
+        persist(self._patience, lambda: self._ask("DELETE", path))
+
+    def close(self) -> None:
+        """End the connections."""
+        self._web.close()
+
+    def _write_parts(self, path: str, upload: Upload) -> str:
+        size = part_bytes(upload.size_bytes)
+        number, kept = self._begin(path, upload)
+        tags: dict[int, str] = {}
+
+        def send(part: int) -> None:
+            upload.check()
+            at = (part - 1) * size
+            content = upload.read(at, min(size, upload.size_bytes - at))
+            if kept.get(part, "").strip('"') == hashlib.md5(content, usedforsecurity=False).hexdigest():
+                tags[part] = kept[part]
+                upload.keep(len(content))
+            else:
+                tags[part] = self._send_part(path, (number, part), content)
+                upload.advance(len(content))
+
+        parts = range(1, -(-upload.size_bytes // size) + 1)
+        upload.share([lambda part=part: send(part) for part in parts])  # type: ignore[misc]
+        rows = "".join(f"<Part><PartNumber>{part}</PartNumber><ETag>{tags[part]}</ETag></Part>" for part in parts)
+        body = f"<CompleteMultipartUpload>{rows}</CompleteMultipartUpload>".encode()
+        root = _parse(self._ask("POST", path, {"uploadId": number}, body)[1], self.show(path))
+        if root.tag.endswith("Error"):  # sent with the status 200: the server began to answer before it knew
+            raise Interrupted(f"{self.show(path)}: {_find(root, 'Message') or 'the parts could not be put together'}")
+        return _find(root, "ETag")
+
+    def _send_part(self, path: str, which: tuple[str, int], content: bytes) -> str:
+        query = {"uploadId": which[0], "partNumber": str(which[1])}
+        response, _ = persist(self._patience, lambda: self._ask("PUT", path, query, content))
+        return str(response.headers.get("etag", ""))
+
+    def _begin(self, path: str, upload: Upload) -> tuple[str, dict[int, str]]:
+        """Return the upload that an earlier try left, with its parts' ETags, or a new one.
+
+        An earlier one may be of other content: parts are taken over only when their MD5 is ours.
+        """
+        bucket, key = _split(path)
+        try:
+            listed = self._document("GET", bucket, {"uploads": "", "prefix": key})
+            found = [_find(each, "UploadId") for each in listed.iterfind("{*}Upload") if _find(each, "Key") == key]
+            if found:
+                return found[-1], self._parts(path, found[-1])
+        except (DataError, Interrupted):  # some servers forbid or lack the list: then from the beginning
+            pass
+        upload.check()
+        root = _parse(self._ask("POST", path, {"uploads": ""})[1], self.show(path))
+        return _find(root, "UploadId"), {}
+
+    def _parts(self, path: str, number: str) -> dict[int, str]:
+        found: dict[int, str] = {}
+        query = {"uploadId": number}
+        for _ in range(_MAX_PARTS):
+            root = _parse(self._ask("GET", path, query)[1], self.show(path))
+            for each in root.iterfind("{*}Part"):
+                found[int(_find(each, "PartNumber"))] = _find(each, "ETag")
+            if _find(root, "IsTruncated") != "true":
+                break
+            query = {"uploadId": number, "part-number-marker": _find(root, "NextPartNumberMarker")}
+        return found
+
+    def _list(self, path: str, extra: Mapping[str, str]) -> Iterator[Entry]:
+        bucket, key = _split(path)
+        prefix = _folder(key)
+        query = {"list-type": "2", "prefix": prefix, "encoding-type": "url", **extra}
+        while True:
+            root = self._document("GET", bucket, query)
+            for each in root.iterfind("{*}Contents"):
+                name = unquote_plus(_find(each, "Key"))[len(prefix) :]
+                if name and not name.endswith("/"):
+                    yield _entry(each, name)
+            for each in root.iterfind("{*}CommonPrefixes"):
+                yield Entry(unquote_plus(_find(each, "Prefix"))[len(prefix) :].rstrip("/"), is_folder=True)
+            following = _find(root, "NextContinuationToken")
+            if _find(root, "IsTruncated") != "true" or not following:
+                return
+            query = {**query, "continuation-token": following}
+
+    def _buckets(self) -> Iterator[Entry]:
+        endpoint = self._account.endpoint or f"https://s3.{self._account.region}.amazonaws.com"
+        signed = self._signed("GET", f"{endpoint}/", b"", self._account.region)
+        request = Request("GET", f"{endpoint}/", self.show(""), signed, follow=False)
+        root = _parse(persist(self._patience, lambda: self._web.ask(request))[1], self.show(""))
+        for each in root.iterfind("{*}Buckets/{*}Bucket"):
+            yield Entry(_find(each, "Name"), is_folder=True)
+
+    def _document(self, method: str, path: str, query: Mapping[str, str]) -> ET.Element:
+        content = persist(self._patience, lambda: self._ask(method, path, query))[1]
+        return _parse(content, self.show(path))
+
+    def _ask(
+        self, method: str, path: str, query: Mapping[str, str] | None = None, content: bytes = b""
+    ) -> tuple[httpx.Response, bytes]:
+        """Send a signed request; once more where the bucket turns out to be in another region."""
+        response, said = self._web.ask(self._request(method, path, query, content), _MOVED)
+        if response.status_code not in _MOVED:
+            return response, said
+        bucket, region = _split(path)[0], response.headers.get("x-amz-bucket-region", "")
+        if not region or region == self._region(bucket):
+            raise DataError(
+                f"{self.show(path)}: {_reason(said) or response.reason_phrase}", "check endpoint and region"
+            )
+        self._regions[bucket] = region
+        return self._web.ask(self._request(method, path, query, content))
+
+    def _request(self, method: str, path: str, query: Mapping[str, str] | None = None, content: bytes = b"") -> Request:
+        bucket, key = _split(path)
+        account = replace(self._account, region=self._region(bucket))
+        url = f"{account.bucket_url(bucket)}/{quote_path(key)}" + (f"?{render_query(query)}" if query else "")
+        has_body = method in ("PUT", "POST")
+        headers = self._signed(method, url, content, account.region)
+        return Request(method, url, self.show(path), headers, content if has_body else None, follow=False)
+
+    def _signed(self, method: str, url: str, content: bytes, region: str) -> dict[str, str]:
+        if self._account.keys is None:
+            return {}
+        digest = hashlib.sha256(content).hexdigest()
+        return sign(method, url, {}, digest, (self._account.keys, region), datetime.now(timezone.utc))
+
+    def _region(self, bucket: str) -> str:
+        return self._regions.get(bucket, self._account.region)
+
+
+def part_bytes(size_bytes: int) -> int:
+    """Return how large the parts of an upload are, of which there may be 10 000."""
+    return max(_PART_BYTES, -(-size_bytes // _MAX_PARTS))
+
+
+def _split(path: str) -> tuple[str, str]:
+    """Split BUCKET/KEY.
+
+    Raises
+    ------
+    InputError
+        The bucket's name cannot be one.
+    """
+    bucket, _, key = path.lstrip("/").partition("/")
+    if _BUCKET.fullmatch(bucket) is None:
+        raise InputError(f"{bucket!r} is no bucket's name", "write s3://BUCKET/KEY, or REMOTE:BUCKET/KEY")
+    return bucket, key
+
+
+def _folder(key: str) -> str:
+    return f"{key.rstrip('/')}/" if key.strip("/") else ""
+
+
+def _entry(element: ET.Element, name: str) -> Entry:
+    etag = _find(element, "ETag")
+    modified = _find(element, "LastModified")
+    try:
+        modified_s: float | None = datetime.fromisoformat(modified.replace("Z", "+00:00")).timestamp()
+    except ValueError:
+        modified_s = None
+    return Entry(name, int(_find(element, "Size") or 0), version_of(etag, modified), modified_s, md5=_md5_of(etag))
+
+
+def _md5_of(etag: str) -> str:
+    """Return the MD5 that the ETag of an object sent in one piece is; empty for others, which have a `-`.
+
+    Where the server seals objects with keys of its own (SSE-KMS, SSE-C) it looks like one and is none; lists do not
+    tell, HEAD does.
+    """
+    found = _MD5.fullmatch(etag)
+    return found[1] if found else ""
+
+
+def _parse(content: bytes, shown: str) -> ET.Element:
+    try:
+        return ET.fromstring(content)  # noqa: S314 - expat since 2.4.1 bounds entities; no external ones are followed
+    except ET.ParseError as error:
+        raise DataError(f"{shown}: the answer is not S3's ({error})", "check the endpoint") from error
+
+
+def _reason(content: bytes) -> str:
+    try:
+        root = ET.fromstring(content)  # noqa: S314 - as above
+    except ET.ParseError:
+        return ""
+    return " ".join(f"{_find(root, 'Code')} {_find(root, 'Message')}".split())
+
+
+def _find(element: ET.Element, name: str) -> str:
+    return element.findtext(f"{{*}}{name}") or ""

@@ -1,0 +1,92 @@
+"""Looks at what is to be transferred, and at what is there already."""
+
+import contextlib
+import re
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from deephpc.data.crew import Crew
+from deephpc.data.ledger import Seen
+from deephpc.data.local import entry_of
+from deephpc.data.location import Location, join
+from deephpc.data.manifest import check_entries
+from deephpc.data.storage import Entry, Limits, Refused, Storage, missing
+from deephpc.errors import DataError
+
+#: What transfers of ours call a file on its way.
+_ON_ITS_WAY = re.compile(r"(?:^|/)\.[0-9a-f]{24}\.part(?:\.state)?$")
+_FEW = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """The files of a source."""
+
+    top: str
+    """The path that the entries are below."""
+    entries: tuple[Entry, ...]
+    is_file: bool
+    """Whether the source is one file rather than a folder."""
+
+
+def survey(storage: Storage, location: Location) -> Survey:
+    """List the files of a location.
+
+    Raises
+    ------
+    Missing
+        There is nothing.
+    DataError
+        A name there cannot lie in a folder here.
+    """
+    found = storage.look(location.path)
+    if found is None:
+        raise missing(str(location))
+    if found.is_folder:
+        files = (each for each in storage.walk(location.path) if not _ON_ITS_WAY.search(each.path))
+        return Survey(location.path, check_entries(files, str(location)), is_file=False)
+    if location.wants_folder:
+        raise DataError(f"{location} is a file, not a folder", "write it without the / at its end")
+    top = location.path[: -len(location.name)].rstrip("/") or ("/" if location.path.startswith("/") else "")
+    return Survey(top, check_entries([replace(found, path=location.name)], str(location)), is_file=True)
+
+
+def complete(storage: Storage, found: Survey, seen: Mapping[str, Seen], limits: Limits) -> Survey:
+    """Ask for the size and version of files that were seen before, where the list did not tell them."""
+    entries = {each.path: each for each in found.entries}
+    turn = threading.Lock()
+
+    def ask(entry: Entry) -> None:
+        told = storage.look(join(found.top, entry.path))
+        if told is not None:
+            with turn:
+                entries[entry.path] = replace(told, path=entry.path)
+
+    unknown = [each for each in found.entries if each.size_bytes is None and each.path in seen]
+    Crew(min(limits.parallel, storage.parallel)).run([lambda each=each: ask(each) for each in unknown])  # type: ignore[misc]
+    return replace(found, entries=tuple(entries.values()))
+
+
+def present_here(entries: Iterable[Entry], place: Mapping[str, Path]) -> dict[str, Entry]:
+    """Return what lies at the places that files are to have here."""
+    found = {}
+    for each in entries:
+        try:
+            stat = place[each.path].stat()
+        except OSError:  # nothing that could be equal; writing there tells what is wrong
+            continue
+        found[each.path] = entry_of(stat, each.path, str(place[each.path]))
+    return found
+
+
+def present_there(storage: Storage, top: str, entries: tuple[Entry, ...]) -> dict[str, Entry]:
+    """Return what a target has below a path: asked for one by one when it is about few, else listed."""
+    if len(entries) > _FEW:
+        if storage.look(top) is None:
+            return {}
+        with contextlib.suppress(Refused):  # among what lies there may be what we do not follow, and do not need
+            return {each.path: each for each in storage.walk(top)}
+    looked = ((each.path, storage.look(join(top, each.path))) for each in entries)
+    return {path: replace(entry, path=path) for path, entry in looked if entry is not None}

@@ -1,0 +1,204 @@
+"""Sends files away, several at once, and notes what was sent."""
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deephpc.data.crew import Crew
+from deephpc.data.disk import unreadable
+from deephpc.data.ledger import Ledger, Seen
+from deephpc.data.local import entry_of
+from deephpc.data.manifest import FileFact
+from deephpc.data.plan import Action, Step, TransferPlan, transfer_key
+from deephpc.data.progress import Progress, Silent
+from deephpc.data.reading_back import hash_stored
+from deephpc.data.retries import Retries
+from deephpc.data.storage import Entry, Interrupted, Limits, Storage, Upload, changed
+from deephpc.errors import DataError
+
+_READ_BYTES = 1 << 20
+
+
+@dataclass
+class Sending:
+    """Local files on their way to one target.
+
+    Parameters
+    ----------
+    folder
+        What the entries are below.
+    place
+        Returns the path at the target for an entry's.
+    pair
+        Names source and target, so that what a broken try left is known again.
+    read_back
+        Whether every file that was sent is read back and hashed.
+    """
+
+    folder: Path
+    storage: Storage
+    place: Callable[[str], str]
+    ledger: Ledger
+    pair: str
+    limits: Limits = field(default_factory=Limits)
+    progress: Progress = field(default_factory=Silent)
+    read_back: bool = False
+    sent_bytes: int = 0
+    crew: Crew = field(init=False)
+    _counting: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.crew = Crew(min(self.limits.parallel, self.storage.parallel))
+
+    def run(self, plan: TransferPlan) -> tuple[FileFact, ...]:
+        """Carry a plan out, and return what is there now.
+
+        Raises
+        ------
+        DataError
+            A file could not be sent; those that were stay, and the same plan made anew goes on.
+        """
+        found: dict[str, FileFact] = {}
+        work: list[Callable[[], None]] = []
+        self.progress.expect(plan.transfer_bytes, len(plan.transfers))
+        for step in sorted(plan.steps, key=lambda step: -(step.entry.size_bytes or 0)):
+            if step.action is Action.SKIP:
+                found[step.entry.path] = _fact(step.entry, step.sha256)
+            else:
+                work.append(lambda step=step: self._send(step, found))  # type: ignore[misc]
+        self.crew.run(work)
+        return tuple(found[step.entry.path] for step in plan.steps)
+
+    def _send(self, step: Step, found: dict[str, FileFact]) -> None:
+        self.crew.check()
+        entry = step.entry
+        local = self.folder / entry.path
+        path = self.place(entry.path)
+        try:
+            with local.open("rb", buffering=0) as file:
+                source = _Source(file.fileno(), entry, local)
+                if step.action is Action.HASH:
+                    seen = self.storage.look(path)
+                else:
+                    seen = self._persist(path, source)
+                    self.progress.finish_file()
+                sha256 = source.sha256(self.crew)
+        except FileNotFoundError as error:
+            raise changed(str(local)) from error
+        except OSError as error:
+            raise unreadable(local, error) from error
+        if seen is None:
+            raise changed(self.storage.show(path))
+        if self.read_back and hash_stored(self.storage, path, seen, self.limits, self.crew, Silent())[0] != sha256:
+            self.storage.remove(path)
+            raise DataError(f"{self.storage.show(path)} reads back as something else; removed", "say it again")
+        self.ledger.note(Seen(entry.path, entry.size_bytes or 0, sha256, entry.version, seen.version))
+        found[entry.path] = _fact(entry, sha256)
+
+    def _persist(self, path: str, source: "_Source") -> Entry:
+        """Write a file, again and again until it is there or patience ends."""
+        retries = Retries(self.limits.patience, self.crew.stop)
+        farthest = 0
+        while True:
+            attempt = _Attempt(self, source, transfer_key(self.pair, source.entry))
+            try:
+                return self.storage.write(path, attempt.upload())
+            except Interrupted as error:
+                self.progress.advance(-attempt.done)
+                self.crew.check()
+                if attempt.done > farthest:  # one that always breaks at the same place must end
+                    farthest = attempt.done
+                    retries.progress()
+                retries.again(error)
+
+    def count(self, size_bytes: int) -> None:
+        """Note bytes that went over the network."""
+        with self._counting:
+            self.sent_bytes += size_bytes
+
+
+@dataclass
+class _Attempt:
+    """One try at sending a file."""
+
+    sending: Sending
+    source: "_Source"
+    key: str
+    done: int = 0
+
+    def upload(self) -> Upload:
+        """Return the file as a storage takes it."""
+        entry = self.source.entry
+        return Upload(
+            size_bytes=entry.size_bytes or 0,
+            modified_s=entry.modified_s or 0.0,
+            key=self.key,
+            read=self.source.read,
+            advance=self._advance,
+            keep=self._keep,
+            check=self.sending.crew.check,
+            share=self.sending.crew.share,
+        )
+
+    def _advance(self, count: int) -> None:
+        self.sending.count(count)
+        self._keep(count)
+
+    def _keep(self, count: int) -> None:
+        with self.source.turn:
+            self.done += count
+        self.sending.progress.advance(count)
+
+
+class _Source:
+    """A local file that must not change while it is read; hashed as far as it is read in order."""
+
+    def __init__(self, file: int, entry: Entry, path: Path) -> None:
+        self.entry = entry
+        self._file = file
+        self._path = path
+        self._hash = hashlib.sha256()
+        self._hashed = 0
+        self.turn = threading.Lock()
+        self.check()
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Read bytes, all of them.
+
+        Raises
+        ------
+        Changed
+            The file is another one than was listed.
+        """
+        content = os.pread(self._file, count, offset)
+        while len(content) < count:
+            more = os.pread(self._file, count - len(content), offset + len(content))
+            if not more:
+                raise changed(str(self._path))
+            content += more
+        self.check()
+        with self.turn:
+            if offset == self._hashed:
+                self._hash.update(content)
+                self._hashed += len(content)
+        return content
+
+    def check(self) -> None:
+        """Raise `Changed` when the file is not the listed one any more."""
+        if entry_of(os.fstat(self._file), "", str(self._path)).version != self.entry.version:
+            raise changed(str(self._path))
+
+    def sha256(self, crew: Crew) -> str:
+        """Hash what was not read in order, and return the hash of all."""
+        size = self.entry.size_bytes or 0
+        while self._hashed < size:
+            crew.check()
+            self.read(self._hashed, min(_READ_BYTES, size - self._hashed))
+        return self._hash.hexdigest()
+
+
+def _fact(entry: Entry, sha256: str) -> FileFact:
+    return FileFact(path=entry.path, size_bytes=entry.size_bytes or 0, sha256=sha256)

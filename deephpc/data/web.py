@@ -1,0 +1,275 @@
+"""Sends HTTP requests for the storages that speak it, and turns what goes wrong into errors without credentials.
+
+Source: RFC 9110 for status codes, ranges and Retry-After; RFC 4918 for those of WebDAV.
+"""
+
+import ipaddress
+import netrc
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+import httpx
+
+from deephpc import __version__
+from deephpc.data.storage import ByteStream, Entry, Interrupted, Limits, Missing, Refused, Unwritable, changed, missing
+from deephpc.errors import DataError
+
+_BUSY = frozenset({408, 423, 425, 429, 500, 502, 503, 504})
+_CREDENTIALS_HINT = "check the user and password of the remote (`rclone config`, ~/.netrc)"
+_NO_ROOM = (Unwritable, "the storage has no room for it", "free space there, or ask for quota")
+_REFUSALS: Mapping[int, tuple[type[DataError], str, str]] = {
+    401: (Refused, "the server refuses the credentials", _CREDENTIALS_HINT),
+    407: (Refused, "the proxy refuses the credentials", "check HTTPS_PROXY"),
+    403: (Refused, "the server forbids it", "ask its owner, or check the credentials"),
+    405: (Refused, "the server cannot be written there", "is this a WebDAV address?"),
+    409: (Missing, "its folder does not exist", "make the folder first"),
+    413: _NO_ROOM,
+    507: _NO_ROOM,
+}
+_SAFE = frozenset({"GET", "HEAD", "PROPFIND", "OPTIONS"})
+_CHUNK_BYTES = 1 << 18
+_MAX_DOCUMENT_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request, and what it is called in messages."""
+
+    method: str
+    url: str
+    shown: str
+    headers: Mapping[str, str]
+    content: bytes | Iterator[bytes] | None = None
+    follow: bool = True
+    """Whether to go where a redirect points, when nothing is written."""
+
+
+class Web:
+    """The connections to one server.
+
+    Parameters
+    ----------
+    base
+        The server's address; decides about proxies.
+    authorization
+        The header's value, empty for none.
+    """
+
+    def __init__(self, base: str, authorization: str, limits: Limits) -> None:
+        patience = limits.patience
+        headers = {"User-Agent": f"deephpc/{__version__}", "Accept-Encoding": "identity"}
+        if authorization:
+            headers["Authorization"] = authorization
+        self._client = httpx.Client(
+            headers=headers,
+            timeout=httpx.Timeout(patience.stall_s, connect=patience.connect_s, pool=None),
+            limits=httpx.Limits(max_connections=limits.parallel + 4, max_keepalive_connections=limits.parallel + 4),
+            trust_env=not is_loopback(base),  # no proxy between us and ourselves
+            verify=ssl.create_default_context() if base.startswith("https") else False,
+        )
+        self._client.auth = _no_auth  # ours is a header; httpx would look into ~/.netrc for every host
+
+    def close(self) -> None:
+        """End the connections."""
+        self._client.close()
+
+    @contextmanager
+    def send(self, request: Request, also_fine: frozenset[int] = frozenset()) -> Iterator[httpx.Response]:
+        """Send a request; the caller reads the body. A redirect to another host gets no credentials.
+
+        Raises
+        ------
+        Interrupted
+            The connection broke, or the server is busy.
+        DataError
+            The server refuses: `Missing`, `Refused`, `Unwritable`, `Changed`.
+        """
+        try:
+            with self._client.stream(
+                request.method,
+                request.url,
+                headers=dict(request.headers),
+                content=request.content,
+                follow_redirects=request.follow and request.method in _SAFE,
+            ) as response:
+                if not response.is_success and response.status_code not in also_fine:
+                    raise _refusal(request, response)
+                yield response
+        except httpx.TimeoutException as error:
+            raise Interrupted(f"{request.shown}: the server was silent for too long") from error
+        except httpx.UnsupportedProtocol as error:
+            raise DataError(f"{request.shown}: redirected to a protocol other than HTTP", "ask its owner") from error
+        except httpx.TooManyRedirects as error:
+            raise DataError(f"{request.shown}: redirected in a circle", "ask its owner") from error
+        except httpx.ConnectError as error:
+            raise _unreachable(request.shown, error) from error
+        except httpx.TransportError as error:
+            raise Interrupted(f"{request.shown}: the connection broke ({_words(error)})") from error
+
+    def ask(self, request: Request, also_fine: frozenset[int] = frozenset()) -> tuple[httpx.Response, bytes]:
+        """Send a request and read its whole answer."""
+        with self.send(request, also_fine) as response:
+            content = bytearray()
+            for chunk in response.iter_raw():
+                content += chunk
+                if len(content) > _MAX_DOCUMENT_BYTES:
+                    raise DataError(f"{request.shown}: an endless answer", "is this the right address?")
+            return response, bytes(content)
+
+    @contextmanager
+    def open_range(self, request: Request, entry: Entry, start: int, stop: int) -> Iterator[ByteStream]:
+        """Open bytes of a file by a GET; see `Storage.open_range`.
+
+        Parameters
+        ----------
+        request
+            The GET without its Range.
+        """
+        headers = dict(request.headers)
+        whole = start == 0 and (entry.size_bytes is None or stop >= entry.size_bytes)
+        if not whole:
+            headers["Range"] = f"bytes={start}-{stop - 1}"
+        ranged = replace(request, headers=headers)
+        with self.send(ranged, frozenset({416})) as response:
+            if response.status_code == 416:
+                raise changed(request.shown)
+            begins = _check_answer(response, entry, start, request.shown)
+            ignored = not whole and response.status_code != 206
+            yield ByteStream(begins, response.iter_raw(_CHUNK_BYTES), whole=ignored)
+
+
+def entry_of(headers: Mapping[str, str], path: str = "") -> Entry:
+    """Return what the headers of an answer tell of a file."""
+    length = headers.get("content-length", "")
+    modified = http_time(headers.get("last-modified", ""))
+    return Entry(
+        path,
+        size_bytes=int(length) if length.isdigit() else None,
+        version=version_of(headers.get("etag", ""), headers.get("last-modified", "")),
+        modified_s=modified,
+    )
+
+
+def version_of(etag: str, last_modified: str) -> str:
+    """Return what tells one content from the next, and of what kind it is; some ETags lack their quotes in listings."""
+    tag = etag.strip().removeprefix("W/").strip('"')
+    time = last_modified.strip()
+    return f"etag:{tag}" if tag else (f"time:{time}" if time else "")
+
+
+def http_time(text: str) -> float | None:
+    """Read an HTTP date; None where it is none."""
+    try:
+        return parsedate_to_datetime(text).timestamp() if text else None
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def find_login(url: str, home: Path) -> tuple[str, str]:
+    """Return the user and password that ~/.netrc has for a host; empty texts for none."""
+    host = urlsplit(url).hostname or ""
+    try:
+        found = netrc.netrc(str(home / ".netrc")).authenticators(host)
+    except (OSError, netrc.NetrcParseError):
+        return "", ""
+    return (found[0] or "", found[2] or "") if found else ("", "")
+
+
+def quote_path(path: str) -> str:
+    """Return a path percent-encoded for a URL; what is encoded already is not encoded twice by callers."""
+    return "/".join(quote(part, safe="") for part in path.split("/"))
+
+
+def clean_base(url: str) -> str:
+    """Return a base URL with its path encoded, however it was written."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}{quote_path(unquote(parts.path)).rstrip('/')}"
+
+
+def is_loopback(url: str) -> bool:
+    """Say whether a URL leads to this machine itself."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_answer(response: httpx.Response, entry: Entry, start: int, shown: str) -> int:
+    """Return where the body begins, once it is sure to be of the file that was listed."""
+    begins, total = 0, response.headers.get("content-length", "")
+    if response.status_code == 206:
+        unit, _, rest = response.headers.get("content-range", "").partition(" ")
+        first, _, _ = rest.partition("-")
+        total = rest.rpartition("/")[2]
+        if unit != "bytes" or not first.isdigit() or int(first) != start:
+            raise Interrupted(f"{shown}: the server sent another range than was asked for")
+        begins = start
+    if total.isdigit() and entry.size_bytes is not None and int(total) != entry.size_bytes:
+        raise changed(shown)
+    seen = version_of(response.headers.get("etag", ""), response.headers.get("last-modified", ""))
+    if entry.version and seen and _comparable(entry.version, seen) and seen != entry.version:
+        raise changed(shown)
+    return begins
+
+
+def _comparable(one: str, other: str) -> bool:
+    """Say whether two versions are of one kind: both ETags, or both times."""
+    return one.partition(":")[0] == other.partition(":")[0]
+
+
+def _refusal(request: Request, response: httpx.Response) -> DataError:
+    code, shown = response.status_code, request.shown
+    said = f"{shown}: the server answers {code} {response.reason_phrase}".rstrip()
+    if code in _BUSY:
+        return Interrupted(said, retry_after_s=_retry_after(response.headers.get("retry-after", "")))
+    if code in (404, 410):
+        return missing(shown)
+    if code == 412:
+        return changed(shown)
+    if code in _REFUSALS and not (code == 405 and request.method in _SAFE):
+        kind, reason, hint = _REFUSALS[code]
+        return kind(f"{shown}: {reason} ({code})", hint)
+    if response.is_redirect:
+        return DataError(f"{said}, which points elsewhere", "use the address it redirects to")
+    return DataError(said, "check the address with `deephpc data ls`")
+
+
+def _unreachable(shown: str, error: httpx.ConnectError) -> DataError:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return DataError(
+                f"{shown}: its certificate is not trusted ({cause.verify_message})",
+                "set SSL_CERT_FILE to your authority's certificate",
+            )
+        cause = cause.__cause__ or cause.__context__
+    return Interrupted(f"{shown}: cannot connect ({_words(error)})", "check the address and the network")
+
+
+def _words(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _retry_after(text: str) -> float | None:
+    if text.strip().isdigit():
+        return float(text)
+    try:
+        moment = parsedate_to_datetime(text) if text else None
+    except (ValueError, TypeError):
+        return None
+    if moment is None:
+        return None
+    return max(0.0, (moment - datetime.now(timezone.utc)).total_seconds())
+
+
+def _no_auth(request: httpx.Request) -> httpx.Request:
+    return request

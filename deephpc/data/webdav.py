@@ -1,0 +1,193 @@
+"""WebDAV as storage, Nextcloud's and ownCloud's too.
+
+Source: RFC 4918; for OC-Checksum and X-OC-Mtime the Nextcloud developer manual, "WebDAV basics".
+"""
+
+import posixpath
+import threading
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from urllib.parse import unquote, urlsplit
+
+from deephpc.data.http import authorization
+from deephpc.data.location import join
+from deephpc.data.retries import persist
+from deephpc.data.storage import ByteStream, Entry, Interrupted, Limits, Missing, Refused, Upload
+from deephpc.data.surroundings import Surroundings
+from deephpc.data.web import Request, Web, clean_base, http_time, quote_path, version_of
+from deephpc.errors import DataError
+
+_FIELDS = (
+    b'<?xml version="1.0"?><d:propfind xmlns:d="DAV:"><d:prop><d:resourcetype/><d:getcontentlength/>'
+    b"<d:getetag/><d:getlastmodified/></d:prop></d:propfind>"
+)
+_MAX_DEPTH = 64
+_SEND_BYTES = 1 << 18
+_EXISTS = frozenset({405, 409})
+_OWN_CLOUDS = frozenset({"nextcloud", "owncloud"})
+
+
+class WebdavStorage:
+    """Files of a WebDAV server."""
+
+    parallel = 64
+    can_write = True
+    can_range = True
+
+    def __init__(self, prefix: str, settings: Mapping[str, str], limits: Limits, around: Surroundings) -> None:
+        self._prefix = prefix
+        self._base = clean_base(settings["url"])
+        self._patience = limits.patience
+        self._tells_times = settings.get("vendor", "") in _OWN_CLOUDS
+        self._web = Web(self._base, authorization(settings, around.home), limits)
+        self._folders: set[str] = set()
+        self._making = threading.Lock()
+
+    def show(self, path: str) -> str:
+        """Return a path's full name without credentials."""
+        return f"{self._prefix}{path}"
+
+    def look(self, path: str) -> Entry | None:
+        """Ask for one resource."""
+        try:
+            found = self._propfind(path, "0")
+        except Missing:
+            return None
+        return found[0] if found else None
+
+    def list_folder(self, path: str) -> Iterator[Entry]:
+        """Return what is directly in a folder."""
+        yield from (each for each in self._propfind(path, "1") if each.path)
+
+    def walk(self, path: str) -> Iterator[Entry]:
+        """Return all files below, folder by folder: servers refuse to list without end (RFC 4918, 9.1)."""
+        waiting = [("", 0)]
+        while waiting:
+            below, depth = waiting.pop()
+            if depth > _MAX_DEPTH:
+                raise DataError(f"{self.show(path)}: folders in folders without end", "name a folder further down")
+            for each in self.list_folder(join(path, below)):
+                relative = join(below, each.path)
+                if each.is_folder:
+                    waiting.append((relative, depth + 1))
+                else:
+                    yield Entry(relative, each.size_bytes, each.version, each.modified_s)
+
+    def open_range(self, path: str, entry: Entry, start: int, stop: int) -> AbstractContextManager[ByteStream]:
+        """Open a file's bytes."""
+        return self._web.open_range(self._request("GET", path), entry, start, stop)
+
+    def write(self, path: str, upload: Upload) -> Entry:
+        """Put a file beside its place and move it there; a broken one stays under the other name."""
+        folder = posixpath.dirname(path)
+        self._make_folders(folder)
+        draft = join(folder, f".{upload.key}.part")
+        headers = {"Content-Length": str(upload.size_bytes)}
+        if self._tells_times:
+            headers["X-OC-Mtime"] = str(int(upload.modified_s))
+        put = Request("PUT", self._url(draft), self.show(path), headers, _chunks(upload))
+        self._web.ask(put)
+        target = {"Destination": self._url(path), "Overwrite": "T"}
+        self._web.ask(Request("MOVE", self._url(draft), self.show(path), target))
+        seen = self.look(path)
+        if seen is None or seen.size_bytes != upload.size_bytes:
+            raise Interrupted(f"{self.show(path)} has not the size that was sent")
+        return seen
+
+    def remove(self, path: str) -> None:
+        """Remove a file."""
+        persist(self._patience, lambda: self._web.ask(self._request("DELETE", path)))
+
+    def close(self) -> None:
+        """End the connections."""
+        self._web.close()
+
+    def _make_folders(self, folder: str) -> None:
+        """Make a folder and those above it, each once."""
+        if not folder.strip("/") or folder in self._folders:
+            return
+        with self._making:
+            if folder in self._folders:
+                return
+            missing_ones = []
+            above = folder
+            while above.strip("/") and above not in self._folders:
+                found = self.look(above)
+                if found is not None and not found.is_folder:
+                    raise Refused(f"{self.show(above)} is a file where a folder should be", "take another destination")
+                if found is not None:
+                    break
+                missing_ones.append(above)
+                above = posixpath.dirname(above)
+            for each in reversed(missing_ones):
+                request = Request("MKCOL", f"{self._url(each)}/", self.show(each), {})
+                persist(self._patience, lambda request=request: self._web.ask(request, _EXISTS))  # type: ignore[misc]
+            self._folders.add(folder)
+
+    def _propfind(self, path: str, depth: str) -> list[Entry]:
+        headers = {"Depth": depth, "Content-Type": "application/xml"}
+        request = Request("PROPFIND", self._url(path), self.show(path), headers, _FIELDS)
+        response, content = persist(self._patience, lambda: self._web.ask(request))
+        if response.status_code != 207:
+            raise DataError(f"{self.show(path)}: the server does not speak WebDAV there", "check the address")
+        return parse_listing(content, self._url(path), self.show(path))
+
+    def _url(self, path: str) -> str:
+        return f"{self._base}/{quote_path(path.strip('/'))}"
+
+    def _request(self, method: str, path: str) -> Request:
+        return Request(method, self._url(path), self.show(path), {})
+
+
+def parse_listing(content: bytes, url: str, shown: str) -> list[Entry]:
+    """Read a multistatus answer; the resource itself has an empty path.
+
+    Raises
+    ------
+    DataError
+        It is none.
+    """
+    try:
+        root = ET.fromstring(content)  # noqa: S314 - expat since 2.4.1 bounds entities; no external ones are followed
+    except ET.ParseError as error:
+        raise DataError(f"{shown}: the server's listing is not XML ({error})", "check the address") from error
+    top = unquote(urlsplit(url).path).rstrip("/")
+    found = []
+    for each in root.iter("{DAV:}response"):
+        href = each.findtext("{DAV:}href") or ""
+        path = unquote(urlsplit(href).path).rstrip("/")
+        if path != top and not path.startswith(f"{top}/"):
+            continue
+        found.append(_parse_entry(each, path[len(top) :].lstrip("/")))
+    return found
+
+
+def _parse_entry(response: ET.Element, path: str) -> Entry:
+    facts = {}
+    for each in response.iter("{DAV:}propstat"):
+        if " 200 " in f"{each.findtext('{DAV:}status') or ' 200 '} ":
+            facts.update({prop.tag: prop for prop in each.iterfind("{DAV:}prop/*")})
+    kind = facts.get("{DAV:}resourcetype")
+    is_folder = kind is not None and kind.find("{DAV:}collection") is not None
+    size = _text(facts, "getcontentlength")
+    modified = _text(facts, "getlastmodified")
+    if is_folder:
+        return Entry(path, is_folder=True, modified_s=http_time(modified))
+    version = version_of(_text(facts, "getetag"), modified)
+    return Entry(path, int(size) if size.isdigit() else None, version, http_time(modified))
+
+
+def _text(facts: Mapping[str, ET.Element], name: str) -> str:
+    element = facts.get(f"{{DAV:}}{name}")
+    return (element.text or "").strip() if element is not None else ""
+
+
+def _chunks(upload: Upload) -> Iterator[bytes]:
+    at = 0
+    while at < upload.size_bytes:
+        upload.check()
+        chunk = upload.read(at, min(_SEND_BYTES, upload.size_bytes - at))
+        yield chunk
+        at += len(chunk)
+        upload.advance(len(chunk))

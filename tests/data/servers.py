@@ -1,0 +1,352 @@
+"""Real servers on loopback: WebDAV, S3, SFTP in processes of their own; a web server with moods for tests; a relay."""
+
+import contextlib
+import ipaddress
+import os
+import re
+import selectors
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+USER, PASSWORD = "alice", "sesam öffne 'dich"
+
+_WEBDAV = """
+import sys
+from cheroot import wsgi
+from wsgidav.wsgidav_app import WsgiDAVApp
+root, user, password, port = sys.argv[1:]
+app = WsgiDAVApp({
+    "provider_mapping": {"/": root}, "verbose": 0, "logging": {"enable_loggers": []}, "lock_storage": None,
+    "simple_dc": {"user_mapping": {"*": {user: {"password": password}}}}, "dir_browser": {"enable": False},
+    "http_authenticator": {"accept_basic": True, "accept_digest": False, "default_to_digest": False},
+})
+server = wsgi.Server(("127.0.0.1", int(port)), app, numthreads=12)
+server.prepare()
+print(server.bind_addr[1], flush=True)
+server.serve()
+"""
+_S3 = """
+import logging, sys
+logging.getLogger("werkzeug").setLevel(logging.ERROR)
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server, WSGIRequestHandler
+WSGIRequestHandler.protocol_version = "HTTP/1.1"
+server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+_SFTP = """
+import asyncio, os, sys
+import asyncssh
+root, user, password, key = sys.argv[1:]
+class Server(asyncssh.SSHServer):
+    def begin_auth(self, name): return True
+    def password_auth_supported(self): return True
+    def validate_password(self, name, word): return (name, word) == (user, password)
+class Files(asyncssh.SFTPServer):
+    def __init__(self, chan): super().__init__(chan, chroot=root)
+async def main():
+    server = await asyncssh.create_server(Server, "127.0.0.1", 0, server_host_keys=[key], sftp_factory=Files)
+    print(server.get_port(), flush=True)
+    await server.wait_closed()
+asyncio.run(main())
+"""
+
+
+@contextmanager
+def _process(code: str, *arguments: str, folder: Path) -> Iterator[int]:
+    """Run a server until the block ends; it prints its port first."""
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=log, cwd=folder
+        )
+        try:
+            line = process.stdout.readline()
+            assert line, (folder / "server.log").read_text()
+            yield int(line)
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+
+@contextmanager
+def webdav(root: Path, folder: Path) -> Iterator[int]:
+    with _process(_WEBDAV, str(root), USER, PASSWORD, "0", folder=folder) as port:
+        yield port
+
+
+@contextmanager
+def s3(folder: Path) -> Iterator[int]:
+    with _process(_S3, folder=folder) as port:
+        yield port
+
+
+@contextmanager
+def sftp(root: Path, folder: Path) -> Iterator[tuple[int, str]]:
+    """Yield the port, and the line of known_hosts without the host."""
+    import asyncssh
+
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    key.write_private_key(folder / "host_key")
+    with _process(_SFTP, str(root), USER, PASSWORD, str(folder / "host_key"), folder=folder) as port:
+        yield port, key.export_public_key().decode().strip()
+
+
+@dataclass
+class Mood:
+    """What the web server does; tests change it while it runs."""
+
+    ranges: bool = True
+    etags: bool = True
+    times: bool = True
+    sizes: bool = True
+    fail: Callable[[str, str], int] = lambda method, path: 0
+    """Returns a status to answer with instead; 0 for none."""
+    break_after: int | None = None
+    """Close the connection after so many bytes of a body."""
+    breaks: int = 1 << 30
+    """How many bodies break."""
+    on_chunk: Callable[[str, int], None] = lambda path, at: None
+    sent: dict[str, int] = field(default_factory=dict)
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    authorized: list[str] = field(default_factory=list)
+    """The Authorization headers that came."""
+
+
+def certificate(folder: Path) -> Path:
+    """Write a certificate for 127.0.0.1 that signs itself, and its key, into one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    now = datetime.now(timezone.utc)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path = folder / "certificate.pem"
+    path.write_bytes(secret + made.public_bytes(Encoding.PEM))
+    return path
+
+
+@contextmanager
+def web(root: Path, tls: Path | None = None) -> Iterator[tuple[str, Mood]]:
+    """Serve a folder's files and lists of links; yields the URL and what to change."""
+    mood = Mood()
+
+    class Handler(_Handler):
+        folder = root
+
+    Handler.mood = mood
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    if tls is not None:
+        settings = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        settings.load_cert_chain(tls)
+        server.socket = settings.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}", mood
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    folder: Path
+    mood: Mood
+
+    def log_message(self, *_):
+        pass
+
+    def do_HEAD(self):
+        self.do_GET(body=False)
+
+    def do_GET(self, *, body: bool = True):
+        mood, path = self.mood, unquote(urlsplit(self.path).path)
+        mood.requests.append((self.command, path))
+        mood.authorized.append(self.headers.get("Authorization", ""))
+        status = mood.fail(self.command, path)
+        target = self.folder / path.lstrip("/")
+        if status:
+            return self._empty(status)
+        if target.is_dir():
+            return self._list(target, path)
+        if not target.is_file():
+            return self._empty(404)
+        content = target.read_bytes()
+        match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")) if mood.ranges else None
+        start, stop = (int(match[1]), int(match[2] or len(content) - 1) + 1) if match else (0, len(content))
+        self.send_response(206 if match else 200)
+        if match:
+            self.send_header("Content-Range", f"bytes {start}-{min(stop, len(content)) - 1}/{len(content)}")
+        facts = target.stat()
+        if mood.etags:
+            self.send_header("ETag", f'"{facts.st_mtime_ns:x}-{facts.st_size:x}"')
+        if mood.times:
+            self.send_header("Last-Modified", self.date_time_string(int(facts.st_mtime)))
+        piece = content[start:stop]
+        if mood.sizes:
+            self.send_header("Content-Length", str(len(piece)))
+        else:
+            self.close_connection = True
+        self.end_headers()
+        if body:
+            self._send(path, piece, start)
+        return None
+
+    def _send(self, path: str, piece: bytes, start: int):
+        mood = self.mood
+        limit = None
+        if mood.break_after is not None and mood.breaks > 0 and len(piece) > mood.break_after:
+            limit = mood.break_after
+            mood.breaks -= 1
+        for at in range(0, len(piece), 65536):
+            mood.on_chunk(path, start + at)
+            chunk = piece[at : at + 65536]
+            if limit is not None and at + len(chunk) > limit:
+                self.wfile.write(chunk[: limit - at])
+                self.wfile.flush()
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+                return
+            with contextlib.suppress(OSError):
+                self.wfile.write(chunk)
+                mood.sent[path] = mood.sent.get(path, 0) + len(chunk)
+
+    def _list(self, folder: Path, path: str):
+        if not path.endswith("/"):
+            self.send_response(301)
+            self.send_header("Location", quote(path) + "/")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        links = (f'<a href="{quote(each.name)}{"/" if each.is_dir() else ""}">x</a>' for each in folder.iterdir())
+        page = ('<a href="../">up</a><a href="?sort=1">by name</a>' + "\n".join(links)).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
+
+    def _empty(self, status: int):
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+@dataclass
+class Relay:
+    """A relay to a server that counts what passes and can cut or stall connections."""
+
+    port: int
+    to_server: int = 0
+    to_client: int = 0
+    cut_after: int | None = None
+    """Cut each connection after so many bytes in one direction."""
+    cuts: int = 1 << 30
+    stall_after: int | None = None
+    """Pass nothing on after so many bytes of a connection."""
+    stalls: int = 1 << 30
+    nap_s: float = 0.0
+    """Wait so long after each piece."""
+
+    @property
+    def passed(self) -> int:
+        return self.to_server + self.to_client
+
+
+@contextmanager
+def relay(port: int) -> Iterator[Relay]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    found = Relay(listener.getsockname()[1])
+    over = threading.Event()
+
+    def accept():
+        while not over.is_set():
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=_pass_on, args=(client, port, found, over), daemon=True).start()
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    try:
+        yield found
+    finally:
+        over.set()
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+
+
+def _pass_on(client: socket.socket, port: int, found: Relay, over: threading.Event) -> None:
+    passed = {"up": 0, "down": 0}
+    with client, socket.create_connection(("127.0.0.1", port)) as server, selectors.DefaultSelector() as both:
+        both.register(client, selectors.EVENT_READ, (server, "up"))
+        both.register(server, selectors.EVENT_READ, (client, "down"))
+        while not over.is_set():
+            for key, _ in both.select(0.1):
+                other, way = key.data
+                try:
+                    data = key.fileobj.recv(1 << 16)
+                    if not data:
+                        return
+                    passed[way] += len(data)
+                    if found.cut_after is not None and passed[way] > found.cut_after and found.cuts > 0:
+                        found.cuts -= 1
+                        return
+                    if found.stall_after is not None and passed[way] > found.stall_after and found.stalls > 0:
+                        found.stalls -= 1
+                        over.wait(30)
+                        return
+                    other.sendall(data)
+                    time.sleep(found.nap_s)
+                except OSError:
+                    return
+                if way == "up":
+                    found.to_server += len(data)
+                else:
+                    found.to_client += len(data)
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.005)
+
+
+def clean_environment(home: Path, **more: str) -> dict[str, str]:
+    """Return an environment without anything of the one tests run in."""
+    return {"HOME": str(home), "USER": "tester", "PATH": os.environ["PATH"], "LANG": "C.UTF-8", **more}
