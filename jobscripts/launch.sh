@@ -31,25 +31,28 @@ start_step() { # WORDS…: becomes srun; what it says itself goes to ranks/said 
   )
 }
 
-start_processes() { # WORDS…: all ranks on this machine, one after the other; ends as they do, with the code of the first that fails
-  local rank size=$((DEEPHPC_TASKS_PER_NODE * ${DEEPHPC_NODES:-1})) pids=() left
-  trap 'stopped=yes; kill -TERM "${pids[@]}" 2>/dev/null' TERM
-  trap 'kill -USR1 "${pids[@]}" 2>/dev/null' USR1
+start_processes() { # WORDS…: all ranks on this machine; ends when all have, with the code of the first that failed
+  local rank size=$((DEEPHPC_TASKS_PER_NODE * ${DEEPHPC_NODES:-1})) pids=() status code=0
+  tell() { kill -s "$1" ${pids[@]+"${pids[@]}"} 2>/dev/null; }
+  trap 'tell TERM' TERM
+  trap 'tell USR1' USR1
   export DEEPHPC_SIZE=$size DEEPHPC_LOCAL_SIZE=$size DEEPHPC_NODE_RANK=0 DEEPHPC_TASKS=$size
   for ((rank = 0; rank < size; rank++)); do
     DEEPHPC_RANK=$rank DEEPHPC_LOCAL_RANK=$rank /bin/bash "$place/launch_rank.sh" "$private" "$@" 9>&- &
     pids+=("$!")
   done
-  stopped=
-  while :; do
-    left=0
-    for rank in "${pids[@]}"; do kill -0 "$rank" 2>/dev/null && left=$((left + 1)); done
-    [ "$left" -gt 0 ] || break
-    if [ -z "$stopped" ] && [ -e "$ranks/failed" ]; then stopped=yes && kill -TERM "${pids[@]}" 2>/dev/null; fi
-    sleep 0.1 & wait "$!"
+  while [ "${#pids[@]}" -gt 0 ]; do
+    for rank in "${!pids[@]}"; do
+      ! kill -0 "${pids[rank]}" 2>/dev/null || continue
+      wait "${pids[rank]}"
+      status=$?
+      unset "pids[rank]"
+      if [ "$status" -ne 0 ] && [ "$code" -eq 0 ]; then code=$status && tell TERM; fi
+    done
+    sleep 0.1 &
+    wait "$!"
   done
-  for rank in "${pids[@]}"; do wait "$rank" || left=$?; done
-  exit "$left"
+  exit "$code"
 }
 
 if [ -n "${SLURM_JOB_ID:-}" ]; then start_step "$@" & else start_processes "$@" & fi
@@ -66,13 +69,21 @@ done
 trap '' USR1
 
 # --- which rank failed first, and what it said ------------------------------------------------------------------------
-noticed() { # of a rank that could not say it itself, or of a node: what srun says of it
+lost_node() { # a node that failed under the step, as srun tells
   local line
   while IFS= read -r line; do
-    if [[ $line =~ (srun|slurmstepd).*error:\ .*([Nn]ode\ failure\ on|Aborting,.*)\ ?([^ ]*)$ ]]; then
-      printf 'node %s failed' "${BASH_REMATCH[3]}"
+    if [[ $line =~ [Nn]ode\ failure\ on\ ([^ ,]+) ]]; then
+      printf 'node %s failed' "${BASH_REMATCH[1]}"
       return
-    elif [[ $line =~ error:\ ([^ :]+):\ tasks?\ ([0-9]+)[^:]*:\ (.*)$ ]]; then
+    fi
+  done <"$ranks/said"
+  return 1
+} 2>/dev/null
+
+fallen_rank() { # a rank that could not say itself how it ended
+  local line
+  while IFS= read -r line; do
+    if [[ $line =~ error:\ ([^ :]+):\ tasks?\ ([0-9]+)[^:]*:\ (.*)$ ]]; then
       printf 'rank %s on %s ended first: %s' "${BASH_REMATCH[2]}" "${BASH_REMATCH[1]}" "${BASH_REMATCH[3]}"
       return
     fi
@@ -90,7 +101,7 @@ conclude() { # sets code, and writes the reason and the last lines of the rank t
     fi
     reason="rank $rank on $host ended first, with exit code $code"
     [ "$code" -le 128 ] || reason="rank $rank on $host ended first, by signal $((code - 128)) ($(kill -l $((code - 128)) 2>/dev/null))"
-  elif ! reason=$(noticed); then
+  elif ! reason=$(lost_node || fallen_rank); then
     return
   fi 2>/dev/null
   printf '%s' "$reason" >"$ranks/reason"
@@ -103,8 +114,15 @@ conclude() { # sets code, and writes the reason and the last lines of the rank t
   fi
 }
 
-[ -n "$told" ] || conclude
+if [ -z "$told" ]; then
+  conclude
+elif reason=$(lost_node); then
+  printf '%s' "$reason" >"$ranks/reason"
+  printf -- '--- deephpc: %s\n' "$reason"
+fi
 if [ "$code" -ne 0 ] && [ -n "$private" ] && [ -z "$told" ] && [ "${SLURM_JOB_NUM_NODES:-1}" -gt 1 ]; then # ranks that were killed left it
-  timeout 20 srun --ntasks-per-node=1 --nodes="$SLURM_JOB_NUM_NODES" --mpi=none rm -rf "$private" 9>&- 2>/dev/null
+  # shellcheck disable=SC2016  # for the shell there
+  timeout 20 srun --ntasks-per-node=1 --nodes="$SLURM_JOB_NUM_NODES" --mpi=none \
+    /bin/bash -c 'chmod -R u+w "$1"; rm -rf "$1"' bash "$private" </dev/null 9>&- 2>/dev/null
 fi
 exit "$code"

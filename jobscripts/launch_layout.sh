@@ -36,10 +36,10 @@ edge_hosts() { # `gpu[01-03,7],r[1-2]n[3-4]-ib` → its first and its last name,
   printf '%s\n' "$first" "$last"
 }
 
-address_of() { # HOST: its IPv4 address in the eyes of this node, else its name
+address_of() { # HOST: its IPv4 address in the eyes of this node; where it has none of that name, that of the first node
   local address
   address=$(getent ahostsv4 "$1" 2>/dev/null | { read -r address _ && printf '%s' "$address"; })
-  printf '%s' "${address:-$1}"
+  printf '%s' "${address:-${SLURM_LAUNCH_NODE_IPADDR:-$1}}" # launch.sh starts the step from there
 }
 
 find_place() { # exports DEEPHPC_{RANK,SIZE,LOCAL_RANK,LOCAL_SIZE,NODE_RANK,TASKS,ADDRESS,PEER}

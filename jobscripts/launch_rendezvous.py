@@ -5,9 +5,10 @@
 Runs inside any image: Python 3.6 and its standard library, nothing of Slurm, no names of nodes. launch_rank.sh has said
 in DEEPHPC_... which rank this is and at which address rank 0 lives.
 
-Rank 0 leaves a process behind that holds the meeting point of the framework and tells the other ranks its port: it
+Rank 0 has a process beside it that holds the meeting point of the framework and tells the other ranks its port: it
 answers at the first free port above the system's own range, in a stretch that follows from a key of this job step, and
-proves to know that key; so a foreign service at that port, or another job's, is passed over.
+proves to know that key; so a foreign service at that port, or another job's, is passed over. No program starts before
+every rank has asked: one that ends at once would take the answer with it.
 """
 
 import hashlib
@@ -20,37 +21,14 @@ import sys
 import threading
 import time
 
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from launch_frameworks import FRAMEWORKS_OWN, VARIABLES, World, find_interface, node_name
+
 FIRST_PORT = 61000  # Linux hands out 32768 to 60999 by itself
 LAST_PORT = 65535
 STRETCH = 16  # ports a rank tries
 PATIENCE_S = 600.0  # containers start apart; nodes may unpack an image first
 SILENCE_S = 2.0  # longest wait for one answer
-
-
-class World:
-    """Where this rank stands, as launch_rank.sh says."""
-
-    def __init__(self, environ):
-        self.rank = int(environ["DEEPHPC_RANK"])
-        self.size = int(environ["DEEPHPC_SIZE"])
-        self.local_rank = int(environ["DEEPHPC_LOCAL_RANK"])
-        self.node = int(environ["DEEPHPC_NODE_RANK"])
-        self.tasks = [int(count) for count in environ["DEEPHPC_TASKS"].split(",")]
-        self.local_size = self.tasks[self.node]
-        self.is_one_node = len(self.tasks) == 1
-        self.address = "127.0.0.1" if self.is_one_node else environ["DEEPHPC_ADDRESS"]
-        self.peer = "127.0.0.1" if self.is_one_node else environ["DEEPHPC_PEER"]
-        self.key = bytes.fromhex(environ["DEEPHPC_LAUNCH_KEY"])
-        self.interface = environ.get("DEEPHPC_INTERFACE", "")
-
-    @property
-    def listens_at(self):
-        """Where to listen: no further than this machine when all ranks are on it."""
-        return "127.0.0.1" if self.is_one_node else ""
-
-    def cross(self, local_rank):
-        """Return the nodes that have a rank of this local number, in order; some may have fewer ranks than others."""
-        return [node for node, count in enumerate(self.tasks) if count > local_rank]
 
 
 def main(words):
@@ -87,7 +65,8 @@ def start_meeting_point(world, serve):
             os.close(reader)
             stand_apart(writer)
             port = serve(world)
-            tell_others(world, port)
+            missing = tell_others(world, port)
+            await_all(missing, lambda: os.getppid() == rank_0)
             os.write(writer, b"%d\n" % port)
             os.close(writer)
             while os.getppid() == rank_0:  # it ends with the rank, however that ends
@@ -152,7 +131,11 @@ def serve_torchrun(world):
 
 
 def tell_others(world, meeting_port):
-    """Answer every rank that asks where to meet: a nonce comes, the port and a proof of the key go back."""
+    """Answer every rank that asks where to meet: a nonce and its number come, the port and a proof of the key go back.
+
+    Returns the ranks that have not asked yet; each leaves the set as it does.
+    """
+    missing = set(range(1, world.size))
 
     def listen(port):
         listener = socket.socket()
@@ -168,12 +151,26 @@ def tell_others(world, meeting_port):
             with caller:
                 try:
                     caller.settimeout(SILENCE_S)
-                    nonce = caller.recv(64)
+                    nonce, rank = caller.recv(64).split()
                     caller.sendall("{} {}\n".format(meeting_port, proof(world.key, nonce, meeting_port)).encode())
-                except OSError:  # one that only looked what is here
+                    missing.discard(int(rank))
+                except (OSError, ValueError):  # one that only looked what is here
                     pass
 
     in_background(answer)
+    return missing
+
+
+def await_all(missing, goes_on):
+    """Wait until every rank has asked."""
+    deadline = time.monotonic() + PATIENCE_S
+    while missing:
+        if not goes_on():
+            os._exit(0)
+        if time.monotonic() > deadline:
+            names = ", ".join(str(rank) for rank in sorted(missing)[:10])
+            raise OSError("of the other ranks these did not come within {:.0f} s: {}".format(PATIENCE_S, names))
+        time.sleep(0.02)
 
 
 HELD = []  # sockets that stay open as long as this process
@@ -230,7 +227,7 @@ def ask(world, port):
     try:
         with socket.create_connection((world.address, port), SILENCE_S) as connection:
             connection.settimeout(SILENCE_S)
-            connection.sendall(nonce)
+            connection.sendall(nonce + b" %d" % world.rank)
             words = connection.makefile().readline(200).split()
     except (OSError, ValueError):  # nobody there, or bytes that are no text
         return None
@@ -244,102 +241,6 @@ def proof(key, nonce, port):
     return hmac.new(key, nonce + b" %d" % port, hashlib.sha256).hexdigest()
 
 
-# --- what the frameworks read ---------------------------------------------------------------------------------------
-
-#: Variables that are never left as they were: a second value of them cannot be right.
-FRAMEWORKS_OWN = ("HOROVOD_RANK", "HOROVOD_SIZE", "HOROVOD_LOCAL_", "HOROVOD_CROSS_", "HOROVOD_HOSTNAME",
-                  "HOROVOD_GLOO_RENDEZVOUS_", "RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER_")  # fmt: skip
-
-
-def horovod_variables(world, port, interface):
-    """Return Horovod's environment (horovod/runner/gloo_run.py of 0.28.1 sets the same)."""
-    nodes = world.cross(world.local_rank)
-    variables = {
-        "HOROVOD_RANK": world.rank,
-        "HOROVOD_SIZE": world.size,
-        "HOROVOD_LOCAL_RANK": world.local_rank,
-        "HOROVOD_LOCAL_SIZE": world.local_size,
-        "HOROVOD_CROSS_RANK": nodes.index(world.node),
-        "HOROVOD_CROSS_SIZE": len(nodes),
-        "HOROVOD_HOSTNAME": node_name(world.node),  # equal on a node, different between nodes: scopes are made of it
-        "HOROVOD_GLOO_RENDEZVOUS_ADDR": world.address,
-        "HOROVOD_GLOO_RENDEZVOUS_PORT": port,
-        "HOROVOD_CONTROLLER": "gloo",
-        "HOROVOD_CPU_OPERATIONS": "gloo",
-        "HOROVOD_GLOO_TIMEOUT_SECONDS": 300,
-        "HOROVOD_GLOO_IFACE": interface,
-    }
-    return told({**variables, **fabric_variables(world, interface)})
-
-
-def torchrun_variables(world, port, interface):
-    """Return the environment torchrun gives its workers (PyTorch 2.6, torch/distributed/run.py)."""
-    variables = {
-        "RANK": world.rank,
-        "WORLD_SIZE": world.size,
-        "LOCAL_RANK": world.local_rank,
-        "LOCAL_WORLD_SIZE": world.local_size,
-        "GROUP_RANK": world.node,
-        "GROUP_WORLD_SIZE": len(world.tasks),
-        "ROLE_RANK": world.rank,
-        "ROLE_WORLD_SIZE": world.size,
-        "ROLE_NAME": "default",
-        "MASTER_ADDR": world.address,
-        "MASTER_PORT": port,
-        "TORCHELASTIC_RESTART_COUNT": 0,
-        "TORCHELASTIC_MAX_RESTARTS": 0,
-        "TORCHELASTIC_RUN_ID": os.environ.get("DEEPHPC_RUN_ID", "none"),
-    }
-    return told({**variables, **fabric_variables(world, interface)})
-
-
-def fabric_variables(world, interface):
-    """Return which interface to take: of NCCL only what the site says, as it finds fast networks by itself."""
-    variables = {"GLOO_SOCKET_IFNAME": interface}
-    if interface and interface == world.interface:
-        variables["NCCL_SOCKET_IFNAME"] = "=" + interface  # without the sign it is a prefix
-    return variables
-
-
-def told(variables):
-    """Return variables as text, without those that have no value."""
-    return {name: str(value) for name, value in variables.items() if value != ""}
-
-
-def node_name(number):
-    """Return what a node is called among the ranks."""
-    return "node{}".format(number)
-
-
-def find_interface(world):
-    """Return the network interface to the other nodes: the site's where there is one, else the one of the route."""
-    if world.is_one_node:
-        return "lo"
-    if world.interface:
-        if os.path.exists("/sys/class/net/" + world.interface):
-            return world.interface
-        sys.stderr.write("deephpc: this node has no network interface {}\n".format(world.interface))
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((world.peer, 9))  # sends nothing
-            own = probe.getsockname()[0]
-        return next((name for _, name in socket.if_nameindex() if address_of(name) == own), "")
-    except OSError:
-        return ""
-
-
-def address_of(interface):
-    """Return an interface's IPv4 address, None without one: ioctl SIOCGIFADDR, netdevice(7)."""
-    import fcntl
-
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            answer = fcntl.ioctl(probe.fileno(), 0x8915, struct.pack("256s", interface[:15].encode()))
-        except OSError:
-            return None
-    return socket.inet_ntoa(answer[20:24])
-
-
 def give_up(reason):
     """End with a reason."""
     sys.stderr.write("deephpc: {}\n".format(reason))
@@ -347,7 +248,6 @@ def give_up(reason):
 
 
 SERVERS = {"horovod": serve_horovod, "torchrun": serve_torchrun}
-VARIABLES = {"horovod": horovod_variables, "torchrun": torchrun_variables}
 
 if __name__ == "__main__":
     main(sys.argv[1:])

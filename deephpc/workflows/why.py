@@ -18,13 +18,13 @@ _LAST_LINES = 15
 _LOG_TELLS = (JobState.FAILED, JobState.OUT_OF_MEMORY, JobState.TIMEOUT, JobState.NODE_FAIL, JobState.LOST)
 _OLD_CHECKPOINTS = "a rerun gets a new checkpoint folder; the old checkpoints lie in"
 _SITES_DOING = (JobState.NODE_FAIL, JobState.PREEMPTED, JobState.BOOT_FAIL, JobState.FAILED)
-_AFTER_A_BATCH = "`deephpc predict --results RUN` shows what has no result; `deephpc predict --resume RUN` predicts that"
+_AFTER_A_BATCH = "`deephpc predict --results RUN` shows what has no result; `--resume RUN` predicts that"
 #: What to do where the job script gave up before the program, by how its reason begins.
 _SETUP_HINTS = {
     "cannot enter": "the folder you submit from must exist on the nodes: submit from one that they share",
     "module load": "the module must exist on the nodes: check its name with `module avail`",
     "cannot activate": "the venv must exist on the nodes: put it on a file system that they share",
-    "the image does not start": "`deephpc site probe --nodes` tries the engines of the nodes; --engine takes another one",
+    "the image does not start": "`deephpc site probe --nodes` tries the engines; --engine takes another one",
     "--bind": "give folders that exist on the nodes",
     "apptainer is not on": "`deephpc site probe --nodes` looks again; --engine takes another one",
     "apptainer cannot": "`deephpc image verify` checks the image; the whole story is in the log",

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from .cluster import Cluster
+from .horovod import start_building
 from .install import build_wheel, install_deephpc
 from .layout import CHEAP, RICH, Layout
 
@@ -26,6 +27,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.cluster)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin at once with what takes longest to build, while other tests run, where a test that needs it was chosen."""
+    is_chosen = any(item.path.name == "test_launchers.py" for item in session.items)
+    if is_chosen and os.geteuid() == 0 and not session.config.option.collectonly:
+        session.config.add_cleanup(start_building())
 
 
 @pytest.fixture(scope="session")

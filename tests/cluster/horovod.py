@@ -1,4 +1,4 @@
-"""Horovod for the PyTorch of the cluster's nodes, as a folder for PYTHONPATH: built by `tools/build-horovod.sh`, cached.
+"""Horovod for the PyTorch of the cluster's nodes, as a folder for PYTHONPATH: `tools/build-horovod.sh`, cached.
 
 Built in a copy of the nodes' root file system with a compiler added: 205 s and 150 CPU seconds on two busy cores, once.
 """
@@ -6,11 +6,14 @@ Built in a copy of the nodes' root file system with a compiler added: 205 s and 
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 from .cluster import Cluster
@@ -32,7 +35,7 @@ cp -L /etc/resolv.conf "$2/tree/etc/resolv.conf"
 printf 'deb %s %s main\\n' "$3" "$4" >"$2/tree/etc/apt/sources.list"
 cp "$5" "$6" "$2/tree/var/"
 tree=$2/tree
-run() { chroot "$tree" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root DEBIAN_FRONTEND=noninteractive "$@"; }
+run() { chroot "$tree" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive "$@"; }
 tool=/var/${5##*/} sdist=/var/${6##*/}
 shift 6
 run apt-get update -qq
@@ -67,14 +70,22 @@ def put_horovod(cluster: Cluster, path: str) -> str:
     return path
 
 
-def start_building() -> None:
-    """Build it in a process of its own, while other tests run; whoever needs it waits for the lock."""
-    subprocess.Popen(
+def start_building() -> Callable[[], None]:
+    """Build it in a process of its own; whoever needs it waits for the lock. Returns what ends that process."""
+    building = subprocess.Popen(
         [sys.executable, "-m", "tests.cluster.horovod"],
         cwd=PROJECT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
+
+    def end() -> None:
+        if building.poll() is None:
+            os.killpg(building.pid, signal.SIGTERM)
+            building.wait(timeout=10)
+
+    return end
 
 
 def _build(rootfs: Path, building: Path) -> None:
