@@ -273,7 +273,7 @@ def _retry_after(text: str | None) -> float | None:
     if not text:
         return None
     if re.fullmatch(r"\d{1,9}", text.strip(), re.ASCII):
-        return float(text)
+        return float(text.strip())
     try:
         at = parsedate_to_datetime(text).astimezone(timezone.utc)
     except (ValueError, OverflowError):
