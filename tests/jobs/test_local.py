@@ -85,7 +85,7 @@ def submitter(bench: Bench, submission: Submission) -> "subprocess.Popen[bytes]"
 
 
 def test_many_submissions_of_one_run_at_once_start_one_job(bench: Bench) -> None:
-    submission = bench.submission("echo started >>starts; sleep 0.2")
+    submission = bench.submission(": >claim; echo started >>starts; sleep 0.2")  # as every job script does
     with contextlib.ExitStack() as stack:
         submitters = [stack.enter_context(submitter(bench, submission)) for _ in range(6)]
         said = {one.communicate()[0] for one in submitters}
