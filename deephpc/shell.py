@@ -13,6 +13,7 @@ from deephpc.errors import SiteError
 
 _PR_SET_PDEATHSIG = 1
 _LAST_WORDS_S = 1.0
+_GOES_S = 2.0
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -92,10 +93,10 @@ def run(
             stdout, stderr = process.communicate(stdin, timeout=timeout_s)
             return Completed(tuple(argv), process.returncode, stdout, stderr)
         except subprocess.TimeoutExpired:
-            _kill_session(process.pid)
+            _kill_session(process)
             return Completed(tuple(argv), None, *_last_output(process))
         except BaseException:
-            _kill_session(process.pid)
+            _kill_session(process)
             raise
 
 
@@ -124,9 +125,13 @@ def start_detached(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], lo
     return process.pid
 
 
-def _kill_session(pid: int) -> None:
+def _kill_session(process: "subprocess.Popen[str]") -> None:
+    """End a process and its children: asked first, since an srun that is killed leaves its job in the queue."""
+    with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(_GOES_S)
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _last_output(process: "subprocess.Popen[str]") -> tuple[str, str]:

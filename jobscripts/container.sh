@@ -27,7 +27,11 @@ note() { printf 'deephpc: %s\n' "$1" >&2; }
 locked() { # FILE COMMAND…; the lock goes with the process that holds it, wherever the file system knows flock(2)
   local file=$1 holder status
   shift
-  exec {holder}>"$file" || fail "cannot write $file"
+  if [ -e "$file" ] && [ ! -w "$file" ]; then # a colleague's: who may read it may lock it
+    exec {holder}<"$file" || fail "cannot read $file"
+  else
+    exec {holder}>"$file" || fail "cannot write $file"
+  fi
   flock -w 3600 "$holder" 2>/dev/null || note "no lock on $file; going on without"
   "$@"
   status=$?
@@ -35,6 +39,7 @@ locked() { # FILE COMMAND…; the lock goes with the process that holds it, wher
   return "$status"
 }
 
+exec {kept}<"$private" && flock -s -n "$kept" # the job script of a later job removes what nobody holds
 binds=() gpu=''
 # shellcheck source=/dev/null  # rendered for this run
 . "$place/facts.sh"
@@ -80,6 +85,8 @@ environment() {
   exported RCLONE_CONTIMEOUT 1s # some modules call rclone when they are imported, and wait for minutes without a network
   exported RCLONE_RETRIES 1
   for pair in ${image_environment[@]+"${image_environment[@]}"}; do exported "${pair%%=*}" "${pair#*=}"; done
+  exported HOME /deephpc/home
+  exported TMPDIR /tmp
   while IFS= read -r name; do
     case $name in
       SLURM_JWT | DEEPHPC_PRIVATE) ;;
@@ -89,10 +96,17 @@ environment() {
   for name in $(device_variables) ${variables[@]+"${variables[@]}"}; do
     [ -z "${!name+set}" ] || exported "$name" "${!name}"
   done
-  exported HOME /deephpc/home
-  exported TMPDIR /tmp
+  [ ! -e "$run_folder/secrets/env.sh" ] || asked
   exported deephpc_workdir "$workdir"
 }
+
+asked() ( # --env is for the program: in a shell of its own, so that a PATH or LD_PRELOAD of that kind misses the engine
+  # shellcheck source=/dev/null
+  . "$run_folder/secrets/env.sh"
+  for name in ${variables[@]+"${variables[@]}"}; do
+    [ -z "${!name+set}" ] || exported "$name" "${!name}"
+  done
+)
 
 in_full() { # SRC[:DST][:ro] → SRC:DST[:ro]
   case $1 in
@@ -110,14 +124,13 @@ make_private() {
   (umask 077 && environment >"$private/deephpc/env.sh") || fail "cannot write in $private"
 }
 
-stage_image() { # copy the image to every node once, and use the copy
+stage_image() { # copy the image to this node's own disk, once for all its ranks, and use the copy
   local copy=$private/image source=$prepared
   if [ -d "$prepared" ]; then
     source=$private/image.tar copy=$private/image.tar.sent
     tar -C "$prepared" -cf "$source" . || fail "cannot pack $prepared for this node"
   fi
-  if [ -n "${SLURM_JOB_ID:-}" ] && [ "$verb" != set-up ] && command -v sbcast >/dev/null 2>&1; then
-    [ "${SLURM_JOB_NUM_NODES:-1}" = 1 ] || srun --ntasks-per-node=1 -N "$SLURM_JOB_NUM_NODES" mkdir -p -m 700 "$private"
+  if [ "${SLURM_JOB_NUM_NODES:-}" = 1 ] && command -v sbcast >/dev/null 2>&1; then
     sbcast --force "$source" "$copy" || fail "sbcast could not copy the image to $private on the nodes"
   else
     cp "$source" "$copy" || fail "cannot copy the image to $private"
@@ -160,11 +173,11 @@ look_around() {
   status=$?
   reason=$(tail -n 1 "$private/prepare.err")
   event container ",\"engine\":\"$(text "$engine")\",\"image\":\"$(text "$image_digest")\",\"sees\":\"$(text "$line")\",\"devices\":\"$(text "${gpu_facts:-}")\""
-  [ "$status" -eq 0 ] || cat "$private/prepare.err" >&2
+  [ "$status" -eq 0 ] || [ "$status" -eq 42 ] || cat "$private/prepare.err" >&2
   case $status in
     0) note "$engine: $line" ;;
     42) fail "$reason" ;; # preflight.sh says what is missing
-    *) fail "the image does not start in $engine on $host: ${reason:-exit code $status}" ;;
+    *) fail "the image does not start in $engine on $host (it must have /bin/sh): ${reason:-exit code $status}" ;;
   esac
 }
 
@@ -193,6 +206,7 @@ as_rank() { # WORDS…: the ranks of a node share all but what the scheduler tel
   # shellcheck source=/dev/null
   . "$private/state.sh" || fail "$private was not made ready for its ranks"
   (umask 077 && environment >"$private/deephpc/$file") || fail "cannot write in $private"
+  rm -f "$private/deephpc/env.sh"
   engine_exec /bin/sh /deephpc/bin/inside.sh rank "$DEEPHPC_LOCAL_RANK" "$@"
 }
 

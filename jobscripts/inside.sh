@@ -13,6 +13,7 @@ if [ "$verb" = rank ]; then number=-$1 && shift; fi
 . "/deephpc/env$number.sh"
 # shellcheck source=/dev/null
 [ ! -r /deephpc/fabric.env ] || . /deephpc/fabric.env # preflight.sh: the image has no verbs of its own, the node's fit
+[ "$verb" = prepare ] || rm -f "/deephpc/env$number.sh" # what is secret in it lives no longer than needed
 [ ! -d /deephpc/nvidia/bin ] || PATH=$PATH:/deephpc/nvidia/bin # where udocker.sh puts the node's nvidia-smi
 
 is_bound() { # FOLDER: is it, or one above it, something that the user asked to see there

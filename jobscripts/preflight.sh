@@ -289,7 +289,8 @@ printable "$facts"
 if [ "$usable" -lt "$wanted" ]; then
   some=$usable
   [ "$usable" -gt 0 ] || some=none
+  plural='s were' && [ "$wanted" -gt 1 ] || plural=' was'
   hint='look at the GPUs of this node with nvidia-smi in a job without --image, and ask the site or use another --engine'
-  printable "$wanted GPUs were allocated but the container sees $some: ${reason:-$usable of them can be used}; $hint" >&2
+  printable "$wanted GPU$plural allocated but the container sees $some: ${reason:-$usable of them can be used}; $hint" >&2
   exit 42
 fi

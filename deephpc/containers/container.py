@@ -1,5 +1,6 @@
 """How one run uses one image: what the user asked for (ImageOptions), and what was decided (Container, its facts)."""
 
+import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -18,6 +19,10 @@ MODULE_SCRIPT = "deepaas_module.py"
 #: Where that lies inside.
 MODULE_PROGRAM = f"/deephpc/bin/{MODULE_SCRIPT}"
 
+#: Places inside that belong to the image, the kernel or us.
+_NOT_OURS = frozenset(
+    ["/", "/bin", "/deephpc", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sys", "/tmp", "/usr"]  # noqa: S108 - named
+)
 _PATH = re.compile(r"/[^:,\0\n]*")
 
 
@@ -137,6 +142,9 @@ def parse_bind(text: str, cwd: Path) -> str:
     inside = parts[1] if len(parts) == 2 else str(source)
     for path in (str(source), inside):
         check_path(path, f"--bind {text!r}")
+    place = os.path.normpath("/" + inside.lstrip("/"))
+    if place in _NOT_OURS or place.startswith("/deephpc/"):
+        raise InputError(f"--bind {text!r}: {inside} inside is not free", "choose another place for it in the image")
     if not source.exists():
         raise InputError(f"--bind {text!r}: there is no {source} here", "check the path")
     return f"{source}:{inside}" + (":ro" if access == "ro" else "")

@@ -181,7 +181,7 @@ _ENDS = {
 
 _EXIT_CODES = {
     126: ("a file that was to be run is not executable", "make it so with chmod +x, or run it with its interpreter"),
-    127: ("a command was not found on the node", "check its spelling, the venv and the modules"),
+    127: ("a command was not found", "check its spelling, and what the node, the venv, the modules or the image have"),
     134: ("the program aborted (SIGABRT)", "see the end of `deephpc logs RUN`"),
     137: ("the program was killed (SIGKILL), often for want of memory", "`deephpc jobs rerun RUN --mem …` with more"),
     139: ("the program crashed (segmentation fault)", "see the end of `deephpc logs RUN`; try with smaller data"),

@@ -152,7 +152,11 @@ def program_words(request: JobRequest, stored: StoredImage | None) -> tuple[str,
     InputError
         Neither the user nor the image says what to start.
     """
-    if request.program != "image" or stored is None:
+    if request.program != "image":
+        return request.command
+    if stored is None:
+        if not request.command:
+            raise InputError(f"what {request.target} starts is not known of a SIF", "give a command behind `--`")
         return request.command
     process = stored.config.process
     words = (*process.entrypoint, *(request.command or process.cmd))

@@ -124,6 +124,11 @@ def choose_engine(word: str, known: NodeEngines | None, *, is_sif: bool) -> Choi
             reason = f"{asked}{engine.name} {found.said} works on {known.where}{before}"
             return Choice(engine, found.command or engine.program, reason)
         passed_over.append(f"{engine.name}: {found.said if found else 'not tried'}")
+    if word != AUTO:
+        raise EngineError(
+            f"{word} does not work on {known.where}: {'; '.join(passed_over)}",
+            "leave --engine out to take what works there; `deephpc site probe --nodes` lists it",
+        )
     raise EngineError(
         f"no engine for images works on {known.where}: {'; '.join(passed_over)}",
         "load its module under [environment] in config.toml, ask the site for Apptainer, or run without an image "

@@ -15,6 +15,8 @@ from deephpc.model import Model
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+#: Variables that bash lets nobody set.
+_SHELLS_OWN = frozenset({"BASHOPTS", "BASH_VERSINFO", "EUID", "PPID", "SHELLOPTS", "UID"})
 _ENTRY_POINTS = ("train.py", "__main__.py", "main.py")
 
 
@@ -250,7 +252,7 @@ def _assignment(text: str, environ: Mapping[str, str], where: str) -> tuple[str,
     name, equals, value = text.partition("=")
     if not _VARIABLE.fullmatch(name):
         raise InputError(f"{where}{text.partition('=')[0]!r} is not a variable's name", "write NAME=VALUE")
-    if name.startswith(("SLURM_", "SBATCH_", "DEEPHPC_")):
+    if name.startswith(("SLURM_", "SBATCH_", "DEEPHPC_")) or name in _SHELLS_OWN:
         raise InputError(f"{where}{name} is not yours to set: the job gets it from elsewhere", "choose another name")
     if not equals:
         if name not in environ:

@@ -400,3 +400,23 @@ def test_only_the_allocated_gpus_are_seen_inside(
     assert "visible 0,1" in answer.stderr
     events = alice.box.run(["cat", f"{folder_of(alice, answer)}/events.jsonl"], user="alice").stdout
     assert '"sees":"gpus=2 (2x Double A100)' in events
+
+
+def test_what_killed_jobs_left_on_a_node_goes_with_the_next_and_secrets_go_before(
+    alice: Session, images: dict[str, str]
+) -> None:
+    left = "mkdir -m 700 /tmp/deephpc-c1-left.1 /tmp/deephpc-c1-held.2 && touch -d '-1 hour' /tmp/deephpc-c1-*"
+    alice.box.run(left, user="alice", node="c1")
+    with alice.box.popen("exec flock -s /tmp/deephpc-c1-held.2 sleep 300", user="alice", node="c1"):
+        answer = alice.deephpc(
+            *("run", "--image", images["plain"], "--engine", "apptainer", "--time", "5", "--sbatch", "--nodelist=c1"),
+            *("--env", "TOKEN=s3cret", "--wait", "--", "sh", "-c", "ls /deephpc/env.sh; echo has $TOKEN"),
+            timeout=120,
+        )
+        assert answer.returncode == 0, answer.stderr
+        assert "has s3cret" in answer.stderr
+        assert "No such file" in answer.stderr  # the file with it is gone before the program starts
+        assert alice.box.run("ls -d /tmp/deephpc-*", user="alice", node="c1").stdout.split() == [
+            "/tmp/deephpc-c1-held.2"
+        ]
+    alice.box.run("rmdir /tmp/deephpc-c1-held.2", user="alice", node="c1")

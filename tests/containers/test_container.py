@@ -91,3 +91,9 @@ def test_auto_prefers_apptainer_and_takes_proot_last():
     assert order.index("udocker-r") < order.index("udocker-f") < order.index("udocker-p2")
     assert {engine.name for engine in engines_called("udocker")} == {name for name in ENGINES if "udocker" in name}
     assert all(engine.warning for engine in engines_called("auto") if "-p" in engine.name)
+
+
+@pytest.mark.parametrize("inside", ["/", "/deephpc", "/deephpc/bin", "/etc/", "/proc", "//tmp", "/usr/../etc"])
+def test_places_that_are_not_free_inside_cannot_be_bound(tmp_path: Path, inside: str):
+    with pytest.raises(InputError, match="is not free"):
+        parse_bind(f"{tmp_path}:{inside}", tmp_path)

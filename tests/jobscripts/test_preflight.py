@@ -203,7 +203,7 @@ def test_an_image_with_nothing_in_it_is_described_all_the_same(shell: list[str],
     )
     assert done.returncode == 42
     assert done.stdout == "gpus=0 driver=unknown ib=none mpi=none memlock=unknown\n"
-    assert done.stderr.startswith("1 GPUs were allocated but the container sees none: no device file of a GPU")
+    assert done.stderr.startswith("1 GPU was allocated but the container sees none: no device file of a GPU")
     assert done.stderr.count("\n") == 1
 
 

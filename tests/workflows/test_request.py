@@ -138,6 +138,7 @@ def test_variables_come_from_options_files_and_the_shell(tmp_path: Path):
         ("X;id=1", "is not a variable's name"),
         ("MISSING", "MISSING is not set here"),
         ("SLURM_JOB_ID=1", "not yours to set"),
+        ("SHELLOPTS=x", "not yours to set"),
         ("DEEPHPC_RUN_ID=1", "not yours to set"),
         ("BYTES=a\udcff", "BYTES holds bytes that are not UTF-8"),
     ],
