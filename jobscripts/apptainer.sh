@@ -3,11 +3,26 @@
 # The image is a SIF at $prepared (or a folder, after --stage-image), always read-only.
 
 engine_set_up() {
+  local mask status
   [ ! -e "$prepared" ] || return 0
   [ -n "$layout_dir" ] || fail "$prepared is not on $(uname -n): put it where the nodes see it"
+  mask=$(umask)
+  umask "$(cache_mask)"
   mkdir -p "${prepared%/*}" || fail "cannot write in ${prepared%/*}"
   chmod --reference="$cache_dir/images" "${prepared%/*}" 2>/dev/null # a group's cache stays the group's
   locked "$prepared.lock" convert
+  status=$?
+  umask "$mask"
+  return "$status"
+}
+
+cache_mask() { # what is made is for whom the images are for: the folder above, of the same mode as theirs, guards it
+  local mode
+  mode=$(stat -c %A "$cache_dir/images" 2>/dev/null)
+  case ${mode:5:1} in
+    w) printf 002 ;;
+    *) printf 022 ;;
+  esac
 }
 
 convert() { # OCI layout → SIF with zstd, as apptainer's gzip costs sixteen times the CPU; or → folder
@@ -24,10 +39,12 @@ convert() { # OCI layout → SIF with zstd, as apptainer's gzip costs sixteen ti
   if [ "$engine" = apptainer-sandbox ]; then
     trap 'chmod -R u+w "$part" 2>/dev/null; rm -rf "$part"' EXIT
     nice -n 10 "$engine_command" build --sandbox "$part" "oci:$layout_dir" >"$log" 2>&1 || refused
+    chmod -R go+rX "$part"
   else
     build_sif
+    chmod go+rX "$part"
   fi
-  mv -T -f "$part" "$prepared"
+  mv -T -f "$part" "$prepared" || fail "cannot write in ${prepared%/*}"
   trap - EXIT
 }
 
@@ -37,7 +54,11 @@ build_sif() {
     nice -n 10 "$engine_command" build --force "$part" "oci:$layout_dir" >>"$log" 2>&1 || refused # releases without that option
 }
 
-refused() { fail "$engine cannot convert the image: $(grep -a -E 'FATAL|ERROR' "$log" | tail -n 1)"; }
+refused() { # mksquashfs 4.6 names a full disk in a line before its last
+  local said
+  said=$(grep -a -i -E 'no space left on device|disk quota exceeded' "$log" | tail -n 1)
+  fail "$engine cannot convert the image: ${said:-$(grep -a -E 'FATAL|ERROR' "$log" | tail -n 1)}"
+}
 
 engine_exec() { # WORDS…
   local words=(--silent exec --cleanenv --no-home --no-mount 'cwd,tmp' --pwd /) bind

@@ -16,16 +16,20 @@ from deepaas_output import note
 GROUP = "deepaas.v2.model"
 STAND_IN = "deepaas-test"
 """What DEEPaaS serves in place of a module that fails to import."""
+NO_DEEPAAS, NO_MODULE = "no-deepaas", "no-module"
 
 Module = namedtuple("Module", "name plugin")
 
 
 class NoModuleError(Exception):
-    """The image has no module that can be used; `traceback` is the failed import's, if it was one."""
+    """The image has no module that can be used.
 
-    def __init__(self, text, traceback=None):
+    `traceback` is the failed import's, if it was one; `kind` is NO_DEEPAAS or NO_MODULE where no machine can mend it.
+    """
+
+    def __init__(self, text, traceback=None, kind=""):
         super().__init__(text)
-        self.traceback = traceback
+        self.traceback, self.kind = traceback, kind
 
 
 def find_deepaas():
@@ -39,7 +43,8 @@ def find_deepaas():
             sys.stdout.flush()
             os.execv(python, [python, *sys.argv])
     raise NoModuleError(
-        "%s has no DEEPaaS, and there is no deepaas-run on PATH that names another Python" % sys.executable
+        "%s has no DEEPaaS, and there is no deepaas-run on PATH that names another Python" % sys.executable,
+        kind=NO_DEEPAAS,
     )
 
 
@@ -69,7 +74,8 @@ def load_module(model, expect):
     like = [name for name in points if expect and _plain(name) == _plain(expect)]
     left = [asked] if asked else like[:1] or list(points)
     if not points or left == [STAND_IN]:
-        raise NoModuleError("no module is installed for DEEPaaS (entry points of the group %s)" % GROUP)
+        kind = NO_MODULE if set(points) <= {STAND_IN} else ""
+        raise NoModuleError("no module is installed for DEEPaaS (entry points of the group %s)" % GROUP, kind=kind)
     if len(left) > 1:
         raise NoModuleError("there are several modules, say which with --model: %s" % ", ".join(sorted(points)))
     name = left[0]

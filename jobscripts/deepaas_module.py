@@ -62,7 +62,7 @@ def describe(model, expect):
             description.update(deepaas=_deepaas_version(), models=sorted(entry_points()))
             description.update(_describe_module(load_module(model, expect)))
     except NoModuleError as error:
-        description["error"] = {"message": str(error), "traceback": error.traceback}
+        description["error"] = {"kind": error.kind, "message": str(error), "traceback": error.traceback}
     return description
 
 

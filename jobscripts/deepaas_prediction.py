@@ -104,15 +104,22 @@ async def _predict_all(module, inputs, answers):
                 return TERMINATED
             try:
                 line.update(predicting.result())
-            except (BadArgumentError, deepaas_server.ServerError, OSError) as error:
-                line.update(ok=False, error=str(error))
+            except Exception as error:  # noqa: BLE001 -- whatever one input brings about, the others are predicted
+                told = _told(error)
+                line.update(ok=False, error=told)
                 failures += 1
-                note("%s: %s" % (each.key, error))
+                note("%s: %s" % (each.key, told))
             append_line(answers.results, dict(line, seconds=round(time.monotonic() - started, 3), digest=each.digest))
             server.clear_uploads()
     if failures:
         note("%d of %d inputs failed" % (failures, len(inputs)))
     return FAILED if failures else 0
+
+
+def _told(error):
+    """Return what is said of a failed input: the text alone of what was foreseen, else the type too."""
+    foreseen = isinstance(error, (BadArgumentError, deepaas_server.ServerError, OSError))
+    return str(error) if foreseen else "%s: %s" % (type(error).__name__, error)
 
 
 async def _predict_one(server, one, answers):

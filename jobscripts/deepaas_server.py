@@ -11,6 +11,7 @@ import logging
 import multiprocessing
 import os
 import pickle
+import re
 import shutil
 import signal
 import sys
@@ -182,7 +183,7 @@ class PrivateServer:
                     body.add_field(name, value)
                 for name, source in request.get("files", ()):
                     opened.append(open(source, "rb"))
-                    body.add_field(name, opened[-1], filename=os.path.basename(source))
+                    body.add_field(name, opened[-1], filename=sent_name(source))
                 with_body["data"] = body
             elif request.get("json"):
                 with_body["json"] = request["json"]
@@ -252,6 +253,11 @@ def plain(result):
     if isinstance(result, (bytes, bytearray)) or hasattr(result, "read"):
         return result
     return json_safe(result)
+
+
+def sent_name(path):
+    """Return the name a file is sent with; no control characters: aiohttp refuses a header with a line break."""
+    return re.sub(r"[\x00-\x1f\x7f]", "_", os.path.basename(path))
 
 
 def workers():

@@ -317,6 +317,7 @@ apptainer_exec() {
 # with relative ones. Static programs see the node's files.
 fakechroot_exec() {
   local library loader shell bind folder search='' names=()
+  local -A linked=()
   library=$(fakechroot_library) || fail "$engine needs libfakechroot.so, udocker's or the system's, which is not on $(uname -n)"
   loader=$(image_loader) || fail "$engine runs glibc images alone; this one has no loader of glibc's"
   within_image /bin/sh && shell=$root$REPLY
@@ -372,19 +373,19 @@ bound_sources() { # what is bound keeps its name of the node too, unless the ima
   for bind in "${all_binds[@]}"; do [ -e "$root${bind%%:*}" ] || printf ':%s' "${bind%%:*}"; done
 }
 
-link_bind() { # SOURCE PATH
-  local path=${2%:r[ow]} bind outer
-  for bind in "${all_binds[@]}"; do
-    outer=${bind#*:} outer=${outer%:r[ow]}
-    case $path in
-      "$outer") break ;;
-      "$outer"/*) # inside what is bound before
-        outer=${bind%%:*}${path#"$outer"}
-        [ -e "$outer" ] || ln -s "$1" "$outer" || fail "$engine cannot bind $path inside $bind"
-        return
-        ;;
-    esac
+link_bind() { # SOURCE PATH; linked: path of a bind → its number among those so far, and its source
+  local path=${2%:r[ow]} above outer
+  [ -n "${linked[$path]+x}" ] || linked[$path]=${#linked[@]}:$1
+  outer=$path above=${path%/*}
+  while [ -n "$above" ]; do
+    if [ -n "${linked[$above]+x}" ] && [ "${linked[$above]%%:*}" -lt "${linked[$outer]%%:*}" ]; then outer=$above; fi
+    above=${above%/*}
   done
+  if [ "$outer" != "$path" ]; then # inside what is bound before
+    above=${linked[$outer]#*:}${path#"$outer"}
+    [ -e "$above" ] || ln -s "$1" "$above" || fail "$engine cannot bind $path inside $outer"
+    return
+  fi
   within_image "$path"
   mkdir -p "$work/root${REPLY%/*}"
   [ -e "$work/root$REPLY" ] || ln -s "$1" "$work/root$REPLY"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from deephpc.jobs.job import Job
     from deephpc.workflows.batch_predict import BatchPlan
     from deephpc.workflows.batch_request import BatchWords
+    from deephpc.workflows.in_image import Enclosed
     from deephpc.workflows.request import JobRequest
 
 #: The target is the image, and the inputs make the array.
@@ -177,8 +178,11 @@ def _ended_run(here: Context, run: str) -> "Job":
 
 
 def _submit(here: Context, draft: _Draft, asked: "BatchWords", *, dry_run: bool, wait: bool) -> None:
+    from deephpc.workflows.batch_inputs import check_inputs
     from deephpc.workflows.batch_request import load_batch_plan
 
+    if asked.inputs or draft.before is None:
+        check_inputs(asked.inputs, Path.cwd())
     enclosed, description = enclose(here, draft.request, dry_run=dry_run)
     before = draft.before.files if draft.before else None
     plan = load_batch_plan(asked, description, Path.cwd(), before)
@@ -186,11 +190,8 @@ def _submit(here: Context, draft: _Draft, asked: "BatchWords", *, dry_run: bool,
         here.say(f"note: run {draft.before.run_id} has a result for every input; nothing is submitted")
         _tell_results(here, draft.before.run_id)
         return
-    binds = tuple(f"{path}:{path}:ro" for path in plan.binds)
-    if enclosed is not None and enclosed.container is not None:
-        known = enclosed.container.binds
-        container = enclosed.container.model_copy(update={"binds": (*known, *(b for b in binds if b not in known))})
-        enclosed = replace(enclosed, container=container)
+    if enclosed is not None:
+        enclosed = _showing_inputs(enclosed, plan, here.home)
     number = plan.batch.tasks
     here.say(f"{len(plan.todo)} of {plan.batch.count} inputs to predict, in {number} task{'s' if number > 1 else ''}")
     request = _whole_request(draft.request, plan)
@@ -200,6 +201,27 @@ def _submit(here: Context, draft: _Draft, asked: "BatchWords", *, dry_run: bool,
     job = submit(here, request, draft.variables, dry_run=dry_run, wait=False, batch=batch)
     if job is not None and wait:
         _stay(here, job)
+
+
+def _showing_inputs(enclosed: "Enclosed", plan: "BatchPlan", home: Path) -> "Enclosed":
+    """Return the image of a run with the folders of its inputs bound.
+
+    Raises
+    ------
+    InputError
+        One of them has a path that cannot be bound.
+    """
+    from deephpc.containers.container import check_path
+
+    paths = plan.binds(home, home.resolve())
+    for path in paths:
+        check_path(str(path), "--input")
+    container = enclosed.container
+    if container is None:
+        return enclosed
+    binds = dict.fromkeys((*container.binds, *(f"{path}:{path}:ro" for path in paths)))
+    outer_first = sorted(binds, key=lambda bind: bind.split(":")[1].count("/"))  # else it would hide the inner one
+    return replace(enclosed, container=container.model_copy(update={"binds": tuple(outer_first)}))
 
 
 def _whole_request(draft: "JobRequest", plan: "BatchPlan") -> "JobRequest":

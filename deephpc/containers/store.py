@@ -69,6 +69,13 @@ class Store:
         return bool(mode & stat.S_IWGRP) and not mode & stat.S_IWOTH  # not /tmp and its like
 
     @property
+    def is_read_only(self) -> bool:
+        """Whether we may use the images that are here, but neither add nor remove any."""
+        return (self.root / "index.json").is_file() and not os.access(
+            self.root / "locks", os.W_OK | os.X_OK, effective_ids=True
+        )
+
+    @property
     def file_mode(self) -> int:
         """Permissions of what others may have to change."""
         return 0o664 if self.for_group else 0o644

@@ -1,5 +1,6 @@
 """Unpacks an image's layers into a folder that nobody changes later; no layer writes outside it."""
 
+import contextlib
 import os
 import shutil
 import stat
@@ -49,12 +50,23 @@ def unpack(image: StoredImage, root: Path, *, relative_links: bool = False) -> N
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder with read-only folders in it; one that is not there is fine."""
+    """Remove a folder with read-only folders in it; one that is not there is fine, and what is a colleague's stays."""
     for folder, folders, _ in os.walk(path):
         for each in (folder, *(os.path.join(folder, name) for name in folders)):  # noqa: PTH118 - 10⁵ of them
             if not os.path.islink(each):  # noqa: PTH114
-                os.chmod(each, 0o700)  # noqa: PTH101
+                with contextlib.suppress(OSError):
+                    os.chmod(each, 0o700)  # noqa: PTH101
     shutil.rmtree(path, ignore_errors=True)
+
+
+def tree_bytes(path: Path) -> int:
+    """Return roughly what the files under a folder take; what cannot be looked at counts nothing."""
+    total = 0
+    for folder, _, files in os.walk(path):
+        for name in files:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(folder, name)).st_size  # noqa: PTH118 - 10⁵ of them
+    return total
 
 
 class _Tree:

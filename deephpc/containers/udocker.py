@@ -5,7 +5,9 @@ through symbolic links of a lower layer to wherever they point, and end with 0 w
 repository as udocker keeps it, with one container: `UDOCKER_DIR=PATH udocker ps` lists it.
 """
 
+import contextlib
 import json
+import stat
 import uuid
 from pathlib import Path
 
@@ -44,23 +46,35 @@ def prepare(image: StoredImage, path: Path, engine: str) -> None:
     SiteError
         The place cannot be written.
     """
-    if path.is_dir():
-        return
     try:
+        if path.is_dir():
+            return
+        mode = stat.S_IMODE(image.blobs.parents[1].stat().st_mode)  # what is made is for whom the images are for
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(path.parent, error) from error
+    with contextlib.suppress(PermissionError):  # a colleague made it
+        path.parent.chmod(mode)
     check_room(path.parent, image.size_bytes, len(image.layers))  # at least; how much more only unpacking tells
     check_quota(path.parent, image.size_bytes, len(image.layers))
-    with hold(path.with_name(f"{path.name}.lock"), timeout_s=_LOCK_WAIT_S):
+    lock_mode = 0o664 if mode & stat.S_IWGRP else 0o644
+    with hold(path.with_name(f"{path.name}.lock"), timeout_s=_LOCK_WAIT_S, mode=lock_mode):
         for half in path.parent.glob(f".{path.name}.*"):  # of owners of the lock that are no more
             remove_tree(half)
         if not path.is_dir():
-            _make(image, path, relative_links=engine == FAKECHROOT)
+            _make(image, path, mode, relative_links=engine == FAKECHROOT)
 
 
 def remove(path: Path) -> None:
-    """Remove an image's repository: out of sight first, so that none is ever found half."""
+    """Remove an image's repository: out of sight first, so that none is ever found half.
+
+    Of a colleague's, what only they can remove stays out of sight until they collect garbage.
+
+    Raises
+    ------
+    OSError
+        It cannot even be renamed.
+    """
     dying = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.rename(dying)
@@ -69,19 +83,20 @@ def remove(path: Path) -> None:
     remove_tree(dying)
 
 
-def _make(image: StoredImage, path: Path, *, relative_links: bool) -> None:
+def _make(image: StoredImage, path: Path, mode: int, *, relative_links: bool) -> None:
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     container = draft / "containers" / container_name(image.digest)
     try:
         try:
-            draft.mkdir(mode=path.parent.stat().st_mode & 0o770)  # the group's where the cache is the group's
-            for name in _FOLDERS:
-                (draft / name).mkdir()
-            container.mkdir()
+            for folder in (draft, *(draft / name for name in _FOLDERS), container):
+                folder.mkdir()
+                folder.chmod(mode)  # whatever the umask says
             unpack(image, container / "ROOT", relative_links=relative_links)
             config = json.loads(image.blob(image.manifest.config).read_bytes())
-            (container / "container.json").write_text(json.dumps(config), encoding="utf-8")
-            (container / "imagerepo.name").write_text(f"deephpc/image:{container_name(image.digest)}", encoding="utf-8")
+            name = f"deephpc/image:{container_name(image.digest)}"
+            for file, content in (("container.json", json.dumps(config)), ("imagerepo.name", name)):
+                (container / file).write_text(content, encoding="utf-8")
+                (container / file).chmod(0o644)
             draft.rename(path)
         except OSError as error:
             raise unwritable(path, error) from error

@@ -79,6 +79,8 @@ class ImportFailure(_Tolerant):
 
     message: str
     traceback: str | None = None
+    kind: str = ""
+    """`no-deepaas` or `no-module` where nothing is installed; empty where it may work on another machine."""
 
 
 class ModuleDescription(_Tolerant):

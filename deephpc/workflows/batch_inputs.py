@@ -40,6 +40,24 @@ class _Values:
     """Whether all were read from lists, in an order of the user's own."""
 
 
+def check_inputs(options: Sequence[str], cwd: Path) -> None:
+    """Check the form of --input and that there is something, before the module is known: its image may be large.
+
+    Raises
+    ------
+    InputError
+        An option is not NAME=FILES, a pattern meets nothing, or a file or list cannot be read.
+    """
+    if not options:
+        raise InputError("there is no input", _HOW)
+    for option in options:
+        name, text = _parts(option)
+        if text.startswith("@"):
+            _listed(text[1:], option, "text", cwd)  # whether its lines are files, the module says
+        else:
+            _files(name, text, option, "file", cwd)
+
+
 def load_inputs(options: Sequence[str], declared: Sequence[Argument] | None, cwd: Path) -> tuple[BatchInput, ...]:
     """Find the inputs, in the order they were named, files of one pattern sorted.
 
@@ -104,23 +122,33 @@ def check_text(text: str, where: str) -> None:
 
 def _load_option(option: str, declared: Sequence[Argument] | None, cwd: Path) -> tuple[str, tuple[str, ...], bool]:
     """Return the argument an option names, its values, and whether they are a list's."""
-    name, equals, text = option.partition("=")
-    if not equals or not name or not text:
-        raise InputError(f"--input {option!r} is not NAME=FILES", _HOW)
-    check_text(text, f"--input {option!r}")
+    name, text = _parts(option)
     kind = "file"
     if declared is not None:
         argument = find_argument(name, declared, "--input ")
         name, kind = argument.name, argument.type
     if text.startswith("@"):
         return name, tuple(_listed(text[1:], option, kind, cwd)), True
+    return name, tuple(_files(name, text, option, kind, cwd)), False
+
+
+def _parts(option: str) -> tuple[str, str]:
+    name, equals, text = option.partition("=")
+    if not equals or not name or not text:
+        raise InputError(f"--input {option!r} is not NAME=FILES", _HOW)
+    check_text(text, f"--input {option!r}")
+    return name, text
+
+
+def _files(name: str, text: str, option: str, kind: str, cwd: Path) -> list[str]:
+    """Return the files that a text names; there are some, and they can be read."""
     files = _found(text, option, cwd)
     if not files:
         hint = _HOW if kind == "file" else f"the argument {name} takes {kind}; put values into a file: {name}=@FILE"
         raise InputError(f"--input {option!r} meets no file", hint)
     for file in files:
         _check_file(file, option)
-    return name, tuple(files), False
+    return files
 
 
 def _listed(name: str, option: str, kind: str, cwd: Path) -> list[str]:

@@ -24,6 +24,10 @@ _MOST_TASKS = 10
 _ACCEPT = "accept"
 #: Folders that hold more than inputs: a container has its own.
 _NOT_WHOLE = frozenset({"/", "/tmp", "/var/tmp", "/dev/shm", "/etc", "/opt", "/srv", "/usr"})  # noqa: S108
+#: First folders of what an image has itself.
+_IMAGES_OWN = frozenset({"bin", "boot", "etc", "lib", "lib64", "opt", "sbin", "srv", "usr"})
+#: More are slow to bind, and engines have limits.
+_MOST_BINDS = 20
 
 
 class Batch(Model):
@@ -69,14 +73,19 @@ class BatchPlan(Model):
         """The tasks, numbered from 0."""
         return Array(tasks=tuple(range(self.batch.tasks)), at_once=self.batch.at_once)
 
-    @property
-    def binds(self) -> tuple[Path, ...]:
-        """Folders of the files it reads, or files; a container must show them where they are."""
+    def binds(self, *homes: Path) -> tuple[Path, ...]:
+        """Return folders of the files it reads, or files; a container must show them where they are.
+
+        Parameters
+        ----------
+        homes
+            The user's home, by all its names: what it lies in is not shown for the sake of fewer folders.
+        """
         shared = (self.batch.arguments.get(name) for name in self.batch.files)
         values = (*shared, *(each.args.get(name) for each in self.todo for name in self.batch.files))
         files = {Path(value) for value in values if isinstance(value, str) and value.startswith("/")}
         found = {file if str(file.parent) in _NOT_WHOLE else file.parent for file in files}
-        return tuple(sorted(path for path in found if found.isdisjoint(path.parents)))
+        return tuple(sorted(fewer_folders(found, frozenset(above for home in homes for above in home.parents))))
 
     def render_files(self) -> dict[str, str]:
         """Return the texts by their paths in the run folder. ASCII: no name can break a line or an encoding."""
@@ -94,6 +103,29 @@ class BatchPlan(Model):
     def digest(self) -> str:
         """What tells this batch from any other of the same command."""
         return hashlib.sha256(json.dumps(self.render_files(), sort_keys=True).encode()).hexdigest()
+
+
+def fewer_folders(found: set[Path], hidden: frozenset[Path]) -> set[Path]:
+    """Return folders that hold all of these: the deepest give way to their parents while there are too many (pure).
+
+    Parameters
+    ----------
+    hidden
+        Folders that no other may give way to.
+    """
+    while True:
+        found = {path for path in found if found.isdisjoint(path.parents)}
+        able = [path for path in found if _may_show(path.parent, hidden)]
+        if len(found) <= _MOST_BINDS or not able:
+            return found
+        deepest = max(len(path.parts) for path in able)
+        low = {path for path in able if len(path.parts) == deepest}
+        found = (found - low) | {path.parent for path in low}
+
+
+def _may_show(folder: Path, hidden: frozenset[Path]) -> bool:
+    is_deep = len(folder.parts) > 2 and folder.parts[1] not in _IMAGES_OWN
+    return is_deep and str(folder) not in _NOT_WHOLE and folder not in hidden
 
 
 def plan_batch(

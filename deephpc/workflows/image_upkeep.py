@@ -8,7 +8,7 @@ from pathlib import Path
 
 from deephpc.containers.archive import export
 from deephpc.containers.container import Container
-from deephpc.containers.prepared import remove_prepared
+from deephpc.containers.prepared import remove_prepared, sweep_halves
 from deephpc.containers.reference import is_digest
 from deephpc.containers.store import Store
 from deephpc.containers.stored_image import StoredImage
@@ -135,6 +135,8 @@ def remove_image(store: Store, text: str, in_use: frozenset[str], *, force: bool
     ------
     EngineError
         There is no such image, or a job needs it and `force` is not set.
+    SiteError
+        It is removed, but not what a colleague made ready of it.
     """
     image = find_image(store, text)
     if in_use & {image.digest, image.source_digest} and not force:
@@ -143,12 +145,19 @@ def remove_image(store: Store, text: str, in_use: frozenset[str], *, force: bool
 
 
 def collect_garbage(store: Store, keep: Keep, now: datetime, *, dry_run: bool) -> Removal:
-    """Free room by age and size; never what a job needs."""
+    """Free room by age and size, never what a job needs; and what killed pulls and conversions left.
+
+    Raises
+    ------
+    SiteError
+        All is removed but what a colleague made ready of an image.
+    """
     plan: GcPlan = plan_gc(store.images(), keep, now)
+    swept = 0
+    if not dry_run:
+        swept = sweep_halves(store.root.parent) + (sweep(store) if store.root.exists() else 0)
     removal = _remove(store, plan.remove, plan.kept_in_use, dry_run=dry_run)
-    if dry_run or not store.root.exists():
-        return removal
-    return removal.model_copy(update={"freed_bytes": removal.freed_bytes + sweep(store)})
+    return removal.model_copy(update={"freed_bytes": removal.freed_bytes + swept})
 
 
 def export_image(store: Store, text: str, path: Path, progress: Progress, *, force: bool, dry_run: bool) -> Export:
@@ -195,7 +204,7 @@ def _remove(
         freed = total_bytes(present) - total_bytes([each for each in present if each.digest not in going])
     else:
         freed = remove(store, going) if going else 0
-        freed += sum(remove_prepared(store.root.parent, digest) for digest in going)
+        freed += _remove_forms(store, going)
     return Removal(
         removed=tuple(image.digest for image in images),
         names=tuple(_name(image) for image in images),
@@ -203,6 +212,18 @@ def _remove(
         freed_bytes=freed,
         done=not dry_run,
     )
+
+
+def _remove_forms(store: Store, digests: set[str]) -> int:
+    """Remove what engines take, of every image before anything is said of one that does not go."""
+    removed = [remove_prepared(store.root.parent, digest) for digest in sorted(digests)]
+    left = [path for _, paths in removed for path in paths]
+    if left:
+        raise SiteError(
+            f"what could be removed is removed, but not {', '.join(map(str, left))}: no permission",
+            "whoever made it can remove it; a cache_dir of mode 2775 lets a group's members do so",
+        )
+    return sum(freed for freed, _ in removed)
 
 
 def _name(image: StoredImage) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from deephpc.containers.container import MODULE_PROGRAM, Container
-from deephpc.errors import DeephpcError, InputError
+from deephpc.errors import DeephpcError, EngineError, InputError
 from deephpc.jobs.run_folder import RunFolder
 from deephpc.serve.module_arguments import check_arguments
 from deephpc.serve.module_description import ModuleDescription, load_description, parse_description, write_description
@@ -12,6 +12,8 @@ from deephpc.workflows.conversion import is_here, private_place, write_scripts
 from deephpc.workflows.in_image import Enclosed, ImageDesk
 
 _DESCRIBE_S = 180.0
+#: Failures that are the image's own, on any machine.
+_CERTAIN = ("no-deepaas", "no-module")
 
 
 def describe_module(enclosed: Enclosed, desk: ImageDesk, *, ask: bool = True) -> ModuleDescription | None:
@@ -19,6 +21,11 @@ def describe_module(enclosed: Enclosed, desk: ImageDesk, *, ask: bool = True) ->
 
     None where neither can tell: this machine lacks the engine, or the module cannot be imported without what only the
     nodes have. The job says so then.
+
+    Raises
+    ------
+    EngineError
+        The image has no DEEPaaS, or no module in it.
     """
     container = enclosed.container
     if container is None:
@@ -38,6 +45,11 @@ def describe_module(enclosed: Enclosed, desk: ImageDesk, *, ask: bool = True) ->
         desk.tell(f"note: it did not answer here ({error}); its arguments are checked in the job")
         return None
     if found.error is not None:
+        if found.error.kind in _CERTAIN and not container.binds:  # what is bound may bring one
+            raise EngineError(
+                f"{container.image} has no DEEPaaS module: {found.error.message}",
+                f"`deephpc run {container.image} -- COMMAND` runs anything else in it",
+            )
         desk.tell(f"note: it cannot be imported on this machine: {found.error.message}")
         return None
     write_description(container.cache_dir, container.digest, found)

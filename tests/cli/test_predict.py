@@ -137,6 +137,23 @@ def test_what_cannot_be_predicted_is_refused_in_two_lines(deephpc: CommandLine, 
     assert message in done.stderr
 
 
+@pytest.mark.parametrize("folder", ["in puts:x", "a,b"])
+def test_a_folder_that_no_container_can_show_is_refused_before_submission(deephpc: CommandLine, folder: str):
+    (deephpc.home / folder).mkdir()
+    (deephpc.home / folder / "x.png").touch()
+    done = predict(deephpc, "docker://registry.invalid/x:1", "--input", f"image={folder}/*.png", "--dry-run")
+    assert done.returncode == 2
+    assert f"{deephpc.home / folder}' cannot be bound into a container" in done.stderr
+    assert predict(deephpc, *NATIVE, "--input", f"image={folder}/*.png", "--dry-run").returncode == 0
+
+
+@pytest.mark.parametrize("given", ["image", "=x", "image=*.tif"])
+def test_wrong_inputs_are_refused_before_the_image_is_pulled(deephpc: CommandLine, given: str):
+    done = predict(deephpc, "docker://registry.invalid/x:1", "--input", given)  # a pull from there would exit with 4
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 2)
+    assert f"--input {given!r}" in done.stderr
+
+
 def test_a_run_that_is_no_batch_has_no_table(deephpc: CommandLine):
     run_id = deephpc("--site", "local", "run", "--wait", "--", "true").stdout.strip()
     done = predict(deephpc, "--results", run_id)

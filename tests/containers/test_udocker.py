@@ -21,8 +21,9 @@ from deephpc.containers.lock import hold
 from deephpc.containers.manifest import Descriptor
 from deephpc.containers.store import Store
 from deephpc.containers.udocker import container_name, prepare, remove, root_path
-from deephpc.errors import EngineError
+from deephpc.errors import EngineError, SiteError
 from deephpc.places import shipped
+from tests.containers.colleagues import closed, ordinary_user, umask
 from tests.containers.trees import file, folder, link, store_image
 
 SCRIPTS = shipped("jobscripts")
@@ -111,6 +112,30 @@ def test_one_that_is_there_is_neither_locked_nor_touched(tmp_path: Path) -> None
     remove(path)
     remove(path)
     assert [each.name for each in tmp_path.iterdir()] == ["store"]
+
+
+@pytest.mark.parametrize("mode", [0o2775, 0o755, 0o700])
+def test_a_repository_is_for_whom_the_images_are_whatever_the_umask(tmp_path: Path, mode: int) -> None:
+    image = store_image(tmp_path / "cache" / "images", [file("bin/sh", b"#!", mode=0o700)])
+    (tmp_path / "cache" / "images").chmod(mode)
+    path = ENGINES["udocker-r"].prepared_path(tmp_path / "cache", image.digest)
+    with umask(0o077):
+        prepare(image, path, "udocker-r")
+    root = root_path(path, image.digest)
+    assert [each.stat().st_mode & 0o7777 for each in (path.parent, path, root.parent)] == [mode] * 3
+    assert [each.stat().st_mode & 0o777 for each in (root, root / "bin/sh")] == [0o555, 0o555]
+    assert (root.parent / "container.json").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_folder_one_may_not_enter_is_an_error_of_the_site(tmp_path: Path) -> None:
+    image = store_image(tmp_path / "images", [file("a")])
+    (tmp_path / "udocker").mkdir()
+    with (
+        ordinary_user(tmp_path) as here,
+        closed(here / "udocker"),
+        pytest.raises(SiteError, match="udocker: no permission"),
+    ):
+        prepare(image, here / "udocker" / "x", "udocker-r")
 
 
 # --- udocker.sh -----------------------------------------------------------------------------------------------------

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from deepaas_arguments import BadArgumentError
-from deepaas_loading import interpreter_of
+from deepaas_loading import NoModuleError, interpreter_of, load_module
 from deepaas_output import append_line, read_lines, write_file
 from deepaas_prediction import Answers, extension_of, file_name, load_done, load_inputs
-from deepaas_server import died, plain, watched_call
+from deepaas_server import died, plain, sent_name, watched_call
 from deepaas_training import handles
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,6 +45,13 @@ def test_a_plain_key_is_its_own_file_name():
 )
 def test_answers_get_an_extension(content_type, extension):
     assert extension_of(content_type) == extension
+
+
+@pytest.mark.parametrize(
+    "path, name", [("/d/a\nb\r.png", "a_b_.png"), ("/d\n/ü x.png", "ü x.png"), ("/d/\x00\x7f", "__")]
+)
+def test_a_file_is_sent_under_a_name_without_control_characters(path, name):
+    assert sent_name(path) == name
 
 
 def test_inputs_are_read_and_told_apart_by_their_arguments(tmp_path):
@@ -117,6 +124,12 @@ def test_the_interpreter_of_a_script_is_found(tmp_path, text, interpreter):
     script.write_text(text)
     found = interpreter_of(str(script))
     assert found == interpreter or (interpreter == "/bin/sh" and found.endswith("/sh"))
+
+
+def test_that_nothing_is_installed_is_told_from_what_another_machine_may_import():
+    with pytest.raises(NoModuleError, match="no module is installed") as caught:
+        load_module(None, None)  # our environment has none
+    assert caught.value.kind == "no-module"
 
 
 def test_no_script_has_no_interpreter(tmp_path):

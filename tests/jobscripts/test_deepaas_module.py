@@ -155,6 +155,7 @@ def test_a_module_that_fails_to_import_is_refused_with_its_traceback(drive: Driv
     error = json.loads((tmp_path / "d.json").read_text())["error"]
     assert "nowhere_to_be_found" in error["message"]
     assert "Traceback" in error["traceback"]
+    assert error["kind"] == ""
     for verb in (["train"], ["predict", "--inputs", "x"]):
         assert drive(*verb, **broken).returncode == 3
 
@@ -173,12 +174,15 @@ def test_several_modules_are_told_apart_by_the_expected_name(drive: Drive, tmp_p
         assert json.loads(drive("describe", *words, **several).stdout)["served"] == "other_one"
 
 
-def test_the_python_that_has_deepaas_is_found_from_another(drive: Drive, programs: Path) -> None:
+def test_the_python_that_has_deepaas_is_found_from_another(drive: Drive, programs: Path, tmp_path: Path) -> None:
     path = f"{programs}:{os.environ['PATH']}"
     assert json.loads(drive("describe", python=sys.executable, PATH=path).stdout)["served"] == "deepaas_digits"
     without = drive("describe", "--output", "d.json", python=sys.executable, PATH="/usr/bin:/bin")
     assert without.returncode == 3
     assert "has no DEEPaaS" in without.stderr
+    failure = parse_description((tmp_path / "d.json").read_bytes()).error
+    assert failure is not None
+    assert failure.kind == "no-deepaas"
 
 
 def test_training_leaves_the_result_in_deepaas_form(drive: Drive, tmp_path: Path) -> None:
@@ -354,6 +358,22 @@ def test_answers_in_another_form_are_kept_as_they_came(
     assert content.startswith("image,digit,probability\n" if extension == ".csv" else "P2\n8 8\n255\n")
     assert json.loads((tmp_path / "lines").read_text())["result"] is None
     assert drive("predict", "--inputs", file, "--accept", "image/webp").returncode == 2
+
+
+def test_a_name_with_a_line_break_is_predicted_and_what_nobody_foresaw_stops_nothing(
+    drive: Drive, tmp_path: Path
+) -> None:
+    assert drive("train", "--output", "out", "--", "--epochs", "1").returncode == 0
+    image = tmp_path / "line\nbreak\r.pgm"
+    image.write_bytes((SAMPLES / "one.pgm").read_bytes())
+    odd = {"image": str(image), "accept": "a\nb"}  # aiohttp raises ValueError for such a header
+    file = write_inputs(tmp_path, odd=odd, broken={"image": str(image)})
+    done = drive("predict", "--inputs", file, "--output", "answers")
+    assert done.returncode == 1, done.stderr
+    results = load_results(tmp_path / "answers")
+    assert results["broken"]["ok"], results
+    assert not results["odd"]["ok"]
+    assert results["odd"]["error"].startswith("ValueError: ")
 
 
 def test_a_prediction_that_kills_its_process_or_gives_what_json_cannot_hold_stops_nothing(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from deephpc.errors import InputError
 from deephpc.serve.module_description import Argument
-from deephpc.workflows.batch_inputs import BatchInput, input_key, load_inputs
+from deephpc.workflows.batch_inputs import BatchInput, check_inputs, input_key, load_inputs
 from tests.fakes.samples import A_TENTH
 
 DECLARED = (Argument(name="image", type="file"), Argument(name="mask", type="file"), Argument(name="text"))
@@ -117,6 +117,21 @@ def test_what_names_nothing_is_refused(tmp_path: Path, option: str, message: str
     (tmp_path / "odd.txt").write_text("empty\n")
     (tmp_path / "gone.txt").write_text("gone.png\n")
     assert message in refused(option, cwd=tmp_path).message
+
+
+@pytest.mark.parametrize("option", ["image", "=a.png", "image=*.tif", "image=@lost.txt", "image=@none.txt"])
+def test_what_needs_no_module_to_be_wrong_is_refused_before_there_is_one(tmp_path: Path, option: str) -> None:
+    (tmp_path / "none.txt").write_text("")
+    with pytest.raises(InputError):
+        check_inputs([option], tmp_path)
+
+
+def test_a_list_may_hold_anything_before_the_module_is_known(tmp_path: Path) -> None:
+    files(tmp_path, "a.png")
+    (tmp_path / "words.txt").write_text("no file\n")
+    check_inputs(["text=@words.txt", "image=*.png", "image=https://x.org/e.png"], tmp_path)
+    with pytest.raises(InputError, match="there is no input"):
+        check_inputs([], tmp_path)
 
 
 def test_nothing_at_all_is_refused(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from deephpc.workflows.batch_predict import (
     BatchPlan,
     check_same,
     choose_tasks,
+    fewer_folders,
     parse_shared,
     plan_batch,
     split,
@@ -121,8 +122,35 @@ def test_a_container_is_shown_the_folders_of_the_files() -> None:
     batch = BATCH.model_copy(update={"files": ("image", "prior"), "arguments": {"prior": "/w/p.h5", "text": "/etc/x"}})
     names = ("/data/a.png", "/data/deep/b.png", "/other/c.png", "/tmp/d.png", "https://x.org/e.png")
     inputs = [BatchInput(key=str(number), args={"image": name}) for number, name in enumerate(names)]
-    shown = [str(path) for path in plan_batch(batch, inputs).binds]
+    shown = [str(path) for path in plan_batch(batch, inputs).binds()]
     assert shown == ["/data", "/other", "/tmp/d.png", "/w"]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "shown"),
+    [
+        (["/data/set/{}"], ["/data/set"]),
+        (["/data/set/{}/img", "/data/other"], ["/data/other", "/data/set"]),
+        (["/pfs/home/me/a/{}", "/pfs/home/me/b/{}"], ["/pfs/home/me/a", "/pfs/home/me/b"]),
+        (["/tmp/x/{}"], ["/tmp/x"]),
+    ],
+)
+def test_many_folders_are_shown_by_the_folders_they_lie_in(patterns: list[str], shown: list[str]) -> None:
+    names = [pattern.format(number) for pattern in patterns for number in range(1500)]
+    inputs = [BatchInput(key=str(number), args={"image": f"{name}/a.png"}) for number, name in enumerate(names)]
+    found = plan_batch(BATCH, inputs).binds(Path("/home/me"), Path("/pfs/home/me"))
+    assert [str(path) for path in found] == shown
+
+
+def test_few_folders_stay_as_they_are() -> None:
+    found = {Path(f"/data/set/{number}") for number in range(20)}
+    assert fewer_folders(found, frozenset()) == found
+
+
+@pytest.mark.parametrize("above", ["/data", "/usr/local", "/opt/conda", "/srv/module", "/tmp", "/pfs/home", "/var/tmp"])
+def test_no_folder_is_shown_that_holds_far_more_or_hides_the_image(above: str) -> None:
+    found = {Path(above, str(number)) for number in range(30)}
+    assert fewer_folders(found, frozenset(Path("/pfs/home/me").parents)) == found
 
 
 def test_what_holds_for_all_inputs_is_checked_against_the_module(tmp_path: Path) -> None:

@@ -1,0 +1,75 @@
+"""What an image is asked about its module, with an engine that answers as the program inside would."""
+
+import json
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from deephpc.containers.container import Container
+from deephpc.errors import EngineError
+from deephpc.workflows.image import ImagePlaces
+from deephpc.workflows.image_upkeep import open_store
+from deephpc.workflows.in_image import Enclosed, ImageDesk
+from deephpc.workflows.module_use import describe_module
+from tests.fakes.samples import settings_in
+
+IMAGE = "docker://docker.io/library/python:3"
+
+
+def ask(place: Path, told: list[str], *binds: str, **error: str | None) -> None:
+    """Ask an image whose `describe` fails so."""
+    program = place / "bin" / "apptainer"
+    program.parent.mkdir()
+    program.write_text(
+        f"""#!/bin/bash
+while [ $# -gt 1 ]; do [ "$1" != --output ] || cp "{place}/said.json" "$2"; shift; done
+"""
+    )
+    program.chmod(0o755)
+    (place / "said.json").write_text(json.dumps({"schema": "deephpc.module/1", "error": error}))
+    (place / "image.sif").touch()
+    settings = settings_in(place)
+    environ = {"PATH": f"{program.parent}:/usr/bin:/bin"}
+    settings.cache_dir.mkdir(parents=True, exist_ok=True)
+    desk = ImageDesk(
+        settings,
+        ImagePlaces(open_store(settings.cache_dir), environ, place),
+        lambda _: None,
+        lambda: datetime.now(timezone.utc),
+        told.append,
+    )
+    container = Container(
+        engine="apptainer",
+        engine_command="apptainer",
+        reason="",
+        image=IMAGE,
+        digest="sha256:" + "a" * 64,
+        prepared=place / "image.sif",
+        layout_dir=None,
+        cache_dir=settings.cache_dir,
+        workdir="/",
+        is_module=True,
+        binds=binds,
+    )
+    assert describe_module(Enclosed(container, ()), desk) is None
+
+
+@pytest.mark.parametrize("kind", ["no-deepaas", "no-module"])
+def test_an_image_without_a_module_is_refused_at_once(tmp_path: Path, kind: str):
+    with pytest.raises(EngineError, match=f"{IMAGE} has no DEEPaaS module: nothing there") as caught:
+        ask(tmp_path, [], kind=kind, message="nothing there")
+    assert caught.value.hint == f"`deephpc run {IMAGE} -- COMMAND` runs anything else in it"
+
+
+@pytest.mark.parametrize("error", [{"message": "no libcuda"}, {"message": "x", "kind": "", "traceback": "T"}])
+def test_a_module_that_cannot_be_imported_here_may_work_on_a_node(tmp_path: Path, error: dict[str, str | None]):
+    told: list[str] = []
+    ask(tmp_path, told, **error)
+    assert told[-1] == f"note: it cannot be imported on this machine: {error['message']}"
+
+
+def test_what_is_bound_may_bring_a_module(tmp_path: Path):
+    told: list[str] = []
+    ask(tmp_path, told, "/venv:/venv", kind="no-deepaas", message="nothing there")
+    assert "cannot be imported" in told[-1]
