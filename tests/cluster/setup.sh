@@ -5,7 +5,7 @@ set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
 
 PACKAGES=(mmdebstrap debian-archive-keyring ca-certificates iproute2 util-linux openssh-client zstd python3 python3-venv
-  docker-registry skopeo umoci apache2-utils)
+  docker-registry skopeo umoci apache2-utils busybox)
 
 missing=()
 for package in "${PACKAGES[@]}"; do

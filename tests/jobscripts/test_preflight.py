@@ -12,7 +12,12 @@ import pytest
 from deephpc.places import shipped
 
 SCRIPT = shipped("jobscripts") / "preflight.sh"
-SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"]}
+#: Those that are here; `make test` brings busybox.
+SHELLS = {
+    name: words
+    for name, words in {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"]}.items()
+    if shutil.which(name)
+}
 FOUR_A100 = "".join(f"{n}, GPU-{n * 11111111:08d}-aaaa, 550.54.14, 8.0, NVIDIA A100-SXM4-40GB\n" for n in range(4))
 SMI = """#!/bin/sh
 case $1 in
@@ -29,8 +34,6 @@ Look = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(params=SHELLS)
 def shell(request: pytest.FixtureRequest) -> list[str]:
     words = SHELLS[request.param]
-    if shutil.which(words[0]) is None:
-        pytest.skip(f"no {words[0]} here: apt-get install {words[0]}")
     return [shutil.which(words[0]) or words[0], *words[1:]]
 
 
