@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,9 +123,7 @@ class Context:
 
     def clock(self) -> datetime:
         """Return the present, aware."""
-        from deephpc.workflows.watch import utc_now
-
-        return utc_now()
+        return datetime.now(timezone.utc)
 
     def say(self, line: str) -> None:
         """Tell the user something on stderr, unless --quiet."""

@@ -10,14 +10,16 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
-
-from sqlite_utils import Database
-from sqlite_utils.db import Table
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from deephpc.errors import SiteError
 from deephpc.jobs.run_folder import unwritable
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+    from sqlite_utils.db import Table
 
 _SCHEMA_VERSION = 1
 _BUSY_TIMEOUT_S = 30.0
@@ -57,19 +59,18 @@ class RecordFile:
             path.touch(mode=0o600)
         except OSError as error:
             raise SiteError(unwritable(path.parent, error).message, _ELSEWHERE) from error
-        connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
-        self._database = Database(connection)
+        self._connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
         try:
             self._patiently(self._prepare)
         except BaseException:
-            connection.close()
+            self._connection.close()
             raise
 
     def close(self) -> None:
         """Close the file."""
-        self._database.conn.close()
+        self._connection.close()
 
-    def table(self, name: str) -> Table:
+    def table(self, name: str) -> "Table":
         """Return a table to write to, inside `write`."""
         return self._database.table(name)
 
@@ -98,7 +99,20 @@ class RecordFile:
         SiteError
             The file cannot be read.
         """
-        return self._patiently(lambda: list(self._database.query(f"select * from {rest}", values)))  # noqa: S608 - our text
+
+        def select() -> list[dict[str, Any]]:
+            found = self._connection.execute(f"select * from {rest}", values)  # noqa: S608 - our text
+            names = [column[0] for column in found.description]
+            return [dict(zip(names, row, strict=True)) for row in found]
+
+        return self._patiently(select)
+
+    @cached_property
+    def _database(self) -> "Database":
+        """The file as what writes to it sees it."""
+        from sqlite_utils import Database  # slow to load, with numpy where that is installed; most commands only read
+
+        return Database(self._connection)
 
     def _prepare(self) -> None:
         if self._version() == _SCHEMA_VERSION:
@@ -125,19 +139,18 @@ class RecordFile:
             self._database.execute(f"pragma user_version = {_SCHEMA_VERSION}")
 
     def _version(self) -> int:
-        return int(self._database.execute("pragma user_version").fetchone()[0])
+        return int(self._connection.execute("pragma user_version").fetchone()[0])
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        connection = self._database.conn
-        connection.execute("begin immediate")
+        self._connection.execute("begin immediate")
         try:
             yield
         except BaseException:
-            if connection.in_transaction:
-                connection.execute("rollback")
+            if self._connection.in_transaction:
+                self._connection.execute("rollback")
             raise
-        connection.execute("commit")
+        self._connection.execute("commit")
 
     def _patiently(self, action: Callable[[], _Answer]) -> _Answer:
         """Do one transaction, again while the file stays locked: SQLite's own patience is unfair to late comers."""

@@ -5,7 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from functools import partial
 
 from deephpc.errors import DeephpcError, SiteError
@@ -230,8 +230,3 @@ def _sleep_until_result(jobs: Sequence[Job], pause_s: float, sleep: Callable[[fl
         sleep(min(left, 0.5))
         if any(path.exists() for path in waiting):
             return
-
-
-def utc_now() -> datetime:
-    """Return the present, aware; the one clock of the program."""
-    return datetime.now(timezone.utc)

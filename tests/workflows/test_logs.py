@@ -1,6 +1,8 @@
 """What jobs wrote: across attempts, tasks, half characters and no newline."""
 
 import time
+from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,10 @@ from deephpc.jobs.record import Record
 from deephpc.jobs.scheduler import Observation
 from deephpc.jobs.state import JobState
 from deephpc.workflows.logs import GrowingFile, LogFollower, follow_log, print_log, read_tail
-from deephpc.workflows.watch import utc_now
 from tests.fakes.samples import A_TENTH, a_job
 from tests.fakes.schedulers import ScriptedScheduler, seen, sighting
+
+utc_now = partial(datetime.now, timezone.utc)
 
 
 @pytest.fixture
