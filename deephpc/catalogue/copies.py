@@ -2,8 +2,6 @@
 
 import gzip
 import json
-import os
-import secrets
 from datetime import datetime
 from pathlib import Path
 
@@ -11,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from deephpc.errors import SiteError
 from deephpc.model import Model
+from deephpc.whole_file import replacing
 
 
 class FileCopy(Model):
@@ -83,26 +82,17 @@ def render_snapshot(copies: tuple[SourceCopy, ...]) -> bytes:
 
 
 def write_file(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Write a file under a temporary name, sync it, rename it; a failure leaves nothing behind.
+    """Write a file whole or not at all, and the folder it is in.
 
     Raises
     ------
     SiteError
         The place cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")  # not the pid: other nodes write here too
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                os.fchmod(file.fileno(), mode)
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with replacing(path, mode) as file:
+            file.write(content)
     except OSError as error:
         raise SiteError(
             f"cannot write {path}: {error.strerror or error}", "check the folder's permissions, free space and quota"

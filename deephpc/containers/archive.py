@@ -3,11 +3,8 @@
 Source: OCI image specification 1.1, image layout; the archive is a tar of it, as skopeo's `oci-archive:` reads.
 """
 
-import contextlib
 import io
-import os
 import tarfile
-import uuid
 from pathlib import Path
 
 from deephpc.containers.manifest import Descriptor
@@ -16,6 +13,7 @@ from deephpc.containers.store import NAME, Store, render_index
 from deephpc.containers.stored_image import StoredImage
 from deephpc.containers.transfer import Progress
 from deephpc.errors import InputError
+from deephpc.whole_file import replacing
 
 _FRAME_BYTES = 4096
 
@@ -35,19 +33,11 @@ def export(store: Store, image: StoredImage, path: Path, progress: Progress, *, 
     if path.exists() and not force:
         raise InputError(f"{path} exists", "--force overwrites it, or give another name")
     check_room(path.absolute().parent, image.size_bytes + _FRAME_BYTES * len(image.manifest.contents), 1)
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        try:
-            with draft.open("xb") as file:
-                with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
-                    _write(archive, store, image, progress)
-                file.flush()
-                os.fsync(file.fileno())
-                size = file.tell()
-            draft.replace(path)
-        finally:
-            with contextlib.suppress(OSError):
-                draft.unlink(missing_ok=True)
+        with replacing(path, None) as file:
+            with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
+                _write(archive, store, image, progress)
+            size = file.tell()
     except OSError as error:
         raise unwritable(path.absolute().parent, error) from error
     return size

@@ -16,7 +16,6 @@ import json
 import os
 import stat
 import threading
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -38,6 +37,7 @@ from deephpc.containers.source import Corrupt
 from deephpc.containers.space import unwritable
 from deephpc.containers.stored_image import StoredImage
 from deephpc.errors import EngineError
+from deephpc.whole_file import replacing
 
 NAME = "org.opencontainers.image.ref.name"
 #: What the tag named in the registry: an index's digest where the image is for several platforms.
@@ -258,24 +258,16 @@ class Store:
         return self.root / "images" / self.blob_path(digest).name
 
     def write(self, path: Path, content: bytes, mode: int | None = None) -> None:
-        """Write a small file of the store: temporary name, sync, rename.
+        """Write a small file of the store, whole or not at all.
 
         Raises
         ------
         SiteError
             The place cannot be written.
         """
-        draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:
-            try:
-                with draft.open("xb") as file:
-                    os.fchmod(file.fileno(), mode or self.file_mode)
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                draft.replace(path)
-            finally:
-                draft.unlink(missing_ok=True)
+            with replacing(path, mode or self.file_mode) as file:
+                file.write(content)
         except OSError as error:
             raise unwritable(self.root, error) from error
 

@@ -8,7 +8,6 @@ import getpass
 import json
 import os
 import stat
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from deephpc.errors import InputError, SiteError
+from deephpc.whole_file import replacing
 
 _Read = TypeVar("_Read")
 _STALE_TRIES = 3
@@ -182,7 +182,7 @@ def unwritable(place: Path, error: OSError, setting: str = "work_dir") -> SiteEr
 
 
 def write_atomically(path: Path, text: str, mode: int = 0o600, *, sync: bool = True) -> None:
-    """Write a file under a temporary name with its final mode, sync it, rename it; a failure leaves nothing behind.
+    """Write a file whole or not at all.
 
     Parameters
     ----------
@@ -194,19 +194,9 @@ def write_atomically(path: Path, text: str, mode: int = 0o600, *, sync: bool = T
     SiteError
         The place cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                if sync:
-                    os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with replacing(path, mode, sync=sync) as file:
+            file.write(text.encode())
     except OSError as error:
         raise unwritable(path.parent, error) from error
 

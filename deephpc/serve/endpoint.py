@@ -24,6 +24,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from deephpc.errors import SiteError
 from deephpc.model import Model
+from deephpc.whole_file import replacing
 
 ENDPOINT = "endpoint.json"
 CERTIFICATE = "certificate.pem"
@@ -182,19 +183,9 @@ def _check(path: Path, status: os.stat_result, forbidden: int) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file 0600 under a temporary name, sync it, rename it."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with replacing(path) as file:
+            file.write(text.encode())
     except OSError as error:
         raise SiteError(
             f"cannot write {path}: {error.strerror or error}", "check the folder's permissions, free space and quota"

@@ -1,9 +1,7 @@
 """What a DEEPaaS module says of itself, and the copies of that kept by image digest."""
 
 import contextlib
-import os
 import re
-import secrets
 import stat
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +10,7 @@ from pydantic import ConfigDict, Field, JsonValue, ValidationError, field_valida
 
 from deephpc.errors import InputError, SiteError
 from deephpc.model import Model
+from deephpc.whole_file import replacing
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 #: Names people and DEEPaaS's Swagger use → ours. Types that are not here stay as they are and are taken for text.
@@ -148,19 +147,10 @@ def write_description(cache_dir: Path, digest: str, description: ModuleDescripti
     """
     path = description_path(cache_dir, digest)
     text = description.model_dump_json(by_alias=True, indent=1) + "\n"
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")  # not the pid: other nodes write here too
     try:
         _make_folder(path.parent)
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                os.fchmod(file.fileno(), 0o644)
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with replacing(path, 0o644) as file:
+            file.write(text.encode())
     except OSError as error:
         raise SiteError(
             f"cannot write {path}: {error.strerror or error}", "check the folder's permissions, free space and quota"

@@ -2,11 +2,10 @@
 
 import csv
 import json
-import os
-import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import IO
 
@@ -15,6 +14,7 @@ from pydantic import JsonValue, ValidationError
 from deephpc.errors import InputError
 from deephpc.jobs.run_folder import RunFolder, read_text, unwritable
 from deephpc.model import Model
+from deephpc.whole_file import replacing
 from deephpc.workflows.batch_predict import Batch
 from deephpc.workflows.batch_rows import json_lines, read_rows
 from deephpc.workflows.result_columns import result_columns
@@ -141,19 +141,11 @@ def _write_csv(out: IO[str], results: Path, names: Sequence[str]) -> None:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[IO[str]]:
-    """Write a file under a temporary name (0600), sync it, rename it; a failure leaves what was there before."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
+    """Write a text whole or not at all."""
     try:
-        try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
+        with replacing(path) as file:
+            text = TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
+            yield text
+            text.detach()  # flushes
     except OSError as error:
         raise unwritable(path.parent, error) from error
