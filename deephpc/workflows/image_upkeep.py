@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -85,11 +85,16 @@ def images_in_use(store: Store, plans: Sequence[Path], user: str, now: datetime)
     return digests_in_use(plans) | held_by_others(store, user, now)
 
 
-def hold_image(container: Container, run_id: str, user: str) -> None:
-    """Let colleagues who share the store know that a run needs an image; a SIF of the user's own is nobody else's."""
+def hold_image(container: Container, run_id: str, user: str, unfinished: Collection[str]) -> None:
+    """Let colleagues who share the store know that a run needs an image, and which runs of the user no longer do.
+
+    A SIF of the user's own is nobody else's.
+    """
     if container.layout_dir is not None:
+        store = open_store(container.cache_dir)
+        release_finished(store, user, unfinished)
         with contextlib.suppress(SiteError):  # a store that is only read cannot be cleared by colleagues either
-            hold_for_run(open_store(container.cache_dir), container.digest, run_id, user)
+            hold_for_run(store, container.digest, run_id, user)
 
 
 def digests_in_use(plans: Sequence[Path]) -> frozenset[str]:
@@ -140,7 +145,10 @@ def remove_image(store: Store, text: str, in_use: frozenset[str], *, force: bool
     """
     image = find_image(store, text)
     if in_use & {image.digest, image.source_digest} and not force:
-        raise EngineError(f"{_name(image)} is needed by a queued or running job", "wait for it to end, or give --force")
+        raise EngineError(
+            f"{_name(image)} is needed by a queued or running job",
+            "wait for it to end, or give --force; a colleague's job counts until their next command with an image",
+        )
     return _remove(store, (image,), (), dry_run=dry_run)
 
 

@@ -90,7 +90,8 @@ def launch(
         except NameTaken:  # the same command, at the same moment, was faster: this is the next run of it
             continue
         if asked.enclosed is not None and asked.enclosed.container is not None:
-            hold_image(asked.enclosed.container, job.run_id, asked.environ["USER"])
+            unfinished = {each.run_id for each in record.unfinished()}
+            hold_image(asked.enclosed.container, job.run_id, asked.environ["USER"], unfinished)
         return job, warning, resumed is not None
     raise InputError(f"no free name for {asked.request.slug!r} was found", "choose another --name")
 
