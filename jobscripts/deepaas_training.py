@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 import traceback
 
@@ -29,6 +30,8 @@ class Terminated(SystemExit):
 
 def train(module, words, result):
     """Train with a user's words and keep what DEEPaaS says of it in the file `result`; return the exit code.
+
+    Of several ranks of a job the first one alone keeps it.
 
     Raises
     ------
@@ -74,7 +77,8 @@ def _train_by_cli(module, values, result):
         note("deepaas-cli does not start: %s: %s" % (type(error).__name__, error))
         return None
     cli.model_obj = PlainResults(module.plugin)
-    part = os.path.join(os.path.dirname(os.path.abspath(result)), ".train.%d.json" % os.getpid())
+    folder = os.path.dirname(os.path.abspath(result)) if _is_first() else tempfile.gettempdir()
+    part = os.path.join(folder, ".train.%d.json" % os.getpid())
     words = deepaas_arguments.render_words(values)
     sys.argv = ["deepaas-cli", "--deepaas_method_output", part, "train", *words]
     try:
@@ -89,7 +93,10 @@ def _train_by_cli(module, values, result):
         return _failed("the training of %s failed: %s: %s" % (module.name, type(error).__name__, error))
     if not os.path.exists(part):
         return _failed("the training of %s ended without a result" % module.name)
-    os.replace(part, result)
+    if _is_first():
+        os.replace(part, result)
+    else:
+        os.unlink(part)
     return 0
 
 
@@ -110,7 +117,8 @@ async def _train_by_server(module, request, result):
             else:
                 status = (await server.ask_well("GET", path + status["uuid"])).json()
         if status["status"] == "done":
-            write_file(result, json.dumps(status).encode())
+            if _is_first():
+                write_file(result, json.dumps(status).encode())
             return 0
         if stop.done():
             return TERMINATED
@@ -149,6 +157,11 @@ def handles(pid, number):
     except (OSError, StopIteration):
         return False
     return bool(int(caught, 16) >> (number - 1) & 1)
+
+
+def _is_first():
+    """Return whether this is the first rank of those that train together (launch_rank.sh), or the only process."""
+    return os.environ.get("DEEPHPC_RANK", "0") == "0"
 
 
 def _failed(text):

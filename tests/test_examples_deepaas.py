@@ -1,4 +1,4 @@
-"""The example module: its metadata are valid, it passes its own tests."""
+"""The example modules: their metadata are valid, the small one passes its own tests (the other's run in its image)."""
 
 import subprocess
 from pathlib import Path
@@ -8,14 +8,18 @@ import pytest
 from deephpc.catalogue.reading import MetadataFile, judge_file
 from tests.deepaas_environment import ENVIRON, EXAMPLE, fetch_deepaas
 
+EXAMPLES = (EXAMPLE, EXAMPLE.with_name("deepaas-digits-torch"))
 
-def test_the_metadata_of_the_example_are_valid() -> None:
-    verdict = judge_file(MetadataFile(name="ai4-metadata.yml", text=(EXAMPLE / "ai4-metadata.yml").read_text()))
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_the_metadata_of_an_example_are_valid(example: Path) -> None:
+    verdict = judge_file(MetadataFile(name="ai4-metadata.yml", text=(example / "ai4-metadata.yml").read_text()))
     assert verdict.findings == ()
 
 
-def test_the_example_carries_no_data_set() -> None:
-    large = [path for path in EXAMPLE.rglob("*") if path.suffix in (".gz", ".npz", ".npy")]
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_carries_no_data_set(example: Path) -> None:
+    large = [path for path in example.rglob("*") if path.suffix in (".gz", ".npz", ".npy", ".pt")]
     assert large == []
 
 

@@ -237,6 +237,18 @@ def test_a_module_deepaas_cli_cannot_run_is_trained_over_a_private_server(drive:
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+@pytest.mark.parametrize("name, words", [("deepaas_digits", ["--epochs", "1"]), ("odd", [])])
+def test_of_several_ranks_the_first_alone_leaves_the_result(
+    drive: Drive, tmp_path: Path, name: str, words: list[str]
+) -> None:
+    more = add_module(tmp_path, "odd", ODD) if name == "odd" else {}
+    for rank, left in (("1", []), ("0", ["train.json"])):
+        done = drive("train", "--output", "out", "--", *words, **more, DEEPHPC_RANK=rank)
+        assert done.returncode == 0, done.stderr
+        assert [each.name for each in (tmp_path / "out").iterdir()] == left
+        assert list((tmp_path / "tmp").iterdir()) == []
+
+
 @pytest.mark.parametrize("how, told", [("odd", "OddError: it was odd"), ("die", "killed by signal 9")])
 def test_a_training_that_fails_behind_the_server_says_why(drive: Drive, tmp_path: Path, how: str, told: str) -> None:
     done = drive("train", "--", "--how", how, **add_module(tmp_path, "odd", ODD))

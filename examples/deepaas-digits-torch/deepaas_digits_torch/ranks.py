@@ -1,0 +1,56 @@
+"""The processes that train together: one, or as many as Horovod has started."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+
+class Ranks:
+    """One process on its own."""
+
+    rank = 0
+    size = 1
+
+    def share(self, model: nn.Module, optimizer: Optimizer) -> Optimizer:  # noqa: ARG002 -- the others need it
+        """Give all ranks the weights of rank 0 and return an optimizer that averages the gradients of all."""
+        return optimizer
+
+    def mean(self, value: float) -> float:
+        """Return the mean of a value over all ranks."""
+        return value
+
+    def leave(self) -> None:
+        """Part from the other ranks."""
+
+
+class HorovodRanks(Ranks):
+    """Ranks that Horovod joins; `deephpc train --launcher horovod` starts them."""
+
+    def __init__(self) -> None:
+        import horovod.torch
+
+        self._horovod = horovod.torch
+        self._horovod.init()
+        self.rank, self.size = self._horovod.rank(), self._horovod.size()
+
+    def share(self, model: nn.Module, optimizer: Optimizer) -> Optimizer:
+        """Give all ranks the weights of rank 0; the optimizer's state they have all read from the same checkpoint."""
+        self._horovod.broadcast_parameters(model.state_dict(), root_rank=0)
+        return self._horovod.DistributedOptimizer(optimizer, named_parameters=model.named_parameters())
+
+    def mean(self, value: float) -> float:
+        """Return the mean of a value over all ranks."""
+        return self._horovod.allreduce(torch.tensor(value, dtype=torch.float64)).item()
+
+    def leave(self) -> None:
+        """Part from the other ranks."""
+        self._horovod.shutdown()
+
+
+def find_ranks() -> Ranks:
+    """Return what the launcher has made of this process."""
+    return HorovodRanks() if "HOROVOD_RANK" in os.environ else Ranks()
