@@ -124,7 +124,7 @@ def put_layout(cluster: Cluster, image: str | Path, path: str) -> str:
     place = cluster.on_host(path)
     shutil.rmtree(place, ignore_errors=True)
     place.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(image if isinstance(image, Path) else fetch_module_images()[image], place)
+    shutil.copytree(_layout(image), place)
     for each in (place, *place.rglob("*")):
         each.chmod(0o755 if each.is_dir() else 0o644)
     return path
@@ -132,10 +132,13 @@ def put_layout(cluster: Cluster, image: str | Path, path: str) -> str:
 
 def push_image(cluster: Cluster, image: str | Path, reference: str) -> str:
     """Copy an image into a plain-HTTP registry of the cluster, as `ctl:5055/demo/digits:cpu`; returns its digest."""
-    folder = put_layout(cluster, image, f"/scratch/.layouts/{Path(image).name}")
+    folder = f"/scratch/.layouts/{Path(image).name}"
+    place = cluster.on_host(folder)
+    if not place.exists():  # only read there: hard links spare the copy of what may be hundreds of megabytes
+        shutil.copytree(_layout(image), place, copy_function=_link_or_copy)
     skopeo = "skopeo copy -q --insecure-policy --preserve-digests --dest-tls-verify=false"
     cluster.root(f"{skopeo} oci:{folder} docker://{reference}", timeout=120)
-    return image_digest(cluster.on_host(folder))
+    return image_digest(place)
 
 
 def install_module(cluster: Cluster, user: str = "alice") -> str:
@@ -198,6 +201,17 @@ def _key() -> str:
     """Return a short hash of this recipe and of the example module."""
     recipe = Path(__file__).read_bytes() + Path(image_layers.__file__).read_bytes()
     return hashlib.sha256(recipe + example_content(EXAMPLE)).hexdigest()[:10]
+
+
+def _layout(image: str | Path) -> Path:
+    return image if isinstance(image, Path) else fetch_module_images()[image]
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        Path(target).hardlink_to(source)
+    except OSError:  # the cache lies in another file system
+        shutil.copyfile(source, target)
 
 
 def _build(building: Path) -> None:

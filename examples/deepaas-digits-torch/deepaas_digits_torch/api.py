@@ -45,9 +45,9 @@ def get_train_args() -> dict[str, fields.Field]:
             load_default=10, validate=validate.Range(min=1), metadata={"description": "Passes over the data"}
         ),
         "batch_size": fields.Int(
-            load_default=32, validate=validate.Range(min=1), metadata={"description": "Images in one step of all ranks"}
+            load_default=64, validate=validate.Range(min=1), metadata={"description": "Images in one step of all ranks"}
         ),
-        "learning_rate": fields.Float(load_default=0.003, metadata={"description": "Adam's learning rate"}),
+        "learning_rate": fields.Float(load_default=0.005, metadata={"description": "Adam's learning rate"}),
         "hidden": fields.Int(
             load_default=64, validate=validate.Range(min=1, max=4096), metadata={"description": "Hidden units"}
         ),

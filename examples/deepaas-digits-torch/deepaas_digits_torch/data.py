@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 SIDE = 8
@@ -39,7 +39,7 @@ def load_picture(path: Path) -> Tensor:
     try:
         with Image.open(path) as picture:
             small = picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
-    except (UnidentifiedImageError, OSError) as error:
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow's, for what is broken in one way or another
         raise ValueError(f"this is no picture: {error}") from error
     return 1 - torch.from_numpy(np.asarray(small, dtype=np.float32) / 255).reshape(1, 1, SIDE, SIDE)
 
