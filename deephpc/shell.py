@@ -100,13 +100,17 @@ def run(
             raise
 
 
-def start_detached(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Path) -> int:
+def start_detached(
+    argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Path, descriptors: Sequence[int] = ()
+) -> int:
     """Start a process that outlives us, in a session of its own, and return its pid.
 
     Parameters
     ----------
     log
         File that takes stdout and stderr, appended; created 0600.
+    descriptors
+        Those of ours that stay open in it.
     """
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
@@ -118,6 +122,7 @@ def start_detached(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], lo
             stdout=descriptor,
             stderr=descriptor,
             start_new_session=True,
+            pass_fds=tuple(descriptors),
         )
     finally:
         os.close(descriptor)

@@ -1,6 +1,6 @@
 """Serve a DEEPaaS module on a UNIX socket, for the gateway of its job: no port is opened, no other user reaches it.
 
-    deepaas_serve.py --socket PATH [--model NAME] [--expect NAME]
+    deepaas_serve.py [--socket PATH] [--model NAME] [--expect NAME]
 
 Runs inside the image: Python 3.6 or later and the image's own DEEPaaS; the other `deepaas_*.py` lie beside it.
 Exit codes: 0 told to end (SIGTERM); 1 it cannot be served; 3 there is no module that can be used.
@@ -124,7 +124,8 @@ def tidy_call(function, *args, **kwargs):
 def main(argv=None):
     """Serve until told to end; return the exit code."""
     parser = argparse.ArgumentParser(description="Serve a DEEPaaS module on a UNIX socket.")
-    parser.add_argument("--socket", required=True, help="where to listen")
+    place = os.environ.get("DEEPHPC_SOCKET")
+    parser.add_argument("--socket", default=place, required=not place, help="where to listen (DEEPHPC_SOCKET)")
     parser.add_argument("--model", help="the entry point's name")
     parser.add_argument("--expect", help="what the catalogue calls the module; decides among several")
     options = parser.parse_args(argv)

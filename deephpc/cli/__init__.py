@@ -23,6 +23,7 @@ COMMANDS = {
     ),
     "run": ("deephpc.cli.run:run", "Run any command as a batch job, natively or in an image."),
     "predict": ("deephpc.cli.predict:predict", "Apply a module to many inputs, as an array of batch jobs."),
+    "serve": ("deephpc.cli.serve:app", "Start, list, watch and stop servers that run as jobs."),
     "jobs": ("deephpc.cli.jobs:app", "List, show, wait for, cancel and rerun jobs."),
     "logs": ("deephpc.cli.logs:logs", "Print what a job wrote, and follow it."),
     "why": ("deephpc.cli.jobs:why", "Say in words why a run waits or how it failed, and what to do next."),

@@ -3,7 +3,7 @@
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -39,7 +39,7 @@ RunIds = Annotated[
 State = Annotated[
     list[str] | None, typer.Option("--state", "-s", help="Only runs in this state; repeatable.", show_default=False)
 ]
-Kind = Annotated[str | None, typer.Option(help="Only `train`, `run` or `predict`.", show_default=False)]
+Kind = Annotated[str | None, typer.Option(help="Only `train`, `run`, `predict` or `serve`.", show_default=False)]
 Since = Annotated[
     str | None, typer.Option(help="Only runs made in the last: 30 (minutes), 12:00:00, 7-0 (days).", show_default=False)
 ]
@@ -166,13 +166,14 @@ def rerun(ctx: typer.Context, words: JobOptionWords, run: RunId, dry_run: DryRun
     from deephpc.cli.submitting import ReadyBatch
     from deephpc.workflows.batch_request import load_batch_files
     from deephpc.workflows.keep import load_rerun
+    from deephpc.workflows.serve import kept_copies
 
     here = context(ctx)
     with here.open_record() as record:
         job = record.resolve(run)[0]
         request, variables = load_rerun(job)
     changed, _ = load_options(words, here.environ, Path.cwd())
-    batch = ReadyBatch(files=load_batch_files(job.files)) if request.kind == "predict" else None
+    batch = ReadyBatch(load_batch_files(job.files) if request.kind == "predict" else {}, None, kept_copies(job))
     submit(here, request.changed(changed), variables, dry_run=dry_run, wait=wait, batch=batch)
 
 
@@ -278,14 +279,15 @@ def _filter(
     now: datetime, state: list[str] | None, kind: str | None, since: str | None, text: str | None, limit: int
 ) -> "JobFilter":
     from deephpc.jobs.record import JobFilter
+    from deephpc.jobs.spec import JobKind
     from deephpc.jobs.state import JobState
 
     names = [name.upper() for name in state or ()]
     for name in names:
         if name not in JobState.__members__:
             raise InputError(f"--state {name!r} is not a state", f"states: {', '.join(JobState.__members__)}")
-    if kind not in (None, "train", "run", "predict"):
-        raise InputError(f"--kind {kind!r} is neither train, run nor predict", "leave it out to see all")
+    if kind not in (None, *get_args(JobKind)):
+        raise InputError(f"--kind {kind!r} is none of {', '.join(get_args(JobKind))}", "leave it out to see all")
     age = _duration("--since", since)
     states = tuple(JobState(name) for name in names)
     return JobFilter(states=states, kind=kind, text=text, since=now - age if age else None, limit=limit)

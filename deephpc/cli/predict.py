@@ -137,28 +137,11 @@ def _load_draft(here: Context, words: JobOptionWords, target: str | None, resume
 
 
 def _with_models(here: Context, request: "JobRequest", models: str) -> "JobRequest":
-    """Return the request with the models of a training run, or of a folder.
+    """Return the request with the models of a training run, or of a folder."""
+    from deephpc.workflows.trained import find_models, with_models
 
-    Raises
-    ------
-    InputError
-        It is neither, or the run left no models; or the module runs natively and finds its models itself.
-    """
-    if request.options.image.engine == "native":
-        raise InputError("--models is for modules in an image", "natively the module itself says where its models lie")
-    from deephpc.containers.container import check_path
-
-    folder = (Path.cwd() / models).absolute()
-    if not folder.is_dir():
-        with here.open_record() as record:
-            folder = record.resolve(models)[0].folder / "output" / "models"
-    if not folder.is_dir() or not any(folder.iterdir()):
-        raise InputError(
-            f"--models {models}: there are no models in {folder}", "`deephpc jobs` shows how that run ended"
-        )
-    check_path(str(folder), "--models")
-    image = request.options.image.model_copy(update={"models": folder})
-    return request.model_copy(update={"options": request.options.model_copy(update={"image": image})})
+    with here.open_record() as record:
+        return with_models(request, find_models(models, record, Path.cwd()))
 
 
 def _ended_run(here: Context, run: str) -> "Job":

@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,11 +28,13 @@ Wait = Annotated[
 
 @dataclass(frozen=True)
 class ReadyBatch:
-    """What a batch of predictions brings to its submission."""
+    """What a batch of predictions, or a server, brings to its submission."""
 
     files: Mapping[str, str]
     enclosed: "Enclosed | None" = None
     """Its image, where that was made ready before."""
+    copies: Mapping[str, Path] = field(default_factory=dict)
+    """Files of the user's for its run folder: path in it → file."""
 
 
 def submit(
@@ -57,7 +60,8 @@ def submit(
     enclosed = batch.enclosed if batch else None
     if enclosed is None:
         enclosed, _ = enclose(here, request, dry_run=dry_run)
-    asked = Asked(request, variables, here.environ, enclosed, batch.files if batch else {})
+    more = batch or ReadyBatch({})
+    asked = Asked(request, variables, here.environ, enclosed, more.files, more.copies)
     for name in contradicting_sbatch_variables(here.environ):
         here.say(f"note: {name} is set in your shell and is not passed on; deephpc decides that itself")
     _tell_of_grace(here, request)

@@ -18,6 +18,8 @@ MODULE_SCRIPTS = "deepaas_*.py"
 MODULE_SCRIPT = "deepaas_module.py"
 #: Where that lies inside.
 MODULE_PROGRAM = f"/deephpc/bin/{MODULE_SCRIPT}"
+#: What serves a module, there too.
+MODULE_SERVER = "/deephpc/bin/deepaas_serve.py"
 
 #: Places inside that belong to the image, the kernel or us.
 _NOT_OURS = frozenset(

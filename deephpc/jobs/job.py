@@ -8,7 +8,7 @@ from pydantic import Field
 
 from deephpc.jobs.run_folder import RunFolder
 from deephpc.jobs.scheduler import job_name
-from deephpc.jobs.spec import Resources
+from deephpc.jobs.spec import JobKind, Resources
 from deephpc.jobs.state import JobState
 from deephpc.model import Model
 
@@ -56,7 +56,7 @@ class Job(Standing):
 
     run_id: str
     token: str
-    kind: Literal["train", "run", "predict"]
+    kind: JobKind
     target: str
     """What is run, for people."""
     site: str

@@ -41,6 +41,8 @@ def render_script(spec: JobSpec, directives: Sequence[str]) -> str:
         run_id=spec.run_id,
         folder=str(spec.folder),
         in_container=spec.in_container,
+        gateway=spec.gateway,
+        has_private=spec.in_container or spec.gateway is not None,
         launch_variables=launch_variables(spec),
         node_scratch=spec.node_scratch,
         workdir=str(spec.workdir),

@@ -131,6 +131,7 @@ class Environment(Model):
     """Python virtual environment to activate."""
 
 
+JobKind = Literal["train", "run", "predict", "serve"]
 LauncherName = Literal["srun", "horovod", "torchrun"]
 
 
@@ -144,12 +145,21 @@ class Launch(Model):
     """Network interface between nodes; None for the one that leads there."""
 
 
+class Gateway(Model):
+    """What stands in front of a program that is a server, and starts it."""
+
+    python: Path
+    """The interpreter that runs deephpc here; on a file system that the nodes share."""
+    port_variable: str | None = None
+    """Variable that tells the program which port of loopback is its own; None for one that listens on a socket."""
+
+
 class JobSpec(Model):
     """A job, decided: all that its script is made from."""
 
     run_id: str
     token: str
-    kind: Literal["train", "run", "predict"]
+    kind: JobKind
     folder: Path
     """The run folder, absolute."""
     command: tuple[str, ...]
@@ -171,6 +181,8 @@ class JobSpec(Model):
     """Whether the run folder holds `secrets/env.sh`, with variables that must not show in the script."""
     launch: Launch | None = None
     """How its ranks are started; None for one process on the first node."""
+    gateway: Gateway | None = None
+    """What starts the program, where that is a server; None for any other."""
     in_container: bool = False
     """Whether the program runs in an image: `container/container.sh` in the run folder is handed its words."""
     node_scratch: str | None = None

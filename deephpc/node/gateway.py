@@ -24,7 +24,7 @@ from aiohttp import web
 from deephpc.errors import DeephpcError
 from deephpc.node.gateway_access import Access
 from deephpc.node.gateway_certificate import Certificate, make_certificate, server_context
-from deephpc.node.gateway_port import bind_port
+from deephpc.node.gateway_port import bind_port, choose_own_port
 from deephpc.node.gateway_proxy import BUFFER_BYTES, Proxy, Upstream
 from deephpc.node.gateway_server import ServerProgram
 from deephpc.node.gateway_standing import EventLog, Standing, Traffic
@@ -38,6 +38,7 @@ _QUIET_S = 75.0
 _MOST_CONNECTIONS = 4096
 _LOOK_S = 0.2
 _TLS_BUFFER_BYTES = 1 << 16
+_REASON = ".reason"
 
 
 class Gateway:
@@ -50,6 +51,10 @@ class Gateway:
         events = EventLog(self._run_folder / "events.jsonl", options.job_id, options.host, options.attempt)
         self._standing = Standing(events, options.ends_at)
         self._traffic = Traffic()
+        self._environ = dict(os.environ)
+        if options.port_variable:
+            options.port = choose_own_port()
+            self._environ[options.port_variable] = str(options.port)
         self._upstream = Upstream(options.socket, options.port)
 
     async def run(self) -> int:
@@ -57,15 +62,18 @@ class Gateway:
         told = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, told.set)
-        certificate = make_certificate(self._service.run_id, self._options.host)
-        access = Access(prepare_token(self._run_folder), self._service.run_id)
+        (self._run_folder / _REASON).unlink(missing_ok=True)  # of an earlier attempt
+        certificate = make_certificate(self._run_folder.name, self._options.host)
+        access = Access(prepare_token(self._run_folder), self._run_folder.name)
         proxy = Proxy(self._upstream, access, self._standing, self._traffic, self._service.largest_upload_bytes)
         listening = await listen(proxy, certificate, self._options.address)
         endpoint = self._endpoint(certificate, listening.port)
         try:
             publish(self._run_folder, endpoint)
             self._standing.enter("listening", port=listening.port)
-            program = ServerProgram(self._options.words, self._options.log, self._run_folder, os.environ)
+            program = ServerProgram(
+                self._options.words, self._options.log, Path.cwd(), self._environ, self._options.set_up
+            )
             try:
                 return await self._watch(told, program)
             finally:
@@ -83,23 +91,23 @@ class Gateway:
             while not told.is_set():
                 self._traffic.cut_slow(self._options.patience)
                 if program.exit_code() is not None:
-                    return self._fail(f"the server {program.ending()}", program)
+                    return self._fail(program.ending(), program)
                 if getting_ready.done() and getting_ready.result():
                     return self._fail(getting_ready.result(), program)
                 if self._is_idle():
-                    self._standing.enter("stopping", f"nobody used it for {self._service.idle_stop_s:g} s")
-                    return 0
+                    return self._stop(f"nobody used it for {self._service.idle_stop_s:g} s")
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(told.wait(), _LOOK_S)
         finally:
             getting_ready.cancel()
-        self._standing.enter("stopping", "told to end")
-        return 0
+        return self._stop("told to end")
 
     async def _get_ready(self) -> str:
         """Return nothing once the server is ready, or why it never will be."""
         async with aiohttp.ClientSession(connector=self._upstream.connector(4)) as session:
-            trouble = await Readiness(self._service, session, self._upstream.url, self._standing).reach()
+            trouble = await Readiness(
+                self._service, self._run_folder, session, self._upstream.url, self._standing
+            ).reach()
         self._traffic.touch()  # idleness begins now
         return trouble
 
@@ -107,16 +115,27 @@ class Gateway:
         limit = self._service.idle_stop_s
         return limit is not None and self._standing.stage == "ready" and self._traffic.idle_s() > limit
 
+    def _stop(self, reason: str) -> int:
+        self._standing.enter("stopping", reason)
+        self._leave_reason(reason)
+        return 0
+
     def _fail(self, reason: str, program: ServerProgram) -> int:
         lines = program.last_lines()
         self._standing.enter("failed", reason, last_lines=lines)
+        self._leave_reason(reason)
         print(f"deephpc: {reason}", file=sys.stderr, flush=True)  # noqa: T201 - the job's log
         return 1
+
+    def _leave_reason(self, reason: str) -> None:
+        """Tell the job script, which writes the run's result; a full disk has been told of by the event."""
+        with contextlib.suppress(OSError):
+            (self._run_folder / _REASON).write_text(" ".join(reason.split()))
 
     def _endpoint(self, certificate: Certificate, port: int) -> Endpoint:
         ends_at = self._options.ends_at
         return Endpoint(
-            run_id=self._service.run_id,
+            run_id=self._run_folder.name,
             attempt=self._options.attempt,
             kind=self._service.kind,
             host=self._options.host,
@@ -186,6 +205,8 @@ async def listen(proxy: Proxy, certificate: Certificate, address: str) -> Listen
 def main(argv: Sequence[str]) -> int:
     """Serve one run; on a failure to begin say why in one line and return the error's exit code."""
     options = parse_options(argv)
+    if options.set_up is not None:
+        os.ftruncate(options.set_up, 0)  # the job script left there that we cannot run on this node
     _allow_many_files()
     _make_connections_small()
     try:
@@ -202,12 +223,14 @@ def parse_options(argv: Sequence[str]) -> argparse.Namespace:
     upstream = parser.add_mutually_exclusive_group(required=True)
     upstream.add_argument("--socket", type=Path, help="the server's UNIX socket")
     upstream.add_argument("--port", type=int, help="the server's port on loopback")
+    upstream.add_argument("--port-variable", help="the variable that tells the server its port on loopback")
     parser.add_argument("--address", default="0.0.0.0", help="where to listen")  # noqa: S104 - the token guards it
     parser.add_argument("--host", default=socket.gethostname(), help="this node's name")
     parser.add_argument("--job-id", default="none")
     parser.add_argument("--attempt", type=int, default=1)
     parser.add_argument("--ends-at", type=float, help="when the job reaches its time limit, in seconds since the epoch")
     parser.add_argument("--log", type=Path, required=True, help="where the server's output goes, at the end")
+    parser.add_argument("--set-up", type=int, help="open descriptor that takes why the server never started")
     parser.add_argument("--patience", type=float, default=60.0, help="seconds a client may stall amid a request")
     parser.add_argument("--grace", type=float, default=10.0, help="seconds for what is on its way, then for the server")
     parser.epilog = "Behind -- stands the server, to be started and ended."

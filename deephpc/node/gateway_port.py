@@ -35,6 +35,19 @@ def bind_port(address: str = "0.0.0.0", chance: random.Random | None = None) -> 
     raise SiteError(f"{len(candidates)} ports from {first} on are all in use", "try another node", transient=True)
 
 
+def choose_own_port() -> int:
+    """Return a port of loopback that is free now, for the server behind the gateway.
+
+    Raises
+    ------
+    SiteError
+        None of the ports that were tried is free.
+    """
+    with bind_port("127.0.0.1") as bound:
+        port: int = bound.getsockname()[1]
+    return port
+
+
 def _first_port() -> int:
     """Return the first port above the ephemeral range. Source: ip(7), ip_local_port_range."""
     try:

@@ -11,6 +11,7 @@ from deephpc.shell import start_detached
 
 _LAST_LINES = 20
 _LAST_BYTES = 16384
+_LONGEST_LINE = 300
 
 
 class ServerProgram:
@@ -20,16 +21,22 @@ class ServerProgram:
     ----------
     words
         What to run; nothing runs when there are none, and the program counts as living.
+    set_up
+        Descriptor of a file that takes why the program never started; what prepares its container writes there.
     """
 
-    def __init__(self, words: Sequence[str], log: Path, folder: Path, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, words: Sequence[str], log: Path, folder: Path, environ: Mapping[str, str], set_up: int | None = None
+    ) -> None:
         self._log = log
+        self._set_up = set_up
         self._exit_code: int | None = None
         self._from = log.stat().st_size if log.exists() else 0
         self._pid: int | None = None
         if words:
             adopt_orphans()
-            self._pid = start_detached(list(words), cwd=folder, env=environ, log=log)
+            kept = () if set_up is None else (set_up,)
+            self._pid = start_detached(list(words), cwd=folder, env=environ, log=log, descriptors=kept)
 
     def exit_code(self) -> int | None:
         """Return how the program ended, minus the signal that ended it; None while it lives."""
@@ -38,9 +45,14 @@ class ServerProgram:
         return self._exit_code
 
     def ending(self) -> str:
-        """Return in words how it ended."""
+        """Return in words how it ended, or why it never started."""
+        never_started = "" if self._set_up is None else Path(f"/proc/self/fd/{self._set_up}").read_text()
+        if never_started:
+            return never_started
         code = self.exit_code() or 0
-        return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        said = "".join(self.last_lines()[-1:])[:_LONGEST_LINE]
+        return f"the server {how}" + (f": {said}" if said else "")
 
     def last_lines(self) -> list[str]:
         """Return the last lines of its output, for whoever asks why it failed."""

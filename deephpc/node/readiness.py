@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import mimetypes
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -43,6 +44,8 @@ class Readiness:
 
     Parameters
     ----------
+    folder
+        The run folder, from which relative paths count.
     session
         Connections of its own to the server; the gateway's add no headers.
     url
@@ -50,9 +53,15 @@ class Readiness:
     """
 
     def __init__(
-        self, service: Service, session: aiohttp.ClientSession, url: Callable[[URL], URL], standing: Standing
+        self,
+        service: Service,
+        folder: Path,
+        session: aiohttp.ClientSession,
+        url: Callable[[URL], URL],
+        standing: Standing,
     ) -> None:
         self._service = service
+        self._folder = folder
         self._session = session
         self._url = url
         self._standing = standing
@@ -118,7 +127,7 @@ class Readiness:
             yield from made_up_samples([one.argument for one in parameters])
             return
         declared = [one.argument for one in parameters]
-        values = parse_pairs(self._service.sample, declared, "--sample ")
+        values = parse_pairs(self._service.sample, declared, "--sample ", cwd=self._folder)
         files = {one.name for one in declared if one.type == "file"}
         paths = {name: Path(str(value)) for name, value in values.items() if name in files}
         try:
@@ -145,7 +154,16 @@ class Readiness:
                 text = await answer.text(errors="replace")
         except aiohttp.ClientError as error:
             raise EngineError(f"the server broke off its first prediction: {error}", "its log may say why") from error
-        return _Answer(answer.status, " ".join(text.split())[:500])
+        return _Answer(answer.status, " ".join(_message(text).split())[:500])
+
+
+def _message(text: str) -> str:
+    """Return what a refusal says, without DEEPaaS's wrapping."""
+    try:
+        said = json.loads(text)["message"]
+    except (ValueError, KeyError, TypeError):
+        return text
+    return str(said)
 
 
 def _form(fields: Sequence[tuple[str, str]], files: dict[str, tuple[str, bytes]]) -> aiohttp.FormData:

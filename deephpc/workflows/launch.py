@@ -13,6 +13,7 @@ from deephpc.jobs.job import Job
 from deephpc.jobs.record import NameTaken, Record
 from deephpc.jobs.run_folder import RunFolder
 from deephpc.jobs.scheduler import Scheduler
+from deephpc.serve.service import SERVICE, render_service
 from deephpc.workflows.dependencies import resolve_dependencies
 from deephpc.workflows.image_upkeep import hold_image
 from deephpc.workflows.in_image import Enclosed
@@ -36,6 +37,8 @@ class Asked:
     """Its image, made ready; None for a native run."""
     files: Mapping[str, str] = field(default_factory=dict)
     """What else belongs into its run folder: path in it → text."""
+    copies: Mapping[str, Path] = field(default_factory=dict)
+    """Files of the user's that belong there too: path in it → file."""
 
 
 def prepare(asked: Asked, settings: Settings, record: Record | None, now: datetime) -> tuple[Ready, Job | None]:
@@ -65,7 +68,10 @@ def prepare(asked: Asked, settings: Settings, record: Record | None, now: dateti
         source=source,
         enclosed=asked.enclosed,
     )
-    return Ready(plan=plan, script=script, diff=diff, variables=asked.variables, files=asked.files), resumed
+    files = dict(asked.files)
+    if request.service is not None:
+        files[SERVICE] = render_service(request.service)
+    return Ready(plan, script, diff, asked.variables, files, asked.copies), resumed
 
 
 def _source_folder(request: JobRequest) -> Path:

@@ -1,6 +1,7 @@
 """Decides what a run is, before anything is touched (pure): JobPlan, and the exact script."""
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +12,7 @@ from pydantic import Field
 
 from deephpc import __version__
 from deephpc.config import Settings
-from deephpc.containers.container import MODULE_PROGRAM, MODULE_SCRIPT, Container
+from deephpc.containers.container import MODULE_PROGRAM, MODULE_SERVER, Container
 from deephpc.containers.engine import NATIVE
 from deephpc.errors import InputError
 from deephpc.jobs.job import Job
@@ -20,7 +21,7 @@ from deephpc.jobs.run_folder import RunFolder
 from deephpc.jobs.script import render_script
 from deephpc.jobs.slurm_environment import environment_for_sbatch
 from deephpc.jobs.slurm_options import Dialect, render_directives
-from deephpc.jobs.spec import Dependency, Environment, JobSpec
+from deephpc.jobs.spec import Dependency, Environment, Gateway, JobSpec
 from deephpc.jobs.state import JobState
 from deephpc.model import Model
 from deephpc.workflows.in_image import Enclosed
@@ -157,13 +158,22 @@ def _spec(request: JobRequest, settings: Settings, new: NewRun, dependencies: Se
         raw_options=options.raw_options,
         has_secrets=bool(options.variable_names),
         launch=launch,
+        gateway=_gateway(request),
         node_scratch=site.node_scratch,
     )
 
 
+def _gateway(request: JobRequest) -> Gateway | None:
+    """Return what stands before a server: the very deephpc that is asked for it."""
+    if request.service is None:
+        return None
+    return Gateway(python=Path(sys.executable), port_variable=request.service.port_variable)
+
+
 def _native_words(command: tuple[str, ...], folder: Path) -> tuple[str, ...]:
     """Return the words of a run without an image; the program that drives modules lies in the run folder then."""
-    return tuple(str(folder / "container" / MODULE_SCRIPT) if word == MODULE_PROGRAM else word for word in command)
+    ours = (MODULE_PROGRAM, MODULE_SERVER)
+    return tuple(str(folder / "container" / Path(word).name) if word in ours else word for word in command)
 
 
 def script_of(spec: JobSpec, settings: Settings) -> str:

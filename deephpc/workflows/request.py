@@ -7,11 +7,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
-from deephpc.containers.container import MODULE_PROGRAM, ImageOptions
+from deephpc.containers.container import MODULE_PROGRAM, MODULE_SERVER, ImageOptions
 from deephpc.containers.reference import LocalImage, parse_target
 from deephpc.errors import InputError
-from deephpc.jobs.spec import Array, LauncherName, Mail, Resources
+from deephpc.jobs.spec import Array, JobKind, LauncherName, Mail, Resources
 from deephpc.model import Model
+from deephpc.serve.service import Service
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -47,7 +48,7 @@ class JobOptions(Model):
 class JobRequest(Model):
     """One run, as asked for."""
 
-    kind: Literal["train", "run", "predict"]
+    kind: JobKind
     target: str
     """What is run, as the user wrote it."""
     program: Literal["own", "module", "image"] = "own"
@@ -59,6 +60,8 @@ class JobRequest(Model):
     options: JobOptions = JobOptions()
     batch: str = ""
     """Digest of the inputs of a batch of predictions: what makes the same command another request."""
+    service: Service | None = None
+    """What the program serves; None for one that is no server."""
 
     @property
     def slug(self) -> str:
@@ -118,9 +121,7 @@ def load_train_request(target: str, arguments: Sequence[str], cwd: Path, options
     return JobRequest(kind="train", target=target, command=checked_words(command), workdir=workdir, options=options)
 
 
-def load_module_request(
-    kind: Literal["train", "predict"], target: str, words: Sequence[str], cwd: Path, options: JobOptions
-) -> JobRequest:
+def load_module_request(kind: JobKind, target: str, words: Sequence[str], cwd: Path, options: JobOptions) -> JobRequest:
     """Take a module of the catalogue, or an image with one in it; `words` are for the program that drives modules.
 
     Raises
@@ -128,7 +129,8 @@ def load_module_request(
     InputError
         The target is no form of an image, or --image names a second one.
     """
-    command = checked_words(("python3", MODULE_PROGRAM, *words))
+    program = MODULE_SERVER if kind == "serve" else MODULE_PROGRAM
+    command = checked_words(("python3", program, *words))
     return JobRequest(
         kind=kind,
         target=target,

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from deephpc.config import Settings
 from deephpc.containers.container import MODULE_SCRIPTS
@@ -13,7 +14,7 @@ from deephpc.jobs.evidence import write_standing
 from deephpc.jobs.job import Job
 from deephpc.jobs.launcher import LAUNCH_SCRIPTS
 from deephpc.jobs.record import Record
-from deephpc.jobs.run_folder import RunFolder, write_atomically
+from deephpc.jobs.run_folder import RunFolder, unwritable, write_atomically
 from deephpc.jobs.scheduler import Refused, Scheduler, Submission
 from deephpc.jobs.slurm_reasons import explain_refusal
 from deephpc.jobs.state import JobState
@@ -39,6 +40,8 @@ class Ready:
     """Values of --env; they go to `secrets/env.sh` alone."""
     files: Mapping[str, str] = field(default_factory=dict)
     """What else belongs into the run folder: path in it → text."""
+    copies: Mapping[str, Path] = field(default_factory=dict)
+    """Files that belong there too: path in it → file."""
 
 
 def find_unfinished(record: Record, request: JobRequest, settings: Settings, now: datetime) -> Job | None:
@@ -171,15 +174,44 @@ def _write_run_folder(folder: RunFolder, ready: Ready) -> None:
     for name, text in ready.files.items():
         (folder.path / name).parent.mkdir(mode=0o700, exist_ok=True)
         write_atomically(folder.path / name, text)
+    for name, source in ready.copies.items():
+        _copy(source, folder.path / name)
     if ready.variables:
         folder.secrets.mkdir(mode=0o700, exist_ok=True)
         lines = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in ready.variables.items())
         write_atomically(folder.secret_env, lines)
     if ready.plan.container is not None:
-        names = (*ready.plan.spec.environment.variables, *ready.variables)
+        names = (*ready.plan.spec.environment.variables, *ready.variables, *_told_by_gateway(ready.plan))
         write_scripts(ready.plan.container, folder.container, folder.path, names)
     elif ready.plan.request.program == "module":
         copy_scripts((MODULE_SCRIPTS,), folder.container)
     if ready.plan.spec.launch is not None:
         copy_scripts(LAUNCH_SCRIPTS, folder.container)
     write_atomically(folder.script, ready.script, mode=0o700)
+
+
+def _told_by_gateway(plan: JobPlan) -> tuple[str, ...]:
+    gateway = plan.spec.gateway
+    return (gateway.port_variable,) if gateway is not None and gateway.port_variable else ()
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file of the user's into the run folder, owner-only.
+
+    Raises
+    ------
+    InputError
+        It cannot be read.
+    SiteError
+        The run folder cannot be written.
+    """
+    try:
+        content = source.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {source}: {error.strerror}", "is it the right file?") from error
+    try:
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        target.touch(mode=0o600)
+        target.write_bytes(content)
+    except OSError as error:
+        raise unwritable(target.parent, error) from error

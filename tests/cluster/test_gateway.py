@@ -47,7 +47,7 @@ def served(cluster: Cluster) -> Iterator[Endpoint]:
     cluster.run(["rm", "-rf", RUN])
     cluster.run(["mkdir", "-m", "700", "-p", RUN])
     cluster.run(["tee", "upstream.py"], stdin=UPSTREAM.read_text())
-    cluster.run(["tee", f"{RUN}/service.json"], stdin=render_service(Service(run_id="demo-1a2b", model="demo-module")))
+    cluster.run(["tee", f"{RUN}/service.json"], stdin=render_service(Service(model="demo-module")))
     cluster.run(["tee", f"{RUN}/job.sh"], stdin=JOB)
     cluster.run(["sbatch", "--parsable", f"{RUN}/job.sh"])
     wait_until(lambda: "ready" in stages(cluster), 60, lambda: cluster.run(["cat", f"{RUN}/job.log"]).stdout)

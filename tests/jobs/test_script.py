@@ -18,7 +18,7 @@ from deephpc.jobs.evidence import load_attempts, load_result
 from deephpc.jobs.run_folder import RunFolder, TaskFolder, read_json_lines
 from deephpc.jobs.script import LONGEST_WORD_BYTES, quote_for_bash, render_script
 from deephpc.jobs.slurm_options import Dialect, render_directives
-from deephpc.jobs.spec import Array, Dependency, Environment, JobSpec, Mail, Resources
+from deephpc.jobs.spec import Array, Dependency, Environment, Gateway, JobSpec, Mail, Resources
 from deephpc.jobs.state import JobState
 from deephpc.places import shipped
 from tests.fakes.samples import a_spec
@@ -61,7 +61,24 @@ def endless_spec() -> JobSpec:
     return a_spec(Path("/scratch/runs/run-true-0000"), "true", workdir=Path("/"))
 
 
-@pytest.mark.parametrize("spec", [plain_spec(), rich_spec(), endless_spec()], ids=["plain", "rich", "no-walltime"])
+def server_spec(**changes: object) -> JobSpec:
+    gateway = Gateway(python=Path("/home/me/my env/bin/python"))
+    return a_spec(
+        Path("/scratch/runs/serve-digits-91c2"), "python3", "/deephpc/bin/deepaas_serve.py", kind="serve",
+        workdir=Path("/home/me"), **{"gateway": gateway, **changes},
+    )  # fmt: skip
+
+
+ALL_SPECS = {
+    "plain": plain_spec(),
+    "rich": rich_spec(),
+    "no-walltime": endless_spec(),
+    "server": server_spec(gateway=Gateway(python=Path("/usr/bin/python3"), port_variable="PORT")),
+    "server-in-image": server_spec(in_container=True, node_scratch="$LOCAL_SCRATCH"),
+}
+
+
+@pytest.mark.parametrize("spec", ALL_SPECS.values(), ids=ALL_SPECS)
 def test_a_script_is_as_the_golden_file_has_it(spec: JobSpec, request: pytest.FixtureRequest):
     """Set WRITE_GOLDEN=1 to write the files anew, then read the difference."""
     text = render_script(spec, render_directives(spec, Dialect())).replace(f"deephpc {__version__}", "deephpc VERSION")
@@ -71,7 +88,7 @@ def test_a_script_is_as_the_golden_file_has_it(spec: JobSpec, request: pytest.Fi
     assert text == golden.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("spec", [plain_spec(), rich_spec(), endless_spec()], ids=["plain", "rich", "no-walltime"])
+@pytest.mark.parametrize("spec", ALL_SPECS.values(), ids=ALL_SPECS)
 def test_a_rendered_script_passes_shellcheck(spec: JobSpec, tmp_path: Path):
     script = tmp_path / "job.sh"
     script.write_text(render_script(spec, render_directives(spec, Dialect())), encoding="utf-8")

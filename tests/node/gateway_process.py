@@ -63,7 +63,7 @@ def gateway(mode="ok", *, words=None, port=None, options=(), environ=None, **ser
     with tempfile.TemporaryDirectory(prefix="gw-") as name:
         folder = Path(name) / "demo-1a2b"
         folder.mkdir(mode=0o700)
-        asked = Service(run_id="demo-1a2b", **{"model": "demo-module", "ready_within_s": 20, **service})
+        asked = Service(**{"model": "demo-module", "ready_within_s": 20, **service})
         (folder / SERVICE).write_text(render_service(asked))
         upstream = str(port or folder / "s")
         ordinary = [sys.executable, str(UPSTREAM), upstream, "--mode", mode]

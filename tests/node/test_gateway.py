@@ -272,7 +272,7 @@ def test_a_server_that_dies_is_an_error_with_a_reason():
         assert (answer.status_code, "does not answer" in answer.json()["error"]) == (502, True)
         assert running.wait_for_end() == 1
         last = running.last_event()
-        assert last["reason"] == "the server ended with exit code 7"
+        assert last["reason"] == "the server ended with exit code 7: dying as told"
         assert "dying as told" in last["last_lines"]
         wait_until(lambda: not processes_in(running.folder), "the end of everything")
         assert not (running.folder / "endpoint.json").exists()

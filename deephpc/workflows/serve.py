@@ -1,0 +1,142 @@
+"""The story of `serve start` up to its submission: what is served, from which image, with which models and sample."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deephpc.containers.reference import ModuleImage, parse_target
+from deephpc.errors import InputError
+from deephpc.jobs.job import Job
+from deephpc.jobs.record import Record
+from deephpc.serve.module_arguments import find_argument, parse_pairs
+from deephpc.serve.module_description import Argument, ModuleDescription
+from deephpc.serve.service import Service
+from deephpc.workflows.request import JobOptions, JobRequest, checked_words, load_module_request
+from deephpc.workflows.trained import (
+    check_models,
+    find_models,
+    image_as_trained,
+    load_trained_plan,
+    models_of,
+    options_as_trained,
+    with_models,
+)
+
+_SAMPLES = "samples"
+_TRAINED = "train-"
+
+
+@dataclass(frozen=True, slots=True)
+class ServeWords:
+    """What was written on the command line."""
+
+    target: str
+    models: str | None = None
+    samples: tuple[str, ...] = ()
+    predicts_first: bool = True
+    ready_within_s: float | None = None
+    idle_stop_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServePlan:
+    """A server, decided: its request, and the files that go with it."""
+
+    request: JobRequest
+    copies: dict[str, Path]
+    """Path in the run folder → file of the user's."""
+
+
+def load_serve_request(asked: ServeWords, cwd: Path, options: JobOptions, record: Record | None) -> JobRequest:
+    """Take a module, an image with one in it, or a training run, whose image and models are served then.
+
+    Raises
+    ------
+    InputError
+        The target is none of these, or the run left nothing to serve.
+    """
+    job = _trained_run(asked.target, record)
+    request = _of_target(asked.target, cwd, options) if job is None else _of_run(job, cwd, options)
+    if asked.models is not None:
+        request = with_models(request, find_models(asked.models, record, cwd))
+    limits = {"ready_within_s": asked.ready_within_s, "idle_stop_s": asked.idle_stop_s}
+    said = {name: value for name, value in limits.items() if value is not None}
+    service = Service.model_validate({"predicts_first": asked.predicts_first, **said})
+    return request.model_copy(update={"service": service})
+
+
+def plan_service(request: JobRequest, asked: ServeWords, description: ModuleDescription | None, cwd: Path) -> ServePlan:
+    """Complete a server's request by what its module says of itself, and by the sample for its first prediction.
+
+    Raises
+    ------
+    InputError
+        The module does not predict, or the sample is not one for it.
+    """
+    if description is not None and not description.predict.exists:
+        raise InputError(f"the module {description.served} cannot predict", "`deephpc train` may know more to do")
+    declared = None if description is None else description.predict.arguments
+    sample, copies = _plan_sample(asked.samples, declared, cwd)
+    model = None if description is None else description.served
+    service = (request.service or Service()).model_copy(update={"sample": sample, "model": model})
+    return ServePlan(request.model_copy(update={"service": service}), copies)
+
+
+def kept_copies(job: Job) -> dict[str, Path]:
+    """Return the files that go with a server when it is started again: those that lie in its run folder."""
+    folder = job.folder / _SAMPLES
+    return {str(path.relative_to(job.folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _trained_run(target: str, record: Record | None) -> Job | None:
+    """Return the training run that a target names; None when it names a module or an image."""
+    if record is None or not target.startswith(_TRAINED):
+        return None
+    return record.resolve(target)[0]
+
+
+def _of_target(target: str, cwd: Path, options: JobOptions) -> JobRequest:
+    image = parse_target(target)
+    expected = ("--expect", image.module) if isinstance(image, ModuleImage) else ()
+    return load_module_request("serve", target, expected, cwd, options)
+
+
+def _of_run(job: Job, cwd: Path, options: JobOptions) -> JobRequest:
+    plan = load_trained_plan(job)
+    models = models_of(job) if plan.container is not None else None  # natively the module knows where they lie
+    if models is not None:
+        check_models(models, job.run_id)
+    name = options.name or plan.request.slug
+    asked = options_as_trained(plan, options.model_copy(update={"name": name}), models)
+    request = _of_target(image_as_trained(plan), cwd, asked)
+    expected = parse_target(plan.request.target)
+    words = ("--expect", expected.module) if isinstance(expected, ModuleImage) else ()
+    return request.model_copy(
+        update={"target": plan.request.target, "command": (*request.command[:2], *checked_words(words))}
+    )
+
+
+def _plan_sample(
+    samples: Sequence[str], declared: Sequence[Argument] | None, cwd: Path
+) -> tuple[tuple[tuple[str, str], ...], dict[str, Path]]:
+    """Return the sample as the gateway reads it, and the files to copy for that.
+
+    Where the module's arguments are not known yet, a value that names a file is one.
+    """
+    copies: dict[str, Path] = {}
+    pairs: list[tuple[str, str]] = []
+    for text in samples:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InputError(f"--sample {text!r} is not NAME=VALUE", "write --sample image=cell.jpg")
+        path = (cwd / Path(value).expanduser()).absolute()
+        is_file = path.is_file() if declared is None else find_argument(name, declared, "--sample ").type == "file"
+        if is_file:
+            if not path.is_file():
+                raise InputError(f"--sample {text!r}: there is no file {path}", "check the path")
+            value = f"{_SAMPLES}/{len(pairs)}/{path.name}"
+            copies[value] = path
+        pairs.append((name, value))
+    if declared is not None and pairs:
+        parse_pairs(pairs, declared, "--sample ", cwd=cwd)
+    return tuple(pairs), copies

@@ -1,0 +1,211 @@
+#!/bin/bash
+#SBATCH --job-name=serve-digits-91c2.01234567
+#SBATCH --comment=deephpc:serve-digits-91c2:0123456789abcdef0123456789abcdef
+#SBATCH --output=job.log
+#SBATCH --open-mode=append
+#SBATCH --no-requeue
+#SBATCH --signal=B:USR1@60
+#
+# Run serve-digits-91c2, written by deephpc VERSION. Submit it from its run folder.
+# Bash 4.2 and coreutils are all it needs; python3 on the node adds samples of CPU and memory use.
+# shellcheck disable=SC1003,SC2016,SC2329  # quoted words of the user's stay as they are; traps call functions
+
+run_id=serve-digits-91c2
+run_folder=/scratch/runs/serve-digits-91c2
+walltime_s=0        # 0: the site decides
+max_requeues=0
+command=(
+  python3
+  /deephpc/bin/deepaas_serve.py
+)
+
+# --- who am I: Slurm's variables, or the local scheduler's -----------------------------------------------------------
+job_id=${SLURM_ARRAY_JOB_ID:-${SLURM_JOB_ID:-${DEEPHPC_LOCAL_JOB_ID:-none}}}
+task=${SLURM_ARRAY_TASK_ID:-${DEEPHPC_LOCAL_TASK_ID:-}}
+attempt=$((${SLURM_RESTART_COUNT:-${DEEPHPC_LOCAL_RESTART:-0}} + 1))
+host=${SLURMD_NODENAME:-${HOSTNAME:-unknown}}
+nodes=${SLURM_JOB_NODELIST:-$host}
+here=${task:+tasks/$task}
+here=${here:-.}                   # this script works in the run folder itself, by relative names
+
+# --- the record this job leaves: every line is synced, every file renamed into place ---------------------------------
+# shellcheck shell=bash disable=SC2154  # set by the script it is part of
+# What a job writes down of itself while it runs: part of the job script, and sourced by container.sh in the run folder.
+# Expects attempt, job_id, host, and here: the folder of this job or task.
+now() { TZ=UTC0 printf '%(%Y-%m-%dT%H:%M:%SZ)T' -1; }
+text() { printf '%s' "${1//[^A-Za-z0-9 ._:,\/=+@\[\]()-]/?}"; }      # safe between JSON's quotes
+synced() { sync "$1" 2>/dev/null || sync; }
+
+event() { # NAME [, MORE JSON MEMBERS]
+  printf '{"at":"%s","event":"%s","attempt":%d,"job_id":"%s","host":"%s"%s}\n' \
+    "$(now)" "$1" "$attempt" "$(text "$job_id")" "$(text "$host")" "${2:-}" >>"$here/events.jsonl" && synced "$here/events.jsonl"
+}
+
+result_written=
+write_result() { # STATE EXIT_CODE SIGNAL ENDED_BY REASON
+  [ -z "$result_written" ] || return 0
+  result_written=yes
+  local part=$here/.result.json.part
+  printf '{"schema":"deephpc.result/1","run_id":"%s","job_id":"%s","task":%s,"attempt":%d,"state":"%s","exit_code":%s,"signal":%s,"ended_by":"%s","reason":"%s","host":"%s","nodes":"%s","cpus":%s,"started_at":"%s","ended_at":"%s","elapsed_s":%d,"cpu_s":%s}\n' \
+    "$run_id" "$(text "$job_id")" "${task:-null}" "$attempt" "$1" "$2" "$3" "$4" "$(text "$5")" "$(text "$host")" "$(text "$nodes")" \
+    "$(cpus)" "$started_at" "$(now)" "$SECONDS" "$(cpu_s)" >"$part" && synced "$part" && mv -f "$part" "$here/result.json"
+  event finished ",\"state\":\"$1\",\"exit_code\":$2,\"signal\":$3,\"ended_by\":\"$4\",\"elapsed_s\":$SECONDS"
+}
+
+cpu_s() { # CPU seconds of everything this script has waited for: fields 16 and 17 of /proc/PID/stat, proc(5)
+  local stat ticks
+  read -r stat <"/proc/$$/stat"
+  read -r -a stat <<<"${stat##*) }"
+  ticks=$(((stat[13] + stat[14]) * 100 / $(getconf CLK_TCK)))
+  printf '%d.%02d' $((ticks / 100)) $((ticks % 100))
+}
+
+cpus() { local n=${SLURM_CPUS_ON_NODE:-}; [ -n "$n" ] || n=1; printf '%d' "$n"; }
+
+# --- exactly once: the first job to start here owns the run, whatever the queue holds ---------------------------------
+stop() { printf 'deephpc: %s\n' "$1" >&2; exit 73; }
+
+claim() {
+  local owner='' tries
+  (set -o noclobber; exec 3>claim || exit 1; printf '%s\n' "$job_id" >&3 || { rm -f claim; exit 1; }) 2>/dev/null && return
+  for tries in {1..50}; do          # another task of this array may be writing it
+    owner=$(cat claim 2>/dev/null)
+    [ -z "$owner" ] || break
+    sleep 0.1
+  done
+  [ "$owner" != "$job_id" ] || return 0
+  if [ -n "$owner" ]; then
+    printf 'deephpc: run %s belongs to job %s; this duplicate (job %s) ends without doing anything\n' "$run_id" "$owner" "$job_id" >&2
+    exit 0
+  fi
+  stop "cannot write in $run_folder after $tries tries"
+}
+
+cd "$run_folder" || stop "cannot enter $run_folder on $host"
+[ -O . ] || stop "$run_folder is somebody else's folder now; nothing in it is run"
+[ -f plan.json ] || stop "$run_folder was removed or emptied while the job waited"
+claim
+mkdir -p "$here/output" "$here/checkpoints" data || exit 73
+started_at=$(now)
+printf -- '--- deephpc: %s%s, attempt %d, job %s on %s, %s\n' "$run_id" "${task:+ task $task}" "$attempt" "$job_id" "$nodes" "$started_at"
+if [ -e "$here/result.json" ]; then # an earlier attempt was told to end and the job was queued again
+  mkdir -p "$here/attempts" && mv -f "$here/result.json" "$here/attempts/result-$((attempt - 1)).json"
+fi
+event started ",\"nodes\":\"$(text "$nodes")\",\"cpus\":$(cpus)"
+scratch="$LOCAL_SCRATCH"
+private=$(mktemp -d "$scratch/deephpc-$host-$run_id.XXXXXX") || stop "no private folder can be made in $scratch on $host"
+exec {kept}<"$private" && flock -s -n "$kept" # held until the last process of this job ends
+find "$scratch" -maxdepth 1 -type d -name "deephpc-$host-*" -user "$(id -u)" -mmin +2 2>/dev/null | while IFS= read -r left; do
+  if flock -n "$left" true 2>/dev/null; then chmod -R u+w "$left"; rm -rf "$left"; fi # of jobs that were killed
+done
+leave() { write_result FAILED 1 null script "the job script ended early"; chmod -R u+w "$private" 2>/dev/null; rm -rf "$private"; }
+trap leave EXIT
+trap 'write_result CANCELLED 143 15 signal "told to end before the program started"; exit 143' TERM INT
+trap : USR1 # nobody listens yet, and its default would end this script
+if [ "$attempt" -gt $((max_requeues + 1)) ]; then
+  write_result FAILED 1 null setup "started $attempt times, only $max_requeues requeues are allowed (--max-requeues)"
+  exit 1
+fi
+
+# --- the program, in a shell of its own: nothing that is set up for it can reach this script ----------------------------
+absolute=$run_folder${task:+/tasks/$task}
+export DEEPHPC_RUN_ID=$run_id DEEPHPC_ATTEMPT=$attempt DEEPHPC_TASK_ID=$task
+export DEEPHPC_OUTPUT_DIR=$absolute/output DEEPHPC_CHECKPOINT_DIR=$absolute/checkpoints DEEPHPC_DATA_DIR=$run_folder/data
+export DEEPHPC_METRICS=$absolute/metrics.jsonl PYTHONUNBUFFERED=1
+export DEEPHPC_PRIVATE=$private
+
+# --- the program is a server: our gateway stands before it, starts it and ends it ----------------------------------------
+export DEEPHPC_SOCKET=/deephpc/s # short: a socket's path has 107 bytes
+ends_at=${SLURM_JOB_END_TIME:-${DEEPHPC_LOCAL_END_TIME:-}}
+gateway=('/home/me/my env/bin/python' -I -m deephpc.node.gateway "$run_folder" --host "$host" --job-id "$job_id" --attempt "$attempt"
+  --socket "$private/deephpc/s" ${ends_at:+--ends-at "$ends_at"} --log "$run_folder/job.log" --set-up 9 --
+  /bin/bash /scratch/runs/serve-digits-91c2/container/container.sh "$private")
+
+deephpc_fail() { printf 'deephpc: %s\n' "$1" >&2; printf '%s' "$1" >/dev/fd/9; exit 1; }
+
+# shellcheck disable=SC2120  # called with the program's words
+become_program() { # WORDS...; whatever names are set below, the words are safe as positional parameters
+  printf 'the set-up of the job ended early' >/dev/fd/9
+  unset -v command run_id run_folder private gateway ends_at walltime_s max_requeues job_id task attempt host nodes here absolute started_at told oom_before
+  [ -x "$1" ] || deephpc_fail "$1, which runs deephpc where the job was submitted, is not on this node"
+  printf '%s cannot run deephpc on this node' "$1" >/dev/fd/9
+  exec "$@"
+}
+
+# --- run it, pass signals on, keep its status ---------------------------------------------------------------------------
+oom_kills() { # how many processes of this job the kernel killed for memory: cgroup v2 memory.events, v1 memory.oom_control
+  local line path file word count total=0
+  while IFS= read -r line; do
+    case $line in
+      0::*) path=/sys/fs/cgroup${line#0::} file=memory.events ;;
+      *:memory:*) path=/sys/fs/cgroup/memory${line##*:memory:} file=memory.oom_control ;;
+      *) continue ;;
+    esac
+    while [[ $path == *job_* ]]; do
+      [ -r "$path/$file" ] && while read -r word count; do
+        [ "$word" != oom_kill ] || [ "$count" -le "$total" ] || total=$count
+      done <"$path/$file"
+      path=${path%/*}
+    done
+  done </proc/self/cgroup
+  printf '%d' "$total"
+}
+
+listener() { printf '%d' "$program"; }
+
+told=
+on_grace() { # the time limit is near: tell the program, if it listens; the signal would kill one that does not
+  local caught listens=false pid
+  interrupted=yes
+  pid=$(listener)
+  while read -r word mask; do [ "$word" != SigCgt: ] || caught=$mask; done <"/proc/$pid/status"
+  if ((0x${caught:-0} >> ($(kill -l USR1) - 1) & 1)); then listens=true; kill -USR1 "$pid" 2>/dev/null; fi
+  event grace ",\"told\":$listens,\"elapsed_s\":$SECONDS"
+}
+on_term() {
+  interrupted=yes told=yes
+  event terminated ",\"at_limit\":$(at_limit && echo true || echo false),\"elapsed_s\":$SECONDS"
+  kill -TERM "$(listener)" 2>/dev/null
+}
+at_limit() {
+  local end=${SLURM_JOB_END_TIME:-${DEEPHPC_LOCAL_END_TIME:-}}
+  if [ -n "$end" ]; then [ "$(TZ=UTC0 printf '%(%s)T' -1)" -ge $((end - 1)) ]; else [ "$walltime_s" -gt 0 ] && [ "$SECONDS" -ge $((walltime_s - 1)) ]; fi
+}
+
+oom_before=$(oom_kills)
+trap on_grace USR1
+trap on_term TERM INT
+SECONDS=0
+become_program "${gateway[@]}" "${command[@]}" </dev/null 9>"$here/.setup" &
+program=$!
+sampler=
+if command -v python3 >/dev/null 2>&1 && [ -r sample_usage.py ]; then
+  python3 sample_usage.py "$program" "$here/usage.jsonl" </dev/null >/dev/null 2>&1 &
+  sampler=$!
+fi
+while :; do
+  interrupted=
+  wait "$program"
+  code=$?
+  [ -n "$interrupted" ] || break
+done
+trap '' USR1
+[ -z "$sampler" ] || { kill "$sampler" && wait "$sampler"; } 2>/dev/null
+
+failed_setup=$(cat "$here/.setup" 2>/dev/null)
+rm -f "$here/.setup"
+
+signal=null
+if [ "$code" -gt 128 ] && [ "$code" -le 192 ]; then signal=$((code - 128)); fi
+if [ -n "$told" ]; then
+  if at_limit; then write_result TIMEOUT "$code" "$signal" signal "ended at its time limit"; else write_result CANCELLED "$code" "$signal" signal "told to end (SIGTERM)"; fi
+elif [ -n "$failed_setup" ]; then
+  write_result FAILED "$code" null setup "$failed_setup"
+elif [ "$code" -eq 0 ]; then
+  write_result COMPLETED 0 null program "$(cat .reason 2>/dev/null)"
+elif [ "$(oom_kills)" -gt "$oom_before" ]; then
+  write_result OUT_OF_MEMORY "$code" "$signal" program "the kernel killed a process for memory"
+else
+  write_result FAILED "$code" "$signal" program "$(cat .reason 2>/dev/null)"
+fi
+exit "$code"
