@@ -1,79 +1,140 @@
-"""The gateway in front of a model server, against the same server called directly over its socket."""
+"""The gateway in front of a model server, against the same server called directly on its port, plainly and by TLS."""
 
 import io
+import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 import httpx
 
 from bench.row import Row
-from tests.node.gateway_process import gateway
+from deephpc.node.gateway_certificate import make_certificate
+from deephpc.node.gateway_port import bind_port
+from deephpc.serve.connection import pinned_context
+from tests.node.gateway_process import UPSTREAM, gateway, wait_until
 
 REQUESTS = 600
-UPLOADS = 5
-UPLOAD_BYTES = 64 << 20
 PREDICTIONS = 200
 AT_ONCE = 4
 PREDICTION_S = 0.02
 """How long the stand-in for a small model takes."""
+_PLAIN, _TLS = "the server called directly", "the server called directly, were it to speak TLS itself"
+_THROUGHPUT = "≤ 1.11"
+_Action = Callable[[], object]
 
 
 def measure() -> list[Row]:
-    """Time small requests one by one, large uploads, and predictions several at a time."""
-    with gateway() as running:
+    """Time small requests one by one, predictions one by one and several at a time, and large bodies both ways."""
+    port = _free_port()
+    with (
+        gateway(port=port) as running,
+        _speaking_tls() as tls,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as plain,
+    ):
         running.wait_for_stage("ready")
-        socket = httpx.HTTPTransport(uds=str(running.folder / "s"))
-        with running.session() as ours, httpx.Client(transport=socket, base_url="http://server") as direct:
-            return [*_small(ours, direct), _large(ours, direct), _several(ours, direct)]
+        with running.session() as ours:
+            return _compare((ours, plain, tls))
 
 
-def _small(ours: httpx.Client, direct: httpx.Client) -> list[Row]:
-    mine, theirs = _in_turn(lambda: ours.get("/v2/models/"), lambda: direct.get("/v2/models/"), REQUESTS)
-    what, peer = "a small request through the gateway", "the server called directly"
-    p99 = (statistics.quantiles(mine, n=100)[98], statistics.quantiles(theirs, n=100)[98])
+def _compare(clients: Sequence[httpx.Client]) -> list[Row]:
     return [
-        Row(f"{what}, median", statistics.median(mine), peer, statistics.median(theirs), "+ 1 ms"),
-        Row(f"{what}, 99th percentile", p99[0], peer, p99[1]),
+        *_small(clients),
+        *_rows(f"{PREDICTIONS} predictions of 20 ms on 100 kB, {AT_ONCE} at once", clients, _predict_all, 3),
+        *_rows("a prediction of 20 ms on a file of 1 MiB", clients, lambda client: _predict(client, 1, 0.02), 30),
+        *_rows("a file of 64 MiB sent", clients, lambda client: _predict(client, 64), 7),
+        *_rows("an answer of 64 MiB", clients, lambda client: _take(client, 64), 7),
     ]
 
 
-def _large(ours: httpx.Client, direct: httpx.Client) -> Row:
-    content = io.BytesIO(bytes(UPLOAD_BYTES))
-
-    def predict(client: httpx.Client) -> None:
-        content.seek(0)
-        client.post("/v2/models/demo_module/predict/", files={"image": ("x.bin", content)}).raise_for_status()
-
-    mine, theirs = _in_turn(lambda: predict(ours), lambda: predict(direct), UPLOADS)
-    what = f"a prediction on a file of {UPLOAD_BYTES >> 20} MiB through the gateway (TLS)"
-    return Row(what, statistics.median(mine), "the server called directly", statistics.median(theirs), "≤ 1.11")
+def _small(clients: Sequence[httpx.Client]) -> list[Row]:
+    ours, plain, tls = _in_turn([partial(client.get, "/v2/models/") for client in clients], REQUESTS)
+    what = "a small request through the gateway"
+    return [
+        Row(f"{what}, median", statistics.median(ours), _PLAIN, statistics.median(plain), "+ 1 ms"),
+        Row(f"{what}, 99th percentile", _p99(ours), _PLAIN, _p99(plain)),
+        Row(f"{what}, median", statistics.median(ours), _TLS, statistics.median(tls)),
+    ]
 
 
-def _several(ours: httpx.Client, direct: httpx.Client) -> Row:
-    def predict_all(client: httpx.Client) -> None:
-        def one(_: int) -> None:
-            path = f"/v2/models/demo_module/predict/?slow_s={PREDICTION_S}"
-            client.post(path, files={"image": ("x.png", bytes(100_000))}).raise_for_status()
-
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(one, range(PREDICTIONS)))
-
-    mine, theirs = _in_turn(lambda: predict_all(ours), lambda: predict_all(direct), 3)
-    what = f"{PREDICTIONS} predictions of {PREDICTION_S * 1000:.0f} ms, {AT_ONCE} at once, through the gateway"
-    return Row(what, statistics.median(mine), "the server called directly", statistics.median(theirs), "≤ 1.11")
+def _rows(what: str, clients: Sequence[httpx.Client], ask: Callable[[httpx.Client], object], times: int) -> list[Row]:
+    taken = _in_turn([partial(ask, client) for client in clients], times)
+    ours, plain, tls = (statistics.median(each) for each in taken)
+    name = f"{what}, through the gateway"
+    return [Row(name, ours, _PLAIN, plain, _THROUGHPUT), Row(name, ours, _TLS, tls)]
 
 
-def _in_turn(ours: Callable[[], object], peer: Callable[[], object], times: int) -> tuple[list[float], list[float]]:
-    """Return the wall times of both in milliseconds, run in turn, after one run that does not count."""
-    ours()
-    peer()
-    mine: list[float] = []
-    theirs: list[float] = []
+def _predict(client: httpx.Client, size_mib: int, slow_s: float = 0.0) -> None:
+    path = f"/v2/models/demo_module/predict/?slow_s={slow_s}"
+    client.post(path, files={"image": ("x.bin", io.BytesIO(bytes(size_mib << 20)))}).raise_for_status()
+
+
+def _take(client: httpx.Client, size_mib: int) -> None:
+    with client.stream("GET", f"/stream?size={size_mib << 20}") as answer:
+        for _ in answer.iter_raw():
+            pass
+
+
+def _predict_all(client: httpx.Client) -> None:
+    def one(_: int) -> None:
+        path = f"/v2/models/demo_module/predict/?slow_s={PREDICTION_S}"
+        client.post(path, files={"image": ("x.png", bytes(100_000))}).raise_for_status()
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(one, range(PREDICTIONS)))
+
+
+def _in_turn(actions: Sequence[_Action], times: int) -> list[list[float]]:
+    """Return the wall times of each in milliseconds, run in turn, after one run that does not count."""
+    taken: list[list[float]] = [[] for _ in actions]
+    for action in actions:
+        action()
     for _ in range(times):
-        for action, taken in ((ours, mine), (peer, theirs)):
+        for action, times_ms in zip(actions, taken, strict=True):
             started = time.perf_counter()
             action()
-            taken.append((time.perf_counter() - started) * 1000)
-    return mine, theirs
+            times_ms.append((time.perf_counter() - started) * 1000)
+    return taken
+
+
+@contextmanager
+def _speaking_tls() -> Iterator[httpx.Client]:
+    """Run a second one of the server, with TLS of its own, and lend a client for it."""
+    made, port = make_certificate("bench", "localhost"), _free_port()
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        pem = Path(folder) / "certificate.pem"
+        pem.touch(mode=0o600)
+        pem.write_bytes(made.key_pem + made.pem.encode())
+        words = [sys.executable, str(UPSTREAM), str(port), "--tls", str(pem)]
+        process = subprocess.Popen(words, env=os.environ.copy(), stdin=subprocess.DEVNULL)
+        try:
+            context = pinned_context(made.pem)
+            with httpx.Client(base_url=f"https://localhost:{port}", verify=context, trust_env=False) as client:
+                wait_until(lambda: _answers(client), "the server with TLS")  # type: ignore[no-untyped-call] # of tests
+                yield client
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/v2/models/").is_success
+    except httpx.ConnectError:
+        return False
+
+
+def _free_port() -> int:
+    with bind_port("127.0.0.1") as free:
+        return int(free.getsockname()[1])
+
+
+def _p99(taken: list[float]) -> float:
+    return statistics.quantiles(taken, n=100)[98]

@@ -1,12 +1,13 @@
 """A server for the gateway's tests: speaks a little of DEEPaaS's API, echoes, streams, stalls and dies on demand.
 
-upstream.py SOCKET|PORT [--mode ok|stand-in|crash|hang|silent|fail|import-fails]
+upstream.py SOCKET|PORT [--mode ok|stand-in|crash|hang|silent|fail|import-fails] [--tls CERTIFICATE_AND_KEY]
 """
 
 import argparse
 import asyncio
 import hashlib
 import os
+import ssl
 import sys
 
 from aiohttp import WSMsgType, web
@@ -148,6 +149,7 @@ async def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("socket")
     parser.add_argument("--mode", default="ok")
+    parser.add_argument("--tls", help="speak TLS on the port, with the certificate and key of this file")
     options = parser.parse_args()
     if options.mode == "silent":
         await asyncio.sleep(3600)
@@ -172,7 +174,11 @@ async def main():
     runner = web.AppRunner(app, access_log=None, handle_signals=True)
     await runner.setup()
     if options.socket.isdecimal():
-        await web.TCPSite(runner, "127.0.0.1", int(options.socket)).start()
+        context = None
+        if options.tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(options.tls)
+        await web.TCPSite(runner, "127.0.0.1", int(options.socket), ssl_context=context).start()
     else:
         await web.UnixSite(runner, options.socket).start()
     await asyncio.Event().wait()
