@@ -147,23 +147,57 @@ prepare_inside() { # one look around from inside, before anything is started; pr
     </dev/null 2>"$private/prepare.err" 9>&-
 }
 
+show_data() { # FOLDER KEPT: binds the run's data into a module's own data folder, beside what the image has there
+  local path pairs=()
+  if [ -d "$module_data" ]; then
+    if [ "$(find "$module_data/" -mindepth 1 -maxdepth 1 -printf . | wc -c)" -gt 100 ]; then # too many to bind one by one
+      binds+=("$module_data:$1:ro")
+      return
+    fi
+    for path in "$module_data"/* "$module_data"/.[!.]*; do [ ! -e "$path" ] || pairs+=("${path##*/}=$path"); done
+  else
+    pairs=("${data_sets[@]}")
+  fi
+  for path in ${pairs[@]+"${pairs[@]}"}; do
+    case $path in *[:,$'\n']*) note "${path#*=} cannot be bound: it has a colon, a comma or a line break" && continue ;; esac
+    [ -n "${engine_links:-}" ] || place_for_bind "${path#*=}" "$2/${path%%=*}"
+    binds+=("${path#*=}:$1/${path%%=*}:ro")
+  done
+}
+
+place_for_bind() { # SOURCE PATH
+  if [ -d "$1" ]; then
+    [ -d "$2" ] || { rm -f "$2" && mkdir -p "$2"; }
+  else
+    [ -f "$2" ] || { rm -rf "$2" && : >>"$2"; }
+  fi || fail "cannot write in ${2%/*}"
+}
+
+keep_folder() { # SOURCE KEPT: filled once, by whichever task or node comes first, and whole when it is seen
+  local draft=$2.$host.$$.part
+  [ -z "$(ls -A "$2" 2>/dev/null)" ] || return 0
+  cp -R -p "$1" "$draft" || fail "cannot write in ${2%/*}"
+  mv -T "$draft" "$2" 2>/dev/null || rm -rf "$draft"
+  [ -d "$2" ] || fail "cannot write in ${2%/*}"
+}
+
 bind_folders() { # data goes where the run's data lies and models to its output, when the run keeps them
   local folder kept
   while IFS= read -r folder; do
     kept=$private/deephpc/folders$folder
     if [ "$keeps_folders" = yes ]; then
       case $folder in
-        */data) kept=$DEEPHPC_DATA_DIR ;;
+        */data) if [ ${#data_sets[@]} -gt 0 ]; then kept=$here/module-data; else kept=$DEEPHPC_DATA_DIR; fi ;;
         *) kept=$here/output/${folder##*/} ;;
       esac
-      mkdir -p "$kept"
-      [ -n "$(ls -A "$kept")" ] || cp -R -p "$private/deephpc/folders$folder/." "$kept/" || fail "cannot write in $kept"
+      keep_folder "$private/deephpc/folders$folder" "$kept"
     fi
     if [ -n "$models" ] && [ "${folder##*/}" = models ]; then
       binds+=("$models:$folder:ro")
     else
       binds+=("$kept:$folder")
     fi
+    if [ "${folder##*/}" = data ] && [ ${#data_sets[@]} -gt 0 ]; then show_data "$folder" "$kept"; fi
   done <"$private/deephpc/folders.list"
 }
 

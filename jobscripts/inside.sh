@@ -23,11 +23,15 @@ is_bound() { # FOLDER: is it, or one above it, something that the user asked to 
   return 1
 }
 
-copy_folders() { # modules of the catalogue lie in /srv/NAME and write to data and models there
+copy_folders() { # modules of the catalogue lie in /srv/NAME and write to data and models there, or where this variable says
   : >/deephpc/folders.list
-  for module in /srv/*/; do
-    module=${module%/}
-    is_one=
+  seen=
+  for module in /srv/*/ "${APP_INPUT_OUTPUT_BASE_DIR:-}"; do
+    module=${module%/} is_one=
+    case "$seen " in *" $module "*) continue ;; esac
+    [ -n "$module" ] || continue
+    seen="$seen $module"
+    [ "$module" != "${APP_INPUT_OUTPUT_BASE_DIR:-}" ] || is_one=yes
     for sign in setup.py setup.cfg pyproject.toml data models; do [ ! -e "$module/$sign" ] || is_one=yes; done
     [ -n "$is_one" ] || continue
     for folder in "$module/data" "$module/models"; do

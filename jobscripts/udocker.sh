@@ -8,6 +8,9 @@
 # What may change is private to the job, so that jobs of any mode use one image at once.
 # shellcheck disable=SC2154  # container.sh sets them
 
+# shellcheck disable=SC2034  # for container.sh: F binds by links, so the place for a bind must be free
+[ "$engine" != udocker-f ] || engine_links=yes
+
 engine_set_up() {
   local python=${engine_command%/*}/python3
   [ ! -d "$prepared" ] || return 0

@@ -110,6 +110,10 @@ class JobOptionWords:
     bind: Annotated[
         list[str] | None, _option(help="Folder or file to show inside the image; repeatable.", metavar="SRC[:DST][:ro]")
     ] = None
+    data: Annotated[
+        list[str] | None,
+        _option(help="Data set to stage for the job, seen as DEEPHPC_DATA_DIR/NAME; repeatable.", metavar="SRC[:NAME]"),
+    ] = None
     stage_image: Annotated[bool, _option("--stage-image", help="Copy the image to the nodes' own disks first.")] = False
     convert_in_job: Annotated[
         bool, _option("--convert-in-job", help="Convert the image for its engine in the job, not on this machine.")
@@ -153,6 +157,8 @@ def load_options(words: JobOptionWords, environ: "Mapping[str, str]", cwd: Path)
     InputError
         A value is not what its option takes; the message names both.
     """
+    from deephpc.data.data_source import read_data_sources
+    from deephpc.data.surroundings import Surroundings
     from deephpc.jobs.launcher import parse_launcher
     from deephpc.jobs.slurm_ids import parse_array
     from deephpc.jobs.slurm_options import check_raw_options
@@ -174,6 +180,7 @@ def load_options(words: JobOptionWords, environ: "Mapping[str, str]", cwd: Path)
         name=checked_name(words.name),
         launcher=_checked("--launcher", words.launcher, parse_launcher),
         image=_image(words, cwd),
+        data=read_data_sources(words.data or (), Surroundings(environ, Path(environ["HOME"]), cwd)),
     )
     return options, variables
 

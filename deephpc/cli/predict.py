@@ -202,9 +202,7 @@ def _showing_inputs(enclosed: "Enclosed", plan: "BatchPlan", home: Path) -> "Enc
     container = enclosed.container
     if container is None:
         return enclosed
-    binds = dict.fromkeys((*container.binds, *(f"{path}:{path}:ro" for path in paths)))
-    outer_first = sorted(binds, key=lambda bind: bind.split(":")[1].count("/"))  # else it would hide the inner one
-    return replace(enclosed, container=container.model_copy(update={"binds": tuple(outer_first)}))
+    return replace(enclosed, container=container.with_binds(f"{path}:{path}:ro" for path in paths))
 
 
 def _whole_request(draft: "JobRequest", plan: "BatchPlan") -> "JobRequest":

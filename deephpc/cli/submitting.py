@@ -13,6 +13,7 @@ from deephpc.errors import InputError, SiteError
 
 if TYPE_CHECKING:
     from deephpc.cli.context import Context
+    from deephpc.data.data_source import StagedData
     from deephpc.jobs.job import Job
     from deephpc.jobs.record import Record
     from deephpc.serve.module_description import ModuleDescription
@@ -61,7 +62,8 @@ def submit(
     if enclosed is None:
         enclosed, _ = enclose(here, request, dry_run=dry_run)
     more = batch or ReadyBatch({})
-    asked = Asked(request, variables, here.environ, enclosed, more.files, more.copies)
+    data = stage_data(here, request, dry_run=dry_run)
+    asked = Asked(request, variables, here.environ, enclosed, more.files, more.copies, data)
     for name in contradicting_sbatch_variables(here.environ):
         here.say(f"note: {name} is set in your shell and is not passed on; deephpc decides that itself")
     _tell_of_grace(here, request)
@@ -140,6 +142,28 @@ def enclose(
     with showing_progress(quiet=here.options.quiet) as progress:
         enclosed = make_ready(request, replace(desk, progress=progress))
     return _check_module(request, enclosed, desk)
+
+
+def stage_data(here: "Context", request: "JobRequest", *, dry_run: bool) -> "tuple[StagedData, ...]":
+    """Stage the data of a run, or in a dry run say what is known of them.
+
+    Raises
+    ------
+    DataError
+        Something could not be brought; the same command goes on.
+    """
+    sources = request.options.data
+    if not sources:
+        return ()
+    from deephpc.render.data import showing_progress
+    from deephpc.workflows.data_places import open_places
+    from deephpc.workflows.run_data import bring_data, foresee_data
+
+    places = open_places(here.environ, here.home, request.workdir, here.settings.cache_dir)
+    if dry_run:
+        return foresee_data(sources, places)
+    with showing_progress(quiet=here.options.quiet) as progress:
+        return bring_data(sources, places, here.say, progress)
 
 
 def _check_module(

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -72,6 +72,10 @@ class Container(Model):
     """What must be seen inside, as SRC:DST[:ro]."""
     usual_binds: tuple[str, ...] = ()
     """What is seen inside where the node has it."""
+    data: tuple[str, ...] = ()
+    """The run's data sets as NAME=PATH."""
+    module_data: Path | None = None
+    """The one of them whose content a module finds in its own `data` folder; without one it finds them by name."""
     is_module: bool = False
     """Whether the folders `data` and `models` of the modules under /srv are made writable."""
     keeps_folders: bool = False
@@ -87,6 +91,12 @@ class Container(Model):
     def scripts(self) -> tuple[str, ...]:
         """The files from `jobscripts/` that the run folder needs, as patterns."""
         return (*NODE_SCRIPTS, ENGINES[self.engine].script, *((MODULE_SCRIPTS,) if self.is_module else ()))
+
+    def with_binds(self, binds: Iterable[str]) -> "Container":
+        """Return it with more binds, outer folders first: bound later, they would hide what is bound inside them."""
+        all_binds = dict.fromkeys((*self.binds, *binds))
+        ordered = sorted(all_binds, key=lambda bind: bind.split(":")[1].count("/"))
+        return self.model_copy(update={"binds": tuple(ordered)})
 
     def render_facts(self, folder: Path, variables: Collection[str]) -> str:
         """Return `facts.sh`: what `container.sh` must know, as assignments of bash.
@@ -112,6 +122,7 @@ class Container(Model):
             "is_module": _yes(self.is_module),
             "keeps_folders": _yes(self.keeps_folders),
             "models": str(self.models or ""),
+            "module_data": str(self.module_data or ""),
             "stages_image": _yes(self.stages_image),
             "gpus_wanted": str(self.gpus),
             "gpu_vendor": self.gpu_vendor,
@@ -120,6 +131,7 @@ class Container(Model):
             "image_environment": self.environment,
             "asked_binds": self.binds,
             "usual_binds": self.usual_binds,
+            "data_sets": self.data,
             "variables": sorted(variables),
         }
         lines = [f"{name}={quote_for_bash(value)}" for name, value in words.items()]

@@ -131,6 +131,26 @@ def split_data_name(text: str) -> tuple[str, str | None]:
     return match["place"], match["name"]
 
 
+def lasting_text(text: str, around: Surroundings) -> str:
+    """Return a location as it may be written into a plan and read again from any folder; reads rclone's configuration.
+
+    Raises
+    ------
+    InputError
+        It names no place of data, or has credentials in it, which no plan may hold.
+    """
+    found = read_location(text, around)
+    if found.is_local:
+        return found.path
+    url = _URL.fullmatch(text)
+    if url is not None and (_SECRETS & found.settings.keys() or (found.kind == "fsspec" and re.search("[@?]", url[2]))):
+        raise InputError(
+            f"{found} was written with credentials, which would be kept with the run",
+            "give it a name by `rclone config`, or put them into ~/.netrc",
+        )
+    return text
+
+
 def _read_path(text: str, around: Surroundings) -> Location:
     if text == "~" or text.startswith("~/"):
         text = f"{around.home}{text[1:]}"

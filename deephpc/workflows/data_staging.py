@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from deephpc.data.data_source import DataSource
 from deephpc.data.download import Download
 from deephpc.data.ledger import Ledger
 from deephpc.data.location import Location, split_data_name
@@ -36,6 +37,8 @@ class StageResult(Model):
     source: str
     name: str
     folder: Path
+    file: str | None = None
+    """Its name in `folder`, where the source is one file."""
     digest: str | None = None
     """Of its manifest; None for what is used in place."""
     files: int | None = None
@@ -58,12 +61,13 @@ def plan_stage(text: str, places: DataPlaces, *, copy: bool = False) -> StagePla
     InputError
         It names no place of data, or has no name a job could see it under.
     """
-    place, name = split_data_name(text)
-    source = places.locate(place)
-    name = name or source.name
-    if not name:
-        raise InputError(f"{source} has no name to see it under", "write SRC:NAME")
-    return StagePlan(source=str(source), name=name, in_place=source.is_local and not copy)
+    return foresee_stage(_read(text, places), places, copy=copy)
+
+
+def foresee_stage(asked: DataSource, places: DataPlaces, *, copy: bool = False) -> StagePlan:
+    """Decide how a data set is staged; reads no more than rclone's configuration."""
+    source = places.locate(asked.place)
+    return StagePlan(source=str(source), name=asked.name, in_place=source.is_local and not copy)
 
 
 def carry_out_stage(
@@ -76,8 +80,15 @@ def carry_out_stage(
     DataError
         Something could not be brought; what was stays, and the same command goes on.
     """
-    plan = plan_stage(text, places, copy=copy)
-    source = places.locate(split_data_name(text)[0])
+    return stage(_read(text, places), places, progress, copy=copy)
+
+
+def stage(
+    asked: DataSource, places: DataPlaces, progress: Progress | None = None, *, copy: bool = False
+) -> StageResult:
+    """Bring a data set into the cache, or say where it lies; as `carry_out_stage`."""
+    plan = foresee_stage(asked, places, copy=copy)
+    source = places.locate(asked.place)
     if plan.in_place:
         return StageResult(source=plan.source, name=plan.name, folder=_existing(source))
     cache = places.cache
@@ -85,7 +96,7 @@ def carry_out_stage(
     with cache.holding(source.identity), cache.ledger(source.identity) as ledger:
         for _ in range(_ROUNDS):
             try:
-                staged, transfer, count = _bring(source, ledger, places, progress or Silent())
+                staged, transfer, count, is_file = _bring(source, ledger, places, progress or Silent())
             except Missing:  # an object vanished while the folder was made: bring it again
                 if not _lacks_object(cache, ledger):
                     raise
@@ -94,6 +105,7 @@ def carry_out_stage(
                 source=plan.source,
                 name=plan.name,
                 folder=staged.folder,
+                file=source.name if is_file else None,
                 digest=staged.digest,
                 files=staged.files,
                 size_bytes=staged.size_bytes,
@@ -103,14 +115,24 @@ def carry_out_stage(
     raise Missing(f"parts of {source} vanish from {cache.root} while it is staged", "is somebody cleaning the cache?")
 
 
-def _bring(source: Location, ledger: Ledger, places: DataPlaces, progress: Progress) -> tuple[StagedSet, Download, int]:
+def _read(text: str, places: DataPlaces) -> DataSource:
+    place, name = split_data_name(text)
+    source = places.locate(place)
+    if not (name or source.name):
+        raise InputError(f"{source} has no name to see it under", "write SRC:NAME")
+    return DataSource(place=place, name=name or source.name)
+
+
+def _bring(
+    source: Location, ledger: Ledger, places: DataPlaces, progress: Progress
+) -> tuple[StagedSet, Download, int, bool]:
     cache = places.cache
     with opened(source, places.around, places.limits) as storage:
         found = complete(storage, survey(storage, source), ledger.seen, places.limits)
         plan = plan_transfer((str(source), str(cache.root)), found.entries, _present(cache, ledger), ledger.seen)
         download = Download(storage, found.top, cache, ledger, source.identity, places.limits, progress)
         manifest = Manifest.of(download.run(plan))
-    return cache.add(manifest), download, len(plan.transfers)
+    return cache.add(manifest), download, len(plan.transfers), found.is_file
 
 
 def _present(cache: Cache, ledger: Ledger) -> dict[str, Entry]:

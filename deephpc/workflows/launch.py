@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from deephpc.config import Settings
+from deephpc.data.data_source import StagedData
 from deephpc.errors import InputError
 from deephpc.jobs.job import Job
 from deephpc.jobs.record import NameTaken, Record
@@ -39,6 +40,8 @@ class Asked:
     """What else belongs into its run folder: path in it → text."""
     copies: Mapping[str, Path] = field(default_factory=dict)
     """Files of the user's that belong there too: path in it → file."""
+    data: tuple[StagedData, ...] = ()
+    """Its data, staged."""
 
 
 def prepare(asked: Asked, settings: Settings, record: Record | None, now: datetime) -> tuple[Ready, Job | None]:
@@ -71,7 +74,7 @@ def prepare(asked: Asked, settings: Settings, record: Record | None, now: dateti
     files = dict(asked.files)
     if request.service is not None:
         files[SERVICE] = render_service(request.service)
-    return Ready(plan, script, diff, asked.variables, files, asked.copies), resumed
+    return Ready(plan.with_data(asked.data), script, diff, asked.variables, files, asked.copies), resumed
 
 
 def _source_folder(request: JobRequest) -> Path:

@@ -14,6 +14,7 @@ from deephpc import __version__
 from deephpc.config import Settings
 from deephpc.containers.container import MODULE_PROGRAM, MODULE_SERVER, Container
 from deephpc.containers.engine import NATIVE
+from deephpc.data.data_source import StagedData
 from deephpc.errors import InputError
 from deephpc.jobs.job import Job
 from deephpc.jobs.launcher import plan_launch
@@ -26,6 +27,7 @@ from deephpc.jobs.state import JobState
 from deephpc.model import Model
 from deephpc.workflows.in_image import Enclosed
 from deephpc.workflows.request import JobRequest
+from deephpc.workflows.run_data import showing_data
 from deephpc.workflows.source import SourceState
 
 _PASSED_ON = re.compile(
@@ -47,6 +49,8 @@ class JobPlan(Model):
     engine: str = NATIVE
     container: Container | None = None
     """How the run uses its image; None for a native run."""
+    data: tuple[StagedData, ...] = ()
+    """What was staged for it."""
     fingerprint: str
     request: JobRequest
     spec: JobSpec
@@ -72,6 +76,11 @@ class JobPlan(Model):
             state=JobState.SUBMITTING,
             tasks=dict.fromkeys(spec.array.tasks if spec.array else (), JobState.PENDING),
         )
+
+    def with_data(self, data: Sequence[StagedData]) -> "JobPlan":
+        """Return the plan with what was staged for it, bound into its image where it has one."""
+        container = self.container and showing_data(self.container, data)
+        return self.model_copy(update={"data": tuple(data), "container": container})
 
     def render(self) -> str:
         """Return the text of `plan.json`."""

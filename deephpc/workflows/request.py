@@ -9,6 +9,7 @@ from typing import Literal
 
 from deephpc.containers.container import MODULE_PROGRAM, MODULE_SERVER, ImageOptions
 from deephpc.containers.reference import LocalImage, parse_target
+from deephpc.data.data_source import DataSource
 from deephpc.errors import InputError
 from deephpc.jobs.spec import Array, JobKind, LauncherName, Mail, Resources
 from deephpc.model import Model
@@ -43,6 +44,8 @@ class JobOptions(Model):
     launcher: LauncherName | None = None
     """How the ranks are started; None for one process."""
     image: ImageOptions = ImageOptions()
+    data: tuple[DataSource, ...] = ()
+    """Data sets that the job finds in `DEEPHPC_DATA_DIR`."""
 
 
 class JobRequest(Model):

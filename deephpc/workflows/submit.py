@@ -9,6 +9,7 @@ from pathlib import Path
 
 from deephpc.config import Settings
 from deephpc.containers.container import MODULE_SCRIPTS
+from deephpc.data.data_source import write_links
 from deephpc.errors import InputError, SiteError
 from deephpc.jobs.evidence import write_standing
 from deephpc.jobs.job import Job
@@ -176,6 +177,8 @@ def _write_run_folder(folder: RunFolder, ready: Ready) -> None:
         write_atomically(folder.path / name, text)
     for name, source in ready.copies.items():
         _copy(source, folder.path / name)
+    if ready.plan.data:
+        write_links(folder.path / "data", ready.plan.data)
     if ready.variables:
         folder.secrets.mkdir(mode=0o700, exist_ok=True)
         lines = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in ready.variables.items())

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -31,13 +31,13 @@ _WEBDAV = """
 import sys
 from cheroot import wsgi
 from wsgidav.wsgidav_app import WsgiDAVApp
-root, user, password, port = sys.argv[1:]
+address, root, user, password = sys.argv[1:]
 app = WsgiDAVApp({
     "provider_mapping": {"/": root}, "verbose": 0, "logging": {"enable_loggers": []}, "lock_storage": None,
     "simple_dc": {"user_mapping": {"*": {user: {"password": password}}}}, "dir_browser": {"enable": False},
     "http_authenticator": {"accept_basic": True, "accept_digest": False, "default_to_digest": False},
 })
-server = wsgi.Server(("127.0.0.1", int(port)), app, numthreads=12)
+server = wsgi.Server((address, 0), app, numthreads=12)
 server.prepare()
 print(server.bind_addr[1], flush=True)
 server.serve()
@@ -48,14 +48,14 @@ logging.getLogger("werkzeug").setLevel(logging.ERROR)
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server, WSGIRequestHandler
 WSGIRequestHandler.protocol_version = "HTTP/1.1"
-server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True)
+server = make_server(sys.argv[1], 0, DomainDispatcherApplication(create_backend_app), threaded=True)
 print(server.server_port, flush=True)
 server.serve_forever()
 """
 _SFTP = """
 import asyncio, os, sys
 import asyncssh
-root, user, password, key = sys.argv[1:]
+address, root, user, password, key = sys.argv[1:]
 class Server(asyncssh.SSHServer):
     def begin_auth(self, name): return True
     def password_auth_supported(self): return True
@@ -63,7 +63,7 @@ class Server(asyncssh.SSHServer):
 class Files(asyncssh.SFTPServer):
     def __init__(self, chan): super().__init__(chan, chroot=root)
 async def main():
-    server = await asyncssh.create_server(Server, "127.0.0.1", 0, server_host_keys=[key], sftp_factory=Files)
+    server = await asyncssh.create_server(Server, address, 0, server_host_keys=[key], sftp_factory=Files)
     print(server.get_port(), flush=True)
     await server.wait_closed()
 asyncio.run(main())
@@ -71,11 +71,20 @@ asyncio.run(main())
 
 
 @contextmanager
-def _process(code: str, *arguments: str, folder: Path) -> Iterator[int]:
-    """Run a server until the block ends; it prints its port first."""
+def _process(code: str, *arguments: str, folder: Path, at: Sequence[str] = ()) -> Iterator[int]:
+    """Run a server until the block ends; it prints its port first.
+
+    Parameters
+    ----------
+    at
+        Words that start it elsewhere than on this machine's loopback, where it listens on all addresses.
+    """
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=log, cwd=folder
+            [*at, sys.executable, "-c", code, "0.0.0.0" if at else "127.0.0.1", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            cwd=folder,
         )
         try:
             line = process.stdout.readline()
@@ -88,14 +97,14 @@ def _process(code: str, *arguments: str, folder: Path) -> Iterator[int]:
 
 
 @contextmanager
-def webdav(root: Path, folder: Path) -> Iterator[int]:
-    with _process(_WEBDAV, str(root), USER, PASSWORD, "0", folder=folder) as port:
+def webdav(root: Path, folder: Path, at: Sequence[str] = ()) -> Iterator[int]:
+    with _process(_WEBDAV, str(root), USER, PASSWORD, folder=folder, at=at) as port:
         yield port
 
 
 @contextmanager
-def s3(folder: Path) -> Iterator[int]:
-    with _process(_S3, folder=folder) as port:
+def s3(folder: Path, at: Sequence[str] = ()) -> Iterator[int]:
+    with _process(_S3, folder=folder, at=at) as port:
         yield port
 
 
