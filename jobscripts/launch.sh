@@ -13,7 +13,7 @@ shift
 place=$(cd "${BASH_SOURCE[0]%/*}" && pwd) || exit 1
 ranks=${DEEPHPC_OUTPUT_DIR%/output}/ranks
 mkdir -p "$ranks" || exit 1 # the run folder above is nobody else's
-rm -f "$ranks/failed" "$ranks/reason" "$ranks/said"
+rm -f "$ranks/failed" "$ranks/reason" "$ranks/said" "$ranks/continue"
 DEEPHPC_LAUNCH_KEY=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
 export DEEPHPC_LAUNCH_KEY
 : >/dev/fd/9
@@ -114,7 +114,11 @@ conclude() { # sets code, and writes the reason and the last lines of the rank t
   fi
 }
 
-if [ -z "$told" ]; then
+came_first() { [ -e "$1" ] && { [ ! -e "$2" ] || [ "$1" -ot "$2" ]; }; }
+
+if came_first "$ranks/continue" "$ranks/failed" && ! lost_node >/dev/null; then
+  code=75 # one rank has asked for it before any failed
+elif [ -z "$told" ]; then
   conclude
 elif reason=$(lost_node); then
   printf '%s' "$reason" >"$ranks/reason"

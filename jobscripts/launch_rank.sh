@@ -126,5 +126,9 @@ while :; do
   [ -n "$interrupted" ] || break
 done
 trap '' TERM USR1 USR2
+# 75 asks to be continued: as a failure it would end ranks that still write their checkpoint, and what befalls those
+# that miss it afterwards is no failure of theirs
+if [ "$code" -eq 75 ] && [ ! -e "$ranks/failed" ]; then : >"$ranks/continue"; fi
+[ ! -e "$ranks/continue" ] || leave 0
 [ "$code" -eq 0 ] || [ -n "$is_over" ] || failed program '' "$code"
 leave "$code"

@@ -182,11 +182,9 @@ def _check_module(
 
 def _tell_of_grace(here: "Context", request: "JobRequest") -> None:
     """Say so when the time limit leaves no room for the grace period that was asked for, or is not known."""
-    from deephpc.jobs.slurm_options import has_room_for
-
     limit, grace = here.settings.resources(request.options.resources).walltime, request.options.grace
     is_local = here.settings.scheduler == "local"
-    if not grace or (limit is not None and (limit > grace if is_local else has_room_for(grace, limit))):
+    if not grace or (limit is not None and limit > grace):
         return
     if limit is not None:
         why = f"has no effect: the time limit of {limit} is too short for it"

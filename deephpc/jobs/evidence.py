@@ -52,6 +52,8 @@ class Attempt(Model):
     """Told to end by SIGTERM, whether or not it managed to write how it ended."""
     at_limit: bool = False
     """Whether that was at the time limit."""
+    continues: bool = False
+    """Whether its program asked to be continued, and another attempt follows."""
 
 
 class KeptStanding(Model):
@@ -122,11 +124,15 @@ def _fold(attempts: list[Attempt], event: dict[str, Any]) -> None:
         )
     elif attempts and event["event"] == "terminated":
         attempts[-1] = attempts[-1].model_copy(update={"was_terminated": True, "at_limit": event["at_limit"] is True})
+    elif attempts and event["event"] == "continued":
+        ended = {"ended_at": event["at"], "exit_code": event["exit_code"], "continues": True}
+        attempts[-1] = Attempt.model_validate({**attempts[-1].model_dump(), **ended})
     elif attempts and event["event"] == "finished":
         ended = {
             "ended_at": event["at"],
             "state": event["state"],
             "exit_code": event["exit_code"],
             "signal": event["signal"],
+            "continues": False,
         }
         attempts[-1] = Attempt.model_validate({**attempts[-1].model_dump(), **ended})

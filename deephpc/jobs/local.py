@@ -197,7 +197,7 @@ def _sighting(job: LocalJob, order: Order, view: JobView, task: TaskView) -> Sig
         started_at=_moment(task.started_at),
         ended_at=_moment(task.ended_at),
         nodes=() if task.started_at is None else (view.supervisor.host,),
-        restarts=0,
+        restarts=task.restarts,
         cpus=order.cpus,
     )
 

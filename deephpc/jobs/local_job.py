@@ -2,7 +2,7 @@
 
 One folder (0700) per job: `order.json` (what to run; written by the submitter), `view.json` (how it stands; created
 once, exclusively, by the one supervisor, and only written by it), `outcome-N.json` (how a task ended; written by its
-keeper), `cancel-all` and `cancel-N` (requests; empty files), `supervisor.log`.
+keeper), `cancel-all`, `cancel-N` and `requeue-N` (requests; empty files), `supervisor.log`.
 Free of pydantic: the supervisor starts fast and stays small.
 """
 
@@ -114,6 +114,8 @@ class TaskView:
     started_at: float | None = None
     ended_at: float | None = None
     keeper: ProcessMark | None = None
+    restarts: int = 0
+    """How often it was started again because it asked to be continued."""
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "TaskView":
@@ -206,6 +208,14 @@ class LocalJob:
         """Read how a task ended; None when its keeper could not say."""
         value = read_json(self._outcome(task))
         return None if value is None else TaskView.from_json(value)
+
+    def forget_outcome(self, task: int | None) -> None:
+        """Remove how an earlier start of a task ended."""
+        self._outcome(task).unlink(missing_ok=True)
+
+    def requeue_request(self, task: int | None) -> Path:
+        """Return the file by which the script of a task asks to be started again."""
+        return self.path / f"requeue-{_label(task)}"
 
     def request_cancel(self, task: int | None) -> None:
         """Leave a request to end the job (None) or one task, and wake the supervisor."""

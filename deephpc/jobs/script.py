@@ -7,6 +7,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from deephpc import __version__
 from deephpc.jobs.launcher import launch_variables
+from deephpc.jobs.slurm_options import has_room_for
 from deephpc.jobs.spec import JobSpec
 from deephpc.places import shipped
 from deephpc.quoting import quote_for_bash
@@ -54,11 +55,20 @@ def render_script(spec: JobSpec, directives: Sequence[str]) -> str:
         has_secrets=spec.has_secrets,
         walltime_s=int(walltime.total_seconds()) if walltime else 0,
         max_requeues=spec.max_requeues,
+        alarm_s=_alarm_s(spec),
         cpus=(spec.resources.tasks_per_node or 1) * (spec.resources.cpus_per_task or 1),
     )
     if len(text.encode()) > LONGEST_SCRIPT_BYTES:
         raise ValueError(f"the arguments make a job script of {len(text.encode())} bytes; at most 2 MiB are allowed")
     return text
+
+
+def _alarm_s(spec: JobSpec) -> int:
+    """Return after how many seconds the script itself tells the program of its end; 0 where Slurm's signal does it."""
+    walltime = spec.resources.walltime
+    if walltime is None or not spec.grace or has_room_for(spec.grace, walltime) or walltime <= spec.grace:
+        return 0
+    return int((walltime - spec.grace).total_seconds())
 
 
 @cache

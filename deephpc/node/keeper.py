@@ -45,10 +45,15 @@ class Keeper:
         self._tell_at = self._end_at - order.grace_s if has_grace else _NEVER
         self._kill_at = _NEVER
         self._verdict: JobState | None = None
+        self._requeue_request = job.requeue_request(task)
+        self._requeue_request.unlink(missing_ok=True)
         self._script = self._start(job)
 
     def run(self) -> TaskView:
-        """See the task to its end and return how it ended; nothing of it is left running."""
+        """See the task to its end and return how it ended; nothing of it is left running.
+
+        One that asked to be continued is PENDING again.
+        """
         while True:
             ended = reap()
             if self._script in ended:
@@ -58,6 +63,8 @@ class Keeper:
             self._heed(self._wakeups.wait(min(60.0, next_deadline - time.monotonic())))
         code = ended[self._script]
         end_descendants()
+        if self._verdict in (None, JobState.TIMEOUT) and self._requeue_request.exists():
+            return TaskView(task=self._task)
         return TaskView(
             task=self._task,
             state=self._verdict or (JobState.COMPLETED if code == 0 else JobState.FAILED),
@@ -70,7 +77,7 @@ class Keeper:
 
     def _start(self, job: LocalJob) -> int:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("DEEPHPC_LOCAL_")}
-        environment |= {"DEEPHPC_LOCAL_JOB_ID": job.job_id, "DEEPHPC_LOCAL_RESTART": "0"}
+        environment |= {"DEEPHPC_LOCAL_JOB_ID": job.job_id, "DEEPHPC_LOCAL_REQUEUE": str(self._requeue_request)}
         if self._task is not None:
             environment["DEEPHPC_LOCAL_TASK_ID"] = str(self._task)
         if self._order.walltime_s is not None:

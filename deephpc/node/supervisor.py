@@ -100,7 +100,9 @@ class Supervisor:
             outcome = replace(task, state=state, reason="" if was_told else SUPERVISOR_GONE, ended_at=time.time())
         if self._is_stopped and outcome.state is JobState.CANCELLED:
             outcome = replace(outcome, state=JobState.NODE_FAIL, reason=_TOLD_TO_END)
-        return replace(outcome, keeper=task.keeper)
+        if outcome.state is JobState.PENDING:
+            return TaskView(task.task, restarts=task.restarts + 1)
+        return replace(outcome, keeper=task.keeper, restarts=task.restarts)
 
     def _follow_requests(self) -> None:
         requests = frozenset(self._job.cancel_requests())
@@ -138,6 +140,7 @@ class Supervisor:
         self._change(changed)
 
     def _start(self, task: TaskView) -> TaskView:
+        self._job.forget_outcome(task.task)
         pid = self._start_keeper(task.task)
         self._keepers[pid] = task.task
         return replace(task, state=JobState.RUNNING, reason="", started_at=time.time(), keeper=ProcessMark.of(pid))

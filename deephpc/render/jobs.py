@@ -225,7 +225,9 @@ def _attempt_lines(attempts: "Sequence[Attempt]") -> list[str]:
 
 
 def _attempt_line(attempt: "Attempt", *, is_last: bool) -> str:
-    if not is_last and (attempt.was_terminated or attempt.state is None):
+    if attempt.continues:
+        end = f"to be continued, exit code {attempt.exit_code} {local_time(attempt.ended_at)}"
+    elif not is_last and (attempt.was_terminated or attempt.state is None):
         end = f"{'told to end' if attempt.was_terminated else 'no end recorded'}, queued again"
     elif attempt.state is not None:
         code = f", exit code {attempt.exit_code}" if attempt.exit_code else ""

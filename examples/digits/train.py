@@ -9,7 +9,8 @@ The data are the UCI optical digits (1797 images of 8 x 8 pixels) that scikit-le
 What makes it fit for a batch system, and worth copying:
 
 - every file goes where the environment says (`Places`), so the same file runs as a job and by hand;
-- a checkpoint after every epoch, and at once on SIGUSR1, which deephpc sends before the time limit;
+- a checkpoint after every epoch, and on SIGUSR1, which deephpc sends before the time limit; then it ends with exit code
+  75, which asks deephpc to continue it in a new job;
 - started again, it goes on from the checkpoint and ends with the same model as a run that was never interrupted;
 - metrics are appended as JSON lines while it runs;
 - as one of several ranks it learns from its share of every batch (`Ranks`), so that any number of them, joined by
@@ -21,6 +22,7 @@ import json
 import math
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,6 +34,8 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
+CONTINUE = 75  # EX_TEMPFAIL of sysexits.h
+LOOK_EVERY = 10  # steps; to ask all ranks takes a message to each
 CLASSES = 10
 PIXEL_MAX = 16.0
 
@@ -50,16 +54,18 @@ def main() -> None:
         training.restore(places.checkpoint)
         say(ranks, f"attempt {places.attempt}: going on from step {training.step}")
     training.share()
-    save_request = SaveRequest()
+    stop_request = StopRequest()
     started = time.monotonic()
 
     first_epoch = training.step // steps_in_epoch(train, options.batch_size)
     for epoch in range(first_epoch, options.epochs):
         for batch in remaining_batches(train, options, epoch, training.step):
             training.take_step(batch)
-            if save_request.taken():
+            if training.step % LOOK_EVERY == 0 and ranks.any(stop_request.came):
                 training.save(places.checkpoint)
-                say(ranks, f"SIGUSR1: checkpoint at step {training.step}")
+                say(ranks, f"SIGUSR1: checkpoint at step {training.step}, to be continued")
+                ranks.leave()
+                sys.exit(CONTINUE)
         loss = ranks.mean(training.loss_sum) / steps_in_epoch(train, options.batch_size)
         if ranks.rank == 0:
             report_epoch(places.metrics, epoch + 1, training.step, loss, training.accuracy(test))
@@ -129,6 +135,10 @@ class Ranks:
     def mean(self, value: float) -> float:
         """Return the mean of a value over all ranks."""
         return value
+
+    def any(self, mine: bool) -> bool:
+        """Whether it is so on one rank at least; a signal does not reach all of them in the same step."""
+        return self.mean(float(mine)) > 0
 
     def leave(self) -> None:
         """Part from the other ranks."""
@@ -303,20 +313,15 @@ class Training:
         self.loss_sum = state["loss_sum"]
 
 
-class SaveRequest:
+class StopRequest:
     """Remembers that SIGUSR1 came, until the step under way is done."""
 
     def __init__(self) -> None:
-        self.asked = False
-        signal.signal(signal.SIGUSR1, self._ask)
+        self.came = False
+        signal.signal(signal.SIGUSR1, self._note)
 
-    def taken(self) -> bool:
-        """Whether it came since the last call."""
-        asked, self.asked = self.asked, False
-        return asked
-
-    def _ask(self, _signal: int, _frame: FrameType | None) -> None:
-        self.asked = True
+    def _note(self, _signal: int, _frame: FrameType | None) -> None:
+        self.came = True
 
 
 def report_epoch(metrics: Path, epoch: int, step: int, loss: float, accuracy: float) -> None:

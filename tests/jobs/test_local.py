@@ -276,10 +276,10 @@ def test_the_environment_of_the_job_cannot_hurt_its_supervisor(bench: Bench) -> 
 
 def test_a_job_inside_a_job_does_not_inherit_who_it_is(bench: Bench) -> None:
     bench.environment = {**bench.environment, "DEEPHPC_LOCAL_TASK_ID": "9", "DEEPHPC_LOCAL_JOB_ID": "local-outer"}
-    submission = bench.submission('echo "$DEEPHPC_LOCAL_JOB_ID/${DEEPHPC_LOCAL_TASK_ID-none}/$DEEPHPC_LOCAL_RESTART"')
+    submission = bench.submission('echo "$DEEPHPC_LOCAL_JOB_ID/${DEEPHPC_LOCAL_TASK_ID-none}"')
     job_id = bench.scheduler.submit(submission)
     bench.wait_for(job_id, JobState.COMPLETED)
-    assert RunFolder(submission.spec.folder).task(None).log.read_text() == f"{job_id}/none/0\n"
+    assert RunFolder(submission.spec.folder).task(None).log.read_text() == f"{job_id}/none\n"
 
 
 def test_a_place_that_cannot_be_written_is_a_refusal(tmp_path: Path, bench: Bench) -> None:

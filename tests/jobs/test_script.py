@@ -146,9 +146,9 @@ class Run:
         self.files.script.write_text(render_script(self.spec, ()), encoding="utf-8")
         self.files.plan.write_text("{}")
 
-    def start(self, *, job_id: str = "local-1", restart: int = 0, task: int | None = None, **more: str):
+    def start(self, *, job_id: str = "local-1", task: int | None = None, **more: str):
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "DEEPHPC_"))}
-        environ = {**kept, "DEEPHPC_LOCAL_JOB_ID": job_id, "DEEPHPC_LOCAL_RESTART": str(restart), **more}
+        environ = {**kept, "DEEPHPC_LOCAL_JOB_ID": job_id, **more}
         if task is not None:
             environ["DEEPHPC_LOCAL_TASK_ID"] = str(task)
         return subprocess.Popen(
@@ -373,22 +373,21 @@ def test_slurms_own_variables_are_read(make):
         "SLURM_JOB_ID": "4713",
         "SLURM_ARRAY_JOB_ID": "4711",
         "SLURM_ARRAY_TASK_ID": "3",
-        "SLURM_RESTART_COUNT": "1",
         "SLURMD_NODENAME": "n1",
         "SLURM_JOB_NODELIST": "n[1-2]",
         "SLURM_CPUS_ON_NODE": "8",
     }
-    assert run(**slurm)[0] == 1  # this run may not be requeued
+    assert run(**slurm)[0] == 0
     result = load_result(run.task(3))
     assert result is not None
-    assert (result.job_id, result.task, result.attempt) == ("4711", 3, 2)
+    assert (result.job_id, result.task, result.attempt) == ("4711", 3, 1)
     assert (result.host, result.nodes, result.cpus) == ("n1", "n[1-2]", 8)
 
 
 def test_a_requeued_job_keeps_the_result_of_its_earlier_life(make):
     run = make("bash", "-c", "exit $((DEEPHPC_ATTEMPT - 1))", max_requeues=1)
     assert run()[0] == 0
-    assert run(restart=1)[0] == 1
+    assert run()[0] == 1
     result = load_result(run.task())
     assert result is not None
     assert (result.attempt, result.state) == (2, JobState.FAILED)
@@ -398,7 +397,10 @@ def test_a_requeued_job_keeps_the_result_of_its_earlier_life(make):
 
 def test_more_restarts_than_allowed_fail_with_the_reason(make, tmp_path: Path):
     run = make("touch", "ran", max_requeues=1)
-    assert run(restart=2)[0] == 1
+    run()
+    run()
+    (tmp_path / "ran").unlink()
+    assert run()[0] == 1
     result = load_result(run.task())
     assert result is not None
     assert (result.state, result.ended_by) == (JobState.FAILED, "setup")

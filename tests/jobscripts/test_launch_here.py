@@ -77,3 +77,27 @@ def test_signals_reach_all_ranks(tmp_path: Path) -> None:
     out, _ = process.communicate(timeout=30)
     assert (process.returncode, out) == (3, "told\n")
     assert not (tmp_path / "ranks" / "failed").exists()
+
+
+def test_a_rank_that_asks_to_be_continued_lets_the_others_save(tmp_path: Path) -> None:
+    program = "if [ $RANK = 0 ]; then while [ ! -e ../ranks/continue ]; do sleep 0.05; done; echo saved; fi; exit 75"
+    process = start(tmp_path, "torchrun", "bash", "-c", f"cd output && {program}")
+    out, _ = process.communicate(timeout=30)
+    assert (process.returncode, out) == (75, "saved\n")
+    assert not (tmp_path / "ranks" / "failed").exists()
+
+
+def test_a_rank_that_fails_because_another_left_to_be_continued_is_no_failure(tmp_path: Path) -> None:
+    program = "[ $RANK != 1 ] || exit 75; while [ ! -e ranks/continue ]; do sleep 0.05; done; exit $((RANK / 2))"
+    process = start(tmp_path, "torchrun", "bash", "-c", program)
+    out, _ = process.communicate(timeout=30)
+    assert (process.returncode, out) == (75, "")
+
+
+def test_a_rank_that_failed_first_is_what_the_run_ends_with(tmp_path: Path) -> None:
+    program = (
+        "[ $RANK != 1 ] || exit 9; while [ ! -e ranks/failed ]; do sleep 0.05; done; trap 'exit 75' TERM; sleep 60"
+    )
+    process = start(tmp_path, "torchrun", "bash", "-c", program)
+    process.communicate(timeout=30)
+    assert process.returncode == 9

@@ -1,0 +1,263 @@
+"""A program that ends with exit code 75 is continued: the real job script under bash, and under the local scheduler."""
+
+import json
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from deephpc.jobs.evidence import load_attempts, load_result
+from deephpc.jobs.local import LocalScheduler
+from deephpc.jobs.local_job import LocalJob
+from deephpc.jobs.scheduler import Question, Submission
+from deephpc.jobs.spec import Array, Resources
+from deephpc.jobs.state import JobState
+from tests.fakes.waiting import wait_until
+from tests.jobs.test_script import Run
+
+#: Counts the attempts in a checkpoint, and is done in the third.
+COUNTS = 'echo >> "$DEEPHPC_CHECKPOINT_DIR/steps"; [ "$(wc -l < "$DEEPHPC_CHECKPOINT_DIR/steps")" -ge 3 ] || exit 75'
+SCONTROL = '#!/bin/sh\necho "$@" >> "$SAID"\n[ -z "$ANSWER" ] || { echo "$ANSWER" >&2; exit 1; }\n'
+
+
+class Slurms:
+    """A job script as Slurm runs it, with an scontrol of ours that notes what it was asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.said = folder / "said"
+        program = folder / "bin" / "scontrol"
+        program.parent.mkdir()
+        program.write_text(SCONTROL)
+        program.chmod(stat.S_IRWXU)
+
+    def run(self, *command: str, **changes: object) -> Run:
+        return Run(self.folder / "run-a-0001", *command, **changes)
+
+    def start(self, run: Run, *, answer: str = "", **more: str):
+        path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
+        return run.start(PATH=path, SAID=str(self.said), ANSWER=answer, SLURM_JOB_ID="4711", **more)
+
+    def __call__(self, run: Run, *, answer: str = "", **more: str) -> tuple[int, str]:
+        return run.end(self.start(run, answer=answer, **more))
+
+    @property
+    def requests(self) -> list[str]:
+        return self.said.read_text().splitlines() if self.said.exists() else []
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> Slurms:
+    return Slurms(tmp_path)
+
+
+def test_a_program_that_asks_to_be_continued_is_queued_again_and_leaves_no_result(slurm: Slurms):
+    run = slurm.run("bash", "-c", COUNTS, max_requeues=3)
+    code, out = slurm(run)
+    assert code == 75
+    assert slurm.requests == ["requeue 4711"]
+    assert not run.task().result.exists()
+    kept = json.loads((run.files.path / "attempts" / "result-1.json").read_text())
+    assert (kept["state"], kept["exit_code"], kept["attempt"]) == ("PENDING", 75, 1)
+    assert run.events() == ["started", "continued"]
+    assert "attempt 1 ended with exit code 75, to be continued" in out
+
+
+def test_it_is_continued_until_it_is_done_and_its_attempts_are_counted(slurm: Slurms):
+    run = slurm.run("bash", "-c", f'echo "this is $DEEPHPC_ATTEMPT"; {COUNTS}', max_requeues=3)
+    outs = [slurm(run) for _ in range(3)]
+    assert [code for code, _ in outs] == [75, 75, 0]
+    assert all(f"this is {number}\n" in out for number, (_, out) in enumerate(outs, 1))
+    result = load_result(run.task())
+    assert result is not None
+    assert (result.state, result.attempt) == (JobState.COMPLETED, 3)
+    attempts = load_attempts(run.task())
+    assert [(attempt.number, attempt.continues, attempt.exit_code) for attempt in attempts] == [
+        (1, True, 75), (2, True, 75), (3, False, 0),
+    ]  # fmt: skip
+    assert slurm.requests == ["requeue 4711"] * 2
+
+
+def test_a_task_of_an_array_is_queued_again_alone(slurm: Slurms):
+    run = slurm.run("bash", "-c", COUNTS, max_requeues=3)
+    facts = {"SLURM_ARRAY_JOB_ID": "4711", "SLURM_ARRAY_TASK_ID": "7"}
+    assert slurm(run, **facts)[0] == 75
+    assert slurm.requests == ["requeue 4711_7"]
+    assert not run.task(7).result.exists()
+    assert (run.task(7).path / "attempts" / "result-1.json").exists()
+    assert run.end(slurm.start(run, SLURM_ARRAY_JOB_ID="4711", SLURM_ARRAY_TASK_ID="8"))[0] == 75
+    assert [attempt.number for attempt in load_attempts(run.task(8))] == [1]
+
+
+def test_two_attempts_in_a_row_without_a_newer_checkpoint_end_it_with_the_reason(slurm: Slurms):
+    run = slurm.run("bash", "-c", "exit 75", max_requeues=9)
+    assert slurm(run)[0] == 75
+    assert not run.task().result.exists()
+    assert slurm(run)[0] == 75
+    result = load_result(run.task())
+    assert result is not None
+    assert (result.state, result.exit_code, result.ended_by, result.attempt) == (JobState.FAILED, 75, "program", 2)
+    assert result.reason == ("two attempts in a row asked to continue (exit code 75) and left no newer checkpoint")
+    assert len(slurm.requests) == 1
+
+
+def test_a_checkpoint_written_again_under_its_name_or_deep_in_a_folder_is_newer(slurm: Slurms):
+    program = 'mkdir -p "$DEEPHPC_CHECKPOINT_DIR/a b"; date +%s%N > "$DEEPHPC_CHECKPOINT_DIR/a b/latest\n.pt"; exit 75'
+    run = slurm.run("bash", "-c", program, max_requeues=9)
+    assert [slurm(run)[0] for _ in range(4)] == [75] * 4
+    assert len(slurm.requests) == 4
+
+
+def test_one_attempt_that_moved_on_in_between_forgives_the_one_before(slurm: Slurms):
+    program = '[ $((DEEPHPC_ATTEMPT % 2)) = 1 ] || date > "$DEEPHPC_CHECKPOINT_DIR/$DEEPHPC_ATTEMPT"; exit 75'
+    run = slurm.run("bash", "-c", program, max_requeues=9)
+    for _ in range(5):
+        slurm(run)
+    assert len(slurm.requests) == 5
+    assert not run.task().result.exists()
+
+
+def test_an_attempt_that_its_node_took_away_is_none_of_the_two(slurm: Slurms):
+    killed = 'if [ "$DEEPHPC_ATTEMPT" = 2 ]; then date > "$DEEPHPC_CHECKPOINT_DIR/saved"; kill -KILL $PPID; fi; exit 75'
+    run = slurm.run("bash", "-c", killed, max_requeues=9)
+    for _ in range(3):
+        slurm(run)
+    assert not run.task().result.exists()
+    assert len(slurm.requests) == 2
+
+
+@pytest.mark.parametrize("allowed", [0, 2])
+def test_no_more_requeues_than_allowed(slurm: Slurms, allowed: int):
+    program = 'date > "$DEEPHPC_CHECKPOINT_DIR/$DEEPHPC_ATTEMPT"; exit 75'
+    run = slurm.run("bash", "-c", program, max_requeues=allowed)
+    for _ in range(allowed + 1):
+        slurm(run)
+    result = load_result(run.task())
+    assert result is not None
+    assert (result.state, result.attempt) == (JobState.FAILED, allowed + 1)
+    assert f"{allowed} requeues are allowed (--max-requeues)" in result.reason
+    assert len(slurm.requests) == allowed
+
+
+def test_a_cluster_that_does_not_queue_it_again_is_named_in_the_reason(slurm: Slurms):
+    run = slurm.run("bash", "-c", COUNTS, max_requeues=3)
+    assert slurm(run, answer='Requested "operation" is presently disabled for job 4711')[0] == 75
+    result = load_result(run.task())
+    assert result is not None
+    assert result.state is JobState.FAILED
+    assert "did not queue it again" in result.reason
+    assert "presently disabled" in result.reason
+    assert run.events() == ["started", "continued", "finished"]
+    assert not load_attempts(run.task())[0].continues
+    assert not list((run.files.path / "attempts").glob("result*"))
+
+
+def test_cancelled_through_deephpc_it_is_not_continued(slurm: Slurms):
+    run = slurm.run("bash", "-c", f'echo "{{}}" > "$DEEPHPC_OUTPUT_DIR/../cancelled.json"; {COUNTS}', max_requeues=3)
+    slurm(run)
+    result = load_result(run.task())
+    assert result is not None
+    assert (result.state, result.ended_by) == (JobState.CANCELLED, "signal")
+    assert slurm.requests == []
+
+
+def test_cancelled_between_two_attempts_the_next_one_runs_nothing(slurm: Slurms, tmp_path: Path):
+    run = slurm.run("bash", "-c", f"echo >> ran; {COUNTS}", max_requeues=3)
+    slurm(run)
+    run.files.cancelled.write_text("{}")
+    slurm(run)
+    result = load_result(run.task())
+    assert result is not None
+    assert (result.state, result.attempt) == (JobState.CANCELLED, 2)
+    assert (tmp_path / "ran").read_text() == "\n"
+
+
+def test_a_program_that_saves_at_its_time_limit_is_continued_too(slurm: Slurms, tmp_path: Path):
+    program = "trap 'date > \"$DEEPHPC_CHECKPOINT_DIR/late\"; exit 75' TERM; touch ready; while :; do sleep 0.05; done"
+    run = slurm.run("bash", "-c", program, max_requeues=3, resources=Resources(walltime=timedelta(seconds=1)))
+    process = slurm.start(run)
+    wait_until((tmp_path / "ready").exists)
+    process.terminate()
+    assert run.end(process)[0] == 75
+    assert slurm.requests == ["requeue 4711"]
+    assert not run.task().result.exists()
+
+
+def test_told_to_end_before_its_limit_it_is_cancelled_whatever_its_exit_code(slurm: Slurms, tmp_path: Path):
+    run = slurm.run("bash", "-c", "trap 'exit 75' TERM; touch ready; while :; do sleep 0.05; done", max_requeues=3)
+    process = slurm.start(run)
+    wait_until((tmp_path / "ready").exists)
+    process.terminate()
+    run.end(process)
+    result = load_result(run.task())
+    assert result is not None
+    assert result.state is JobState.CANCELLED
+    assert slurm.requests == []
+
+
+def test_a_limit_too_short_for_slurms_own_signal_is_told_by_the_script(slurm: Slurms):
+    program = "trap 'date > \"$DEEPHPC_CHECKPOINT_DIR/saved\"; exit 75' USR1; while :; do sleep 0.05; done"
+    limits = {"resources": Resources(walltime=timedelta(seconds=60)), "grace": timedelta(seconds=58)}
+    run = slurm.run("bash", "-c", program, max_requeues=3, **limits)
+    assert slurm(run)[0] == 75
+    assert run.events() == ["started", "grace", "continued"]
+
+
+# --- the local scheduler ---
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Iterator[Callable[[Run], str]]:
+    scheduler = LocalScheduler(tmp_path / "state")
+
+    def submit(run: Run) -> str:
+        return scheduler.submit(Submission(run.spec, run.files.script, dict(os.environ)))
+
+    yield submit
+    for path in (tmp_path / "state" / "local").glob("local-*"):
+        LocalJob(path).request_cancel(None)
+
+
+def seen(tmp_path: Path, job_id: str) -> dict[int | None, JobState]:
+    answer = LocalScheduler(tmp_path / "state").observe(Question(job_ids=(job_id,))).queue
+    return {one.task: one.state for one in answer[job_id]} if answer else {}
+
+
+def test_the_local_scheduler_continues_a_run_in_the_same_job(tmp_path: Path, local: Callable[[Run], str]):
+    run = Run(tmp_path / "run-a-0001", "bash", "-c", COUNTS, max_requeues=3)
+    job_id = local(run)
+    wait_until(lambda: seen(tmp_path, job_id) == {None: JobState.COMPLETED})
+    assert [attempt.number for attempt in load_attempts(run.task())] == [1, 2, 3]
+    assert "attempt 3" in run.task().log.read_text()
+    (sighting,) = (LocalScheduler(tmp_path / "state").observe(Question(job_ids=(job_id,))).queue or {})[job_id]
+    assert sighting.restarts == 2
+
+
+def test_the_local_scheduler_continues_each_task_of_an_array_on_its_own(tmp_path: Path, local: Callable[[Run], str]):
+    program = f'[ "$DEEPHPC_TASK_ID" = 2 ] || exit 0; {COUNTS}'
+    run = Run(tmp_path / "run-a-0001", "bash", "-c", program, max_requeues=3, array=Array(tasks=(1, 2)))
+    job_id = local(run)
+    wait_until(lambda: seen(tmp_path, job_id) == {1: JobState.COMPLETED, 2: JobState.COMPLETED})
+    assert [len(load_attempts(run.task(number))) for number in (1, 2)] == [1, 3]
+
+
+def test_cancelled_while_it_saves_for_the_next_attempt_a_local_job_ends(tmp_path: Path, local: Callable[[Run], str]):
+    saves = """
+import os, signal, sys, time
+def told(*_):
+    open(os.path.join(os.environ["DEEPHPC_CHECKPOINT_DIR"], "saved"), "w").close()
+    sys.exit(75)
+signal.signal(signal.SIGTERM, told)
+open("ready", "w").close()
+time.sleep(60)
+"""
+    run = Run(tmp_path / "run-a-0001", sys.executable, "-c", saves, max_requeues=3)
+    job_id = local(run)
+    wait_until((tmp_path / "ready").exists)
+    LocalScheduler(tmp_path / "state").cancel([job_id])
+    wait_until(lambda: seen(tmp_path, job_id) == {None: JobState.CANCELLED})
+    assert len(load_attempts(run.task())) == 1
