@@ -56,13 +56,17 @@ def test_a_state_dir_that_cannot_be_looked_into_is_the_sites_fault(deephpc: Comm
     assert "File name too long" in done.stderr.splitlines()[0]
 
 
-@pytest.mark.parametrize(("time", "is_told"), [("2", True), ("3", True), ("3:01", False), ("30", False)])
-def test_a_grace_that_does_not_fit_into_the_time_limit_is_told(deephpc: CommandLine, time: str, is_told: bool):
+@pytest.mark.parametrize(
+    ("time", "is_told", "by"),
+    [("2", True, "nobody"), ("2:30", False, "script"), ("3", False, "script"), ("3:01", False, "Slurm")],
+)
+def test_a_grace_that_does_not_fit_into_the_time_limit_is_told(deephpc: CommandLine, time: str, is_told: bool, by: str):
     words = ("run", "--dry-run", "--time", time, "--grace", "120", "--", "true")
     done = deephpc(*words)
     assert done.returncode == 0, done.stderr
     assert ("--grace 120 has no effect" in done.stderr) == is_told
-    assert ("--signal=B:USR1@120" in done.stdout) != is_told
+    assert ("--signal=B:USR1@120" in done.stdout) == (by == "Slurm")
+    assert ("alarm" in done.stdout) == (by == "script")
 
 
 @pytest.mark.parametrize(
