@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154,SC2034  # set and read by the script it is part of
 # How a run goes on over many attempts: part of the job script. A program that ends with exit code 75 (EX_TEMPFAIL of
-# sysexits.h) asks to be continued: its job is queued again. It ends where two attempts in a row leave no newer
-# checkpoint, or all requeues are used.
+# sysexits.h) asks to be continued: its job is queued again or, with --chain, a successor of the job is submitted, which
+# finds the same run folder. It ends where two attempts in a row leave no newer checkpoint, or all requeues are used.
 continue_code=75
 
 begun() { # how many attempts this run, or this task of it, has begun
@@ -10,6 +10,14 @@ begun() { # how many attempts this run, or this task of it, has begun
     if [[ $line =~ \"event\":\"started\",\"attempt\":([0-9]+), ]]; then last=${BASH_REMATCH[1]}; fi
   done <"$here/events.jsonl"
   printf '%d' "$last"
+} 2>/dev/null
+
+claim_file() { # a run that was handed on to a successor has a claim of its own for each: who is first takes the next one
+  local line links=0
+  while IFS= read -r line; do
+    [[ $line != *'"event":"continued"'*'"by":"chain"'* ]] || ((++links))
+  done <events.jsonl
+  if [ "$links" -gt 0 ]; then printf 'attempts/claim-%d' "$links"; else printf 'claim'; fi
 } 2>/dev/null
 
 newest_checkpoint() { # when the newest file of the checkpoints was written, and its name; later ones sort behind it
@@ -39,7 +47,7 @@ continue_run() { # true when another attempt is on its way; else why_not is set,
   elif [ "$attempt" -gt "$max_requeues" ]; then
     why_not="it asked to continue (exit code $code) at attempt $attempt, and $max_requeues requeues are allowed (--max-requeues)"
     return 1
-  elif ! event continued ",\"exit_code\":$code,\"newer_checkpoint\":$newer,\"elapsed_s\":$SECONDS"; then
+  elif ! event continued ",\"exit_code\":$code,\"by\":\"$continue_by\",\"newer_checkpoint\":$newer,\"elapsed_s\":$SECONDS"; then
     why_not="it asked to continue (exit code $code), but the run folder cannot be written"
     return 1
   fi
@@ -55,6 +63,8 @@ continue_run() { # true when another attempt is on its way; else why_not is set,
 hand_over() {
   if [ -n "${DEEPHPC_LOCAL_REQUEUE:-}" ]; then
     : >"$DEEPHPC_LOCAL_REQUEUE" || { why_not="it asked to continue (exit code $code), but the local scheduler cannot be told" && return 1; }
+  elif [ "$continue_by" = chain ]; then
+    submit_successor
   else
     requeue
   fi
@@ -70,4 +80,45 @@ requeue() { # a task of an array by its own name: the id of its last task is the
   done
   why_not="it asked to continue (exit code $code), but the cluster did not queue it again: ${said:-scontrol gave no answer}"
   return 1
+}
+
+submit_successor() { # it carries this job's name; where it cannot be sent from here, a command on the login node sends it
+  local said='' successor tries line
+  for tries in {1..4}; do
+    said=$(outside_of_any_job timeout 60 sbatch --parsable job.sh 2>&1 </dev/null)
+    successor=$(queued_as "$said" || find_successor) && break
+    case $said in *[Uu]'nable to contact'* | *'imed out'* | *onnect* | '') sleep $((tries * 5)) ;; *) break ;; esac
+  done
+  if [ -n "$successor" ]; then
+    event chained ",\"successor\":\"$(text "$successor")\""
+  else
+    event unplaced ",\"reason\":\"$(text "$said")\""
+    printf 'deephpc: this node cannot submit the next job: %s\n' "$said"
+  fi
+  return 0
+}
+
+outside_of_any_job() { # WORDS…: run them without what this job put into its environment
+  (
+    for name in $(compgen -e); do
+      case $name in
+        SLURM_CONF | SLURM_CONF_SERVER | SLURM_JWT | SLURM_CLUSTERS | SLURM_SACK_KEY | SLURM_SACK_JWKS) ;;
+        SLURM_* | SLURMD_* | DEEPHPC_* | *_VISIBLE_DEVICES | GPU_DEVICE_ORDINAL | TMPDIR | HOSTNAME) unset -v "$name" ;;
+      esac
+    done
+    exec "$@"
+  )
+}
+
+queued_as() { # WHAT SBATCH SAID: the id in it, whatever a site's wrapper says around it
+  local line found=
+  while IFS= read -r line; do
+    if [[ $line =~ ^[0-9]+(\;[A-Za-z0-9_.-]+)?$ ]]; then found=$line; fi
+  done <<<"$1"
+  [ -n "$found" ] && printf '%s' "$found"
+}
+
+find_successor() { # another job of this run in the queue, whose submission got no answer
+  timeout 30 squeue --noheader --user="$(id -un)" --name="$SLURM_JOB_NAME" --states=PENDING,RUNNING --format=%i 2>/dev/null |
+    grep -v -x -m 1 "$SLURM_JOB_ID"
 }

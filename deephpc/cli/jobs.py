@@ -85,7 +85,7 @@ def list_jobs(
     here = context(ctx)
     wanted = _filter(here.clock(), state, kind, since, text, limit)
     with here.open_record() as record:
-        troubles = refresh(record, here.schedulers, here.clock())
+        troubles = refresh(record, here.schedulers, here.clock(), environ=here.environ)
         jobs = record.find(wanted)
         troubles = (*troubles, *record.troubles)
     for line in troubles:
@@ -106,7 +106,7 @@ def show(ctx: typer.Context, run: RunId) -> None:
     here = context(ctx)
     with here.open_record() as record:
         job, task = record.resolve(run)
-        for line in refresh(record, here.schedulers, here.clock()):
+        for line in refresh(record, here.schedulers, here.clock(), environ=here.environ):
             here.say(f"note: {line}")
         job = record.get(job.run_id)
         detail = gather_detail(job, task, record, here.schedulers.get(job.scheduler), here.clock())
@@ -132,7 +132,9 @@ def wait(
     with here.open_record() as record:
         run_ids = [record.resolve(run)[0].run_id for run in runs]
         limit = _duration("--timeout", timeout)
-        jobs = wait_for(record, here.schedulers, run_ids, clock=here.clock, timeout=limit, tell=here.say)
+        jobs = wait_for(
+            record, here.schedulers, run_ids, clock=here.clock, timeout=limit, tell=here.say, environ=here.environ
+        )
     if here.json:
         write_answer(render_jobs(jobs, (), here.clock(), as_json=True))
     conclude(here, jobs)
@@ -193,7 +195,7 @@ def why(ctx: typer.Context, run: RunId) -> None:
     here = context(ctx)
     with here.open_record() as record:
         job, task = record.resolve(run)
-        for line in refresh(record, here.schedulers, here.clock()):
+        for line in refresh(record, here.schedulers, here.clock(), environ=here.environ):
             here.say(f"note: {line}")
         diagnosis = diagnose(record.get(job.run_id), task, record, here.clock())
     write_answer(render_diagnosis(diagnosis, as_json=here.json))
@@ -270,7 +272,7 @@ def rebuild(
         places = {here.settings.work_dir, *load_work_dirs(here.settings.state_dir), *given}
         work_dirs = [folder for folder in sorted(places) if folder.is_dir()]
         jobs = rebuild_record(record, work_dirs)
-        for line in refresh(record, here.schedulers, here.clock()):
+        for line in refresh(record, here.schedulers, here.clock(), environ=here.environ):
             here.say(f"note: {line}")
     here.say(f"{len(jobs)} runs read from {', '.join(map(str, work_dirs)) or 'nowhere'}")
 

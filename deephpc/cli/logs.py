@@ -33,7 +33,9 @@ def logs(
     with here.open_record() as record:
         job, task = record.resolve(run)
         if follow:
-            follow_log(record, here.schedulers, job, task, _emit, clock=here.clock, last_lines=lines)
+            follow_log(
+                record, here.schedulers, job, task, _emit, clock=here.clock, last_lines=lines, environ=here.environ
+            )
         else:
             print_log(job, task, _emit, last_lines=lines)
 

@@ -63,11 +63,14 @@ class JobOptionWords:
     max_requeues: Annotated[
         Number,
         _option(
-            help="How often to start again after a node failed or preempted the job (3 if the settings say nothing).",
+            help="How often to start again: after a node failed, preemption, exit code 75 (3 if settings are silent).",
             min=0,
             max=100,
         ),
     ] = None
+    chain: Annotated[
+        bool, _option("--chain", help="After exit code 75 go on in a new job, where the cluster queues none again.")
+    ] = False
     grace: Annotated[
         Text,
         _option(
@@ -170,6 +173,7 @@ def load_options(words: JobOptionWords, environ: "Mapping[str, str]", cwd: Path)
         array=_checked("--array", words.array, parse_array),
         dependency=words.dependency or "",
         max_requeues=words.max_requeues,
+        chain=words.chain,
         grace=_checked("--grace", words.grace, _grace),
         mail=_mail(words),
         raw_options=check_raw_options(words.sbatch or ()),

@@ -208,7 +208,13 @@ def stay(here: "Context", record: "Record", job: "Job") -> None:
     emit = (lambda _: None) if here.options.quiet else sys.stderr.buffer.write
     try:
         job = follow_log(
-            record, here.schedulers, job, None, lambda data: (emit(data), sys.stderr.flush())[1], clock=here.clock
+            record,
+            here.schedulers,
+            job,
+            None,
+            lambda data: (emit(data), sys.stderr.flush())[1],
+            clock=here.clock,
+            environ=here.environ,
         )
     except KeyboardInterrupt:
         here.say(

@@ -1,12 +1,13 @@
 """What a run folder proves: the result, the events of every attempt, and how the run ended as last judged."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, ValidationError
 
 from deephpc.jobs.job import Standing
 from deephpc.jobs.run_folder import RunFolder, TaskFolder, read_json, read_json_lines, write_atomically
+from deephpc.jobs.scheduler import JobId
 from deephpc.jobs.state import JobState
 from deephpc.model import Model
 
@@ -52,8 +53,10 @@ class Attempt(Model):
     """Told to end by SIGTERM, whether or not it managed to write how it ended."""
     at_limit: bool = False
     """Whether that was at the time limit."""
-    continues: bool = False
-    """Whether its program asked to be continued, and another attempt follows."""
+    continues: Literal["requeue", "chain"] | None = None
+    """How it goes on, where its program asked to be continued: in the same job queued again, or in a successor."""
+    successor: str | None = None
+    """The job submitted to go on with the run, where it could be submitted from this one."""
 
 
 class KeptStanding(Model):
@@ -88,6 +91,31 @@ def attempts_of(events: Iterable[dict[str, Any]]) -> tuple[Attempt, ...]:
         except (ValidationError, KeyError, TypeError, ValueError):
             continue
     return tuple(attempts)
+
+
+def newest_job(known: JobId, attempts: Sequence[Attempt]) -> JobId:
+    """Return the job in which a run goes on, as far as its folder tells (pure).
+
+    Parameters
+    ----------
+    known
+        The job that was last known for it.
+    """
+    if not any(attempt.continues == "chain" for attempt in attempts):
+        return known
+    last, cluster = attempts[-1], known.partition(";")[2]
+    if last.continues == "chain":
+        has_begun = any(attempt.job_id == known.partition(";")[0] for attempt in attempts)
+        return (last.successor or known) if has_begun else known
+    return f"{last.job_id};{cluster}" if cluster else last.job_id
+
+
+def awaits_successor(known: JobId | None, attempts: Sequence[Attempt]) -> bool:
+    """Whether a run is to go on in a job that nobody has told of yet (pure)."""
+    if known is None or not attempts or attempts[-1].continues != "chain":
+        return False
+    number = known.partition(";")[0]
+    return newest_job(known, attempts) == known and any(attempt.job_id == number for attempt in attempts)
 
 
 def write_standing(files: RunFolder, standing: Standing, tasks: Mapping[int, JobState]) -> None:
@@ -125,14 +153,16 @@ def _fold(attempts: list[Attempt], event: dict[str, Any]) -> None:
     elif attempts and event["event"] == "terminated":
         attempts[-1] = attempts[-1].model_copy(update={"was_terminated": True, "at_limit": event["at_limit"] is True})
     elif attempts and event["event"] == "continued":
-        ended = {"ended_at": event["at"], "exit_code": event["exit_code"], "continues": True}
+        ended = {"ended_at": event["at"], "exit_code": event["exit_code"], "continues": event["by"]}
         attempts[-1] = Attempt.model_validate({**attempts[-1].model_dump(), **ended})
+    elif attempts and event["event"] == "chained":
+        attempts[-1] = Attempt.model_validate({**attempts[-1].model_dump(), "successor": event["successor"]})
     elif attempts and event["event"] == "finished":
         ended = {
             "ended_at": event["at"],
             "state": event["state"],
             "exit_code": event["exit_code"],
             "signal": event["signal"],
-            "continues": False,
+            "continues": None,
         }
         attempts[-1] = Attempt.model_validate({**attempts[-1].model_dump(), **ended})

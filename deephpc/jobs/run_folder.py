@@ -47,6 +47,11 @@ class TaskFolder:
         return self.path / "result.json"
 
     @property
+    def cancelled(self) -> Path:
+        """When its end was asked for through deephpc; written by the login node."""
+        return self.path / "cancelled.json"
+
+    @property
     def output(self) -> Path:
         """`DEEPHPC_OUTPUT_DIR`: what the program keeps."""
         return self.path / "output"

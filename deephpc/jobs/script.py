@@ -55,6 +55,7 @@ def render_script(spec: JobSpec, directives: Sequence[str]) -> str:
         has_secrets=spec.has_secrets,
         walltime_s=int(walltime.total_seconds()) if walltime else 0,
         max_requeues=spec.max_requeues,
+        continue_by="chain" if spec.chain else "requeue",
         alarm_s=_alarm_s(spec),
         cpus=(spec.resources.tasks_per_node or 1) * (spec.resources.cpus_per_task or 1),
     )

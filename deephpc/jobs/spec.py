@@ -171,7 +171,9 @@ class JobSpec(Model):
     array: Array | None = None
     dependencies: tuple[Dependency, ...] = ()
     max_requeues: int = Field(0, ge=0, le=100)
-    """How often the job may start again after its node failed or it was preempted."""
+    """How often the job may start again: after its node failed, it was preempted, or its program asked for it."""
+    chain: bool = False
+    """Whether a program that asks to be continued goes on in a successor of its job, not in the same job again."""
     grace: timedelta = timedelta(seconds=60)
     """How long before the time limit the program gets SIGUSR1."""
     mail: Mail | None = None

@@ -50,6 +50,7 @@ def place(
     *,
     created_at: datetime,
     may_be_queued: bool,
+    but_not: frozenset[JobId] = frozenset(),
     patience: Patience = Patience(),
     sleep: Callable[[float], None] = time.sleep,
 ) -> Placed:
@@ -61,6 +62,8 @@ def place(
         When the run was recorded; no job of it is older.
     may_be_queued
         True when an earlier try got no clear answer: look before sending.
+    but_not
+        Jobs of this run that have ended, to go on with which is what this one is for.
 
     Raises
     ------
@@ -69,7 +72,7 @@ def place(
     SiteError
         No clear answer within the deadline (transient); the job may be queued, the next command will know.
     """
-    search = _Search(submission, scheduler, created_at, patience, sleep)
+    search = _Search(submission, scheduler, created_at, but_not, patience, sleep)
     adopted = search.run() if may_be_queued else None
     while adopted is None:
         try:
@@ -90,12 +93,14 @@ class _Search:
         submission: Submission,
         scheduler: Scheduler,
         created_at: datetime,
+        but_not: frozenset[JobId],
         patience: Patience,
         sleep: Callable[[float], None],
     ) -> None:
         self.submission = submission
         self.scheduler = scheduler
         self.question = Question(job_names=(submission.job_name,), since=created_at)
+        self.but_not = but_not
         self.patience = patience
         self.sleep = sleep
         self.deadline = time.monotonic() + patience.deadline_s
@@ -119,7 +124,8 @@ class _Search:
         absent_since: float | None = None
         while True:
             observation = self.scheduler.observe(self.question)
-            found = find_by_name(self.submission.job_name, observation.queue, observation.accounting)
+            named = find_by_name(self.submission.job_name, observation.queue, observation.accounting)
+            found = tuple(job_id for job_id in named if job_id not in self.but_not)
             if found:
                 return self._adopt(found)
             now = time.monotonic()

@@ -15,6 +15,8 @@ from deephpc.jobs.state import ACTIVE, JobState
 
 #: Accounting lags the queue by seconds, and a shared file system shows a new file late: no verdict before this.
 SETTLE = timedelta(seconds=60)
+#: Why a run waits whose next job is still to be submitted.
+AWAITS_SUCCESSOR = "its next job is still to be submitted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,8 @@ class Evidence:
     """True as well where a site keeps no accounting: nothing more will ever come from there."""
     result: Result | None = None
     attempts: tuple[Attempt, ...] = ()
+    handed_on: bool = False
+    """Whether its job has ended to go on in a successor that is not in the queue yet."""
 
 
 def judge(known: Standing, evidence: Evidence, now: datetime, *, was_cancelled: bool = False) -> Standing:
@@ -104,6 +108,13 @@ def _by_live_queue(evidence: Evidence, now: datetime) -> Standing | None:
     return _seen(queue, "queue", now)
 
 
+def _by_handing_on(evidence: Evidence, now: datetime) -> Standing | None:
+    """Between two jobs of a chained run: what became of the last one is not what became of the run."""
+    if not evidence.handed_on:
+        return None
+    return Standing(state=JobState.PENDING, reason=AWAITS_SUCCESSOR, source="events", seen_at=now)
+
+
 def _by_accounting(evidence: Evidence, now: datetime) -> Standing | None:
     accounting = evidence.accounting
     if accounting is None:
@@ -162,6 +173,7 @@ def _by_silence(known: Standing, evidence: Evidence, now: datetime, was_cancelle
 _RULES: tuple[Callable[[Evidence, datetime], Standing | None], ...] = (
     _by_result,
     _by_live_queue,
+    _by_handing_on,
     _by_accounting,
     _by_ended_queue,
     _by_attempts,

@@ -9,6 +9,7 @@ from deephpc.jobs.record import Record
 from deephpc.jobs.scheduler import id_of_task
 from deephpc.jobs.spec import Dependency, DependencyKind
 from deephpc.jobs.state import JobState
+from deephpc.workflows.plan import load_plan
 
 #: The scheduler's own id of a job or array task.
 _NUMBER = re.compile(r"[0-9]+(?:_[0-9]+)?", re.ASCII)
@@ -84,6 +85,12 @@ def _job_id(name: str, job: Job | None, task: int | None, scheduler: str) -> str
     if job.scheduler != scheduler:
         raise InputError(
             f"--dependency: run {job.run_id} belongs to {job.scheduler}, this job goes to {scheduler}",
+            f"wait for it first: deephpc jobs wait {job.run_id}",
+        )
+    plan = load_plan(job.files)
+    if plan is not None and plan.spec.chain:
+        raise InputError(
+            f"--dependency: run {job.run_id} goes from job to job (--chain), and its last one is not there yet",
             f"wait for it first: deephpc jobs wait {job.run_id}",
         )
     if job.job_id is None:

@@ -91,7 +91,7 @@ def gather_detail(job: Job, task: int | None, record: Record, scheduler: Schedul
         plan=load_plan(job.files),
         result=result,
         attempts=attempts,
-        usage=_accounted_usage(job, task, scheduler) or _sampled_usage(job, files, now),
+        usage=_accounted_usage(job, task, attempts, scheduler) or _sampled_usage(job, files, now),
         metrics=load_series(files.metrics),
         events=tuple(record.events(job.run_id)),
         places={name: path for name, path in _places(job, files).items() if path.exists()},
@@ -111,10 +111,15 @@ def _places(job: Job, files: TaskFolder) -> dict[str, Path]:
     }
 
 
-def _accounted_usage(job: Job, task: int | None, scheduler: Scheduler | None) -> Usage | None:
+def _accounted_usage(
+    job: Job, task: int | None, attempts: Sequence[Attempt], scheduler: Scheduler | None
+) -> Usage | None:
     if scheduler is None or job.job_id is None or not job.state.is_final:
         return None
-    rows = scheduler.used(id_of_task(job.job_id, task))
+    number, semicolon, cluster = job.job_id.partition(";")
+    earlier = dict.fromkeys(attempt.job_id for attempt in attempts if attempt.job_id != number)  # of a chained run
+    job_ids = [*(f"{one}{semicolon}{cluster}" for one in earlier), job.job_id]
+    rows = [row for one in job_ids for row in scheduler.used(id_of_task(one, task))]
     return usage_from_accounting(rows, job.resources.memory_mib)
 
 

@@ -59,9 +59,11 @@ def cancel_jobs(
         if not job.state_of(task).is_final:
             by_scheduler[job.scheduler].append((job, task))
     for name, group in by_scheduler.items():
+        for job, task in group:  # first, so that an attempt that is just ending starts no other
+            _write_cancelled(job.files.task(task).cancelled, now)
         schedulers[name].cancel(id_of_task(job.job_id or "", task) for job, task in group)
         for job in (job for job, task in group if task is None):
-            _note_cancelled(job, record, now)
+            record.change(job.run_id, lambda known: known.model_copy(update={"cancelled_at": now}), now)
 
 
 def load_rerun(job: Job) -> tuple[JobRequest, dict[str, str]]:
@@ -133,11 +135,10 @@ def _folders(work_dir: Path) -> list[Path]:
         raise SiteError(f"cannot read {work_dir}: {error.strerror}", "is its file system there?") from error
 
 
-def _note_cancelled(job: Job, record: Record, now: datetime) -> None:
-    record.change(job.run_id, lambda known: known.model_copy(update={"cancelled_at": now}), now)
+def _write_cancelled(path: Path, now: datetime) -> None:
     try:
-        write_atomically(job.files.cancelled, json.dumps({"cancelled_at": now.isoformat()}) + "\n")
-    except SiteError:  # its folder is full or gone, which is no reason not to end it: the record has it
+        write_atomically(path, json.dumps({"cancelled_at": now.isoformat()}) + "\n")
+    except SiteError:  # its folder is full or gone, or the task never began: no reason not to end it
         return
 
 

@@ -1,7 +1,7 @@
 """Reads what jobs wrote: whole, by their last lines, or as it grows (login node)."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -83,6 +83,7 @@ def follow_log(  # noqa: PLR0913 - clock and sleep are for tests
     *,
     clock: Callable[[], datetime],
     last_lines: int | None = None,
+    environ: Mapping[str, str] | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Job:
     """Emit the output of a run, or of that its last lines, as it grows until the run is final, and return it.
@@ -97,7 +98,7 @@ def follow_log(  # noqa: PLR0913 - clock and sleep are for tests
     next_refresh = 0.0
     while True:
         if not job.state.is_final and time.monotonic() >= next_refresh:
-            refresh(record, schedulers, clock(), only=[job])
+            refresh(record, schedulers, clock(), only=[job], environ=environ)
             job = record.get(job.run_id)
             next_refresh = time.monotonic() + _REFRESH_EVERY_S
         moved = follower.pump()

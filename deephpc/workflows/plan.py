@@ -144,6 +144,11 @@ def _spec(request: JobRequest, settings: Settings, new: NewRun, dependencies: Se
         options.launcher, settings.resources(options.resources), mpi=site.mpi, interface=site.network_interface
     )
     _check_against_site(resources.partition, settings)
+    if options.chain and options.array:
+        raise InputError(
+            "--chain does not go with --array: each task would need jobs of its own",
+            "leave --chain out, so that tasks are queued again, or submit them one by one",
+        )
     environment = settings.environment
     return JobSpec(
         run_id=new.run_id,
@@ -162,6 +167,7 @@ def _spec(request: JobRequest, settings: Settings, new: NewRun, dependencies: Se
         array=options.array,
         dependencies=tuple(dependencies),
         max_requeues=settings.max_requeues if options.max_requeues is None else options.max_requeues,
+        chain=options.chain and settings.scheduler != "local",
         grace=settings.grace if options.grace is None else options.grace,
         mail=options.mail,
         raw_options=options.raw_options,

@@ -30,6 +30,8 @@ class JobOptions(Model):
     dependency: str = ""
     """As written: `afterok:RUN[:RUN…][,afterany:RUN…]`."""
     max_requeues: int | None = None
+    chain: bool = False
+    """Whether it goes on in a successor of its job, where its program asks to be continued."""
     grace: timedelta | None = None
     mail: Mail | None = None
     raw_options: tuple[str, ...] = ()

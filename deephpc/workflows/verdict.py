@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from deephpc.jobs.evidence import load_attempts, load_result
+from deephpc.jobs.evidence import awaits_successor, load_attempts, load_result
 from deephpc.jobs.job import Job, Standing
 from deephpc.jobs.record import LOOKS_APART
 from deephpc.jobs.scheduler import Observation, Sighting
@@ -70,16 +70,24 @@ def _judge_one(
     waits_first = queue is not None and queue.state is JobState.PENDING and known.attempt == 0
     files = job.files.task(number)
     result = None if waits_first else load_result(files)
-    silent = queue is None and accounting is None and result is None
+    lives = queue is not None and queue.state in ACTIVE
+    attempts = load_attempts(files) if result is None and not lives else ()
     evidence = Evidence(
         queue=queue,
         queue_answered=observation.queue is not None,
         accounting=accounting,
         accounting_answered=observation.accounting is not None,
         result=result,
-        attempts=load_attempts(files) if silent else (),
+        attempts=attempts,
+        handed_on=awaits_successor(job.job_id, attempts),
     )
-    return judge(known.standing(), evidence, now, was_cancelled=job.cancelled_at is not None)
+    standing = judge(known.standing(), evidence, now, was_cancelled=job.cancelled_at is not None)
+    if evidence.handed_on and job.cancelled_at is not None:
+        return standing.model_copy(update={"state": JobState.CANCELLED, "reason": "cancelled through deephpc"})
+    if standing.state is JobState.COMPLETED and result is None and attempts and attempts[-1].continues:
+        reason = f"its job {job.job_id} ended without going on with it"
+        return standing.model_copy(update={"state": JobState.FAILED, "reason": reason, "exit_code": None})
+    return standing
 
 
 def _summary(job: Job, standings: Mapping[int, Standing]) -> Standing:

@@ -16,6 +16,13 @@ from deephpc.jobs.scheduler import Observation, Question, Scheduler
 from deephpc.jobs.state import JobState
 from deephpc.jobs.submission import find_by_name, read_answer, submitter_lives, write_answer
 from deephpc.jobs.truth import SETTLE
+from deephpc.workflows.chain import (
+    HandedOn,
+    adopt_successors,
+    find_handed_on,
+    place_successors,
+    waits_for_successor,
+)
 from deephpc.workflows.metrics import last_values
 from deephpc.workflows.verdict import Tasks, judge_job, still_stands
 
@@ -41,11 +48,21 @@ class _Asleep:
 
 
 def refresh(
-    record: Record, schedulers: Schedulers, now: datetime, only: Iterable[Job] | None = None
+    record: Record,
+    schedulers: Schedulers,
+    now: datetime,
+    only: Iterable[Job] | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> tuple[str, ...]:
     """Bring unfinished runs up to date; return one line for each source that did not answer (login node).
 
-    However many runs there are, each scheduler is asked once. Runs whose scheduler is not here keep their last state.
+    However many runs there are, each scheduler is asked once; once more where runs have gone on in another job. Runs
+    whose scheduler is not here keep their last state.
+
+    Parameters
+    ----------
+    environ
+        What jobs are submitted with that their nodes could not submit; None leaves those to another command.
     """
     by_scheduler: dict[str, list[Job]] = defaultdict(list)
     if only is None:
@@ -65,11 +82,32 @@ def refresh(
         sleepers = asleep if name == "slurm" else _Asleep()
         observation = scheduler.observe(_question(group, sleepers))
         troubles += observation.troubles
-        _settle(record, [*group, *_woken(record, sleepers, observation)], observation, now)
+        seen = [*group, *_woken(record, sleepers, observation)]
+        handed_on = find_handed_on(record, seen, observation, now)
+        gone = {job.run_id for job in (*handed_on.moved, *handed_on.waiting)}
+        _settle(record, [job for job in seen if job.run_id not in gone], observation, now)
+        if gone:
+            troubles += _settle_handed_on(record, scheduler, handed_on, now, environ)
     return tuple(troubles)
 
 
-def wait_for(
+def _settle_handed_on(
+    record: Record, scheduler: Scheduler, handed_on: HandedOn, now: datetime, environ: Mapping[str, str] | None
+) -> tuple[str, ...]:
+    """Look at runs that have gone on in another job; submit that where its node could not."""
+    observation = scheduler.observe(handed_on.question)
+    jobs = [*handed_on.moved, *adopt_successors(record, handed_on.waiting, observation, now)]
+    _settle(record, jobs, observation, now)
+    late = [job.job_id for job in jobs if job.cancelled_at is not None and job.job_id and job not in handed_on.waiting]
+    if late:  # submitted by a node while its run was cancelled here
+        scheduler.cancel(late)
+    if environ is None:
+        return observation.troubles
+    waiting = [job for job in (record.get(job.run_id) for job in handed_on.waiting) if waits_for_successor(job)]
+    return (*observation.troubles, *place_successors(record, waiting, scheduler, environ, now))
+
+
+def wait_for(  # noqa: PLR0913 - clock and sleep are for tests
     record: Record,
     schedulers: Schedulers,
     run_ids: Sequence[str],
@@ -77,9 +115,12 @@ def wait_for(
     clock: Callable[[], datetime],
     timeout: timedelta | None,
     tell: Callable[[str], None],
+    environ: Mapping[str, str] | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[Job]:
     """Wait until runs are final, and return them; `tell` gets one line per change of state.
+
+    `environ` is as for `refresh`.
 
     Raises
     ------
@@ -92,7 +133,7 @@ def wait_for(
         jobs = [record.get(run_id) for run_id in run_ids]
         open_jobs = [job for job in jobs if not job.state.is_final]
         if open_jobs:
-            refresh(record, schedulers, clock(), only=open_jobs)
+            refresh(record, schedulers, clock(), only=open_jobs, environ=environ)
             jobs = [record.get(run_id) for run_id in run_ids]
         for job in jobs:
             if last_seen.get(job.run_id) != job.state:

@@ -11,6 +11,7 @@ from deephpc.jobs.run_folder import TaskFolder
 from deephpc.jobs.slurm_reasons import Explanation, explain_end, explain_pending, explain_refusal, explain_running
 from deephpc.jobs.state import JobState
 from deephpc.model import Model
+from deephpc.workflows.chain import waits_for_successor
 from deephpc.workflows.logs import read_tail
 from deephpc.workflows.plan import load_plan
 
@@ -98,7 +99,7 @@ def _explain(job: Job, one: Job, files: TaskFolder, record: Record | None) -> Ex
     if state.is_final:
         return _explain_final(job, one, files, record)
     if state is JobState.PENDING:
-        return _explain_dependency(job, files, record) or _explain_pending(job)
+        return _explain_dependency(job, files, record) or _explain_waiting(job, files)
     return explain_running(one.raw_state) if state is JobState.RUNNING else explain_end(state)
 
 
@@ -118,6 +119,19 @@ def _explain_lost(one: Job) -> Explanation:
         one.reason or "no source knows this job any more",
         "look at its log below and its output; run it again with `deephpc jobs rerun RUN`",
     )
+
+
+def _explain_waiting(job: Job, files: TaskFolder) -> Explanation:
+    """Explain why a run waits: for its first start, or to be continued."""
+    told = _explain_pending(job)
+    attempts = load_attempts(files)
+    if not attempts:
+        return told
+    last = attempts[-1]
+    how = f"asked to be continued (exit code {last.exit_code})" if last.continues else "was cut short"
+    if waits_for_successor(job):
+        told = Explanation(job.reason, "look again with `deephpc jobs`: it is submitted then")
+    return replace(told, text=f"attempt {last.number} {how}; the next one waits: {told.text}")
 
 
 def _explain_pending(job: Job) -> Explanation:
@@ -159,11 +173,27 @@ def _explain_end(one: Job, files: TaskFolder) -> Explanation:
             f"{ended.text}; the program never started, so the site is at fault",
             "run it again: `deephpc jobs rerun RUN`",
         )
+    if one.state is JobState.NODE_FAIL:
+        ended = replace(ended, text=_lost_node(one, files))
     if one.kind == "predict":
         ended = replace(ended, next_step=_AFTER_A_BATCH)
     if files.checkpoints.is_dir() and any(files.checkpoints.iterdir()):
         ended = replace(ended, next_step=f"{ended.next_step}; {_OLD_CHECKPOINTS} {files.checkpoints}")
     return replace(ended, text=f"{ended.text} ({reason})") if reason and one.state is JobState.FAILED else ended
+
+
+def _lost_node(one: Job, files: TaskFolder) -> str:
+    """Return which node failed, and why the run was not queued again."""
+    plan, attempts = load_plan(one.files), load_attempts(files)
+    nodes = one.nodes or (attempts[-1].nodes if attempts else "")
+    which = "a node it ran on failed" if not nodes or "," in nodes or "[" in nodes else f"its node {nodes} failed"
+    among = f" (it ran on {nodes})" if nodes and nodes not in which else ""
+    allowed = plan.spec.max_requeues if plan else None
+    if allowed == 0:
+        among += "; it may not be queued again (--max-requeues 0)"
+    elif allowed is not None and len(attempts) > allowed:
+        among += f"; its {allowed} requeues are used"
+    return which + among
 
 
 def _explain_setup(result: Result) -> Explanation:

@@ -22,6 +22,13 @@ from tests.jobs.test_script import Run
 #: Counts the attempts in a checkpoint, and is done in the third.
 COUNTS = 'echo >> "$DEEPHPC_CHECKPOINT_DIR/steps"; [ "$(wc -l < "$DEEPHPC_CHECKPOINT_DIR/steps")" -ge 3 ] || exit 75'
 SCONTROL = '#!/bin/sh\necho "$@" >> "$SAID"\n[ -z "$ANSWER" ] || { echo "$ANSWER" >&2; exit 1; }\n'
+#: Has the id that its caller wants, and tells of the variables that a job inside a job must not inherit.
+SBATCH = """#!/bin/sh
+echo "sbatch $* in ${PWD##*/} with <$SLURM_JOB_ID$SLURM_CPUS_PER_TASK$DEEPHPC_ATTEMPT$TMPDIR> $SLURM_CONF" >> "$SAID"
+[ -z "$ANSWER" ] || { echo "$ANSWER" >&2; exit 1; }
+echo "the site greets you"; echo 4712
+"""
+SQUEUE = '#!/bin/sh\necho "squeue $*" >> "$SAID"\nprintf "%s\\n" 4711 $QUEUED\n'
 
 
 class Slurms:
@@ -30,20 +37,22 @@ class Slurms:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.said = folder / "said"
-        program = folder / "bin" / "scontrol"
-        program.parent.mkdir()
-        program.write_text(SCONTROL)
-        program.chmod(stat.S_IRWXU)
+        (folder / "bin").mkdir()
+        for name, text in (("scontrol", SCONTROL), ("sbatch", SBATCH), ("squeue", SQUEUE)):
+            program = folder / "bin" / name
+            program.write_text(text)
+            program.chmod(stat.S_IRWXU)
 
     def run(self, *command: str, **changes: object) -> Run:
         return Run(self.folder / "run-a-0001", *command, **changes)
 
-    def start(self, run: Run, *, answer: str = "", **more: str):
+    def start(self, run: Run, *, job_id: str = "4711", answer: str = "", **more: str):
         path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
-        return run.start(PATH=path, SAID=str(self.said), ANSWER=answer, SLURM_JOB_ID="4711", **more)
+        facts = {"SLURM_JOB_NAME": "run-a-0001.01234567", "SLURM_JOB_ID": job_id, **more}
+        return run.start(PATH=path, SAID=str(self.said), ANSWER=answer, **facts)
 
-    def __call__(self, run: Run, *, answer: str = "", **more: str) -> tuple[int, str]:
-        return run.end(self.start(run, answer=answer, **more))
+    def __call__(self, run: Run, *, job_id: str = "4711", answer: str = "", **more: str) -> tuple[int, str]:
+        return run.end(self.start(run, job_id=job_id, answer=answer, **more))
 
     @property
     def requests(self) -> list[str]:
@@ -77,7 +86,7 @@ def test_it_is_continued_until_it_is_done_and_its_attempts_are_counted(slurm: Sl
     assert (result.state, result.attempt) == (JobState.COMPLETED, 3)
     attempts = load_attempts(run.task())
     assert [(attempt.number, attempt.continues, attempt.exit_code) for attempt in attempts] == [
-        (1, True, 75), (2, True, 75), (3, False, 0),
+        (1, "requeue", 75), (2, "requeue", 75), (3, None, 0),
     ]  # fmt: skip
     assert slurm.requests == ["requeue 4711"] * 2
 
@@ -205,6 +214,85 @@ def test_a_limit_too_short_for_slurms_own_signal_is_told_by_the_script(slurm: Sl
     run = slurm.run("bash", "-c", program, max_requeues=3, **limits)
     assert slurm(run)[0] == 75
     assert run.events() == ["started", "grace", "continued"]
+
+
+# --- in a successor of the job ---
+
+
+def a_chain(slurm: Slurms, program: str = COUNTS) -> Run:
+    return slurm.run("bash", "-c", program, max_requeues=3, chain=True)
+
+
+def test_a_chained_run_goes_on_in_a_job_submitted_from_its_node(slurm: Slurms):
+    run = a_chain(slurm)
+    surroundings = {"SLURM_CPUS_PER_TASK": "4", "SLURM_CONF": "/etc/slurm.conf", "TMPDIR": "/tmp"}
+    assert slurm(run, **surroundings)[0] == 75
+    assert slurm.requests == ["sbatch --parsable job.sh in run-a-0001 with <> /etc/slurm.conf"]
+    assert run.events() == ["started", "continued", "chained"]
+    (attempt,) = load_attempts(run.task())
+    assert (attempt.continues, attempt.successor) == ("chain", "4712")
+    assert not run.task().result.exists()
+
+
+def test_a_successor_goes_on_with_the_run_and_a_duplicate_of_any_job_does_not(slurm: Slurms):
+    run = a_chain(slurm, f'echo "$DEEPHPC_ATTEMPT" >> ran; {COUNTS}')
+    slurm(run)
+    assert slurm(run, job_id="4712")[0] == 75
+    code, out = slurm(run, job_id="4713")
+    assert code == 0
+    assert "attempt 3, job 4713" in out
+    for late in ("4711", "4712", "4714"):
+        code, out = slurm(run, job_id=late)
+        assert code == 0
+        assert f"belongs to job 4713; this duplicate (job {late}) ends" in out
+    assert (slurm.folder / "ran").read_text() == "1\n2\n3\n"
+    result = load_result(run.task())
+    assert result is not None
+    assert (result.state, result.job_id, result.attempt) == (JobState.COMPLETED, "4713", 3)
+
+
+def test_of_two_successors_at_the_same_moment_one_goes_on(slurm: Slurms):
+    run = a_chain(slurm)
+    slurm(run)
+    both = [slurm.start(run, job_id=job_id) for job_id in ("4712", "4713")]
+    assert sorted(run.end(process)[0] for process in both) == [0, 75]
+    assert [attempt.number for attempt in load_attempts(run.task())] == [1, 2]
+
+
+def test_while_an_attempt_runs_another_job_is_refused(slurm: Slurms):
+    run = a_chain(slurm, "touch ready; while [ ! -e go ]; do sleep 0.05; done; exit 75")
+    process = slurm.start(run)
+    wait_until((slurm.folder / "ready").exists)
+    assert "this duplicate (job 4712) ends" in slurm(run, job_id="4712")[1]
+    (slurm.folder / "go").touch()
+    assert run.end(process)[0] == 75
+
+
+def test_a_successor_requeued_by_slurm_after_its_node_failed_is_still_the_one(slurm: Slurms):
+    killed = f'[ "$DEEPHPC_ATTEMPT" != 2 ] || {{ kill -KILL $PPID; exit; }}; {COUNTS}'
+    run = a_chain(slurm, killed)
+    slurm(run)
+    slurm(run, job_id="4712")
+    assert slurm(run, job_id="4712")[0] == 75
+    assert [(one.number, one.job_id) for one in load_attempts(run.task())] == [(1, "4711"), (2, "4712"), (3, "4712")]
+
+
+def test_a_successor_whose_submission_got_no_answer_is_found_in_the_queue(slurm: Slurms):
+    run = a_chain(slurm)
+    assert slurm(run, answer="sbatch: error: Socket timed out on send/recv operation", QUEUED="4719")[0] == 75
+    assert [line.split()[0] for line in slurm.requests] == ["sbatch", "squeue"]
+    assert "--name=run-a-0001.01234567" in slurm.requests[1]
+    assert load_attempts(run.task())[0].successor == "4719"
+
+
+def test_a_node_that_may_not_submit_leaves_that_to_the_login_node(slurm: Slurms):
+    run = a_chain(slurm)
+    code, out = slurm(run, answer="sbatch: error: Access/permission denied")
+    assert code == 75
+    assert "this node cannot submit the next job" in out
+    assert run.events() == ["started", "continued", "unplaced"]
+    assert not run.task().result.exists()
+    assert load_attempts(run.task())[0].successor is None
 
 
 # --- the local scheduler ---
