@@ -30,8 +30,8 @@ class Evidence:
     """True as well where a site keeps no accounting: nothing more will ever come from there."""
     result: Result | None = None
     attempts: tuple[Attempt, ...] = ()
-    handed_on: bool = False
-    """Whether its job has ended to go on in a successor that is not in the queue yet."""
+    goes_on: str = ""
+    """Where the run goes on, for people, if this job has ended to be continued in a successor."""
 
 
 def judge(known: Standing, evidence: Evidence, now: datetime, *, was_cancelled: bool = False) -> Standing:
@@ -110,9 +110,9 @@ def _by_live_queue(evidence: Evidence, now: datetime) -> Standing | None:
 
 def _by_handing_on(evidence: Evidence, now: datetime) -> Standing | None:
     """Between two jobs of a chained run: what became of the last one is not what became of the run."""
-    if not evidence.handed_on:
+    if not evidence.goes_on:
         return None
-    return Standing(state=JobState.PENDING, reason=AWAITS_SUCCESSOR, source="events", seen_at=now)
+    return Standing(state=JobState.PENDING, reason=evidence.goes_on, source="events", seen_at=now)
 
 
 def _by_accounting(evidence: Evidence, now: datetime) -> Standing | None:

@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from deephpc.jobs.evidence import awaits_successor, load_attempts, load_result
+from deephpc.jobs.evidence import Attempt, awaits_successor, load_attempts, load_result, newest_job
 from deephpc.jobs.job import Job, Standing
 from deephpc.jobs.record import LOOKS_APART
 from deephpc.jobs.scheduler import Observation, Sighting
 from deephpc.jobs.state import ACTIVE, JobState, summarize
-from deephpc.jobs.truth import Evidence, judge
+from deephpc.jobs.truth import AWAITS_SUCCESSOR, Evidence, judge
 
 Tasks = dict[int, JobState]
 
@@ -79,15 +79,22 @@ def _judge_one(
         accounting_answered=observation.accounting is not None,
         result=result,
         attempts=attempts,
-        handed_on=awaits_successor(job.job_id, attempts),
+        goes_on=_where_it_goes_on(job, attempts),
     )
     standing = judge(known.standing(), evidence, now, was_cancelled=job.cancelled_at is not None)
-    if evidence.handed_on and job.cancelled_at is not None:
+    if evidence.goes_on == AWAITS_SUCCESSOR and job.cancelled_at is not None:
         return standing.model_copy(update={"state": JobState.CANCELLED, "reason": "cancelled through deephpc"})
     if standing.state is JobState.COMPLETED and result is None and attempts and attempts[-1].continues:
         reason = f"its job {job.job_id} ended without going on with it"
         return standing.model_copy(update={"state": JobState.FAILED, "reason": reason, "exit_code": None})
     return standing
+
+
+def _where_it_goes_on(job: Job, attempts: Sequence[Attempt]) -> str:
+    if awaits_successor(job.job_id, attempts):
+        return AWAITS_SUCCESSOR
+    newest = newest_job(job.job_id, attempts) if job.job_id is not None else None
+    return "" if newest == job.job_id else f"it goes on in job {newest}"
 
 
 def _summary(job: Job, standings: Mapping[int, Standing]) -> Standing:

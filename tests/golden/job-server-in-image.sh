@@ -14,6 +14,7 @@ run_id=serve-digits-91c2
 run_folder=/scratch/runs/serve-digits-91c2
 walltime_s=0        # 0: the site decides
 max_requeues=0
+continue_by=requeue        # requeue: in this job; chain: in a successor of it
 command=(
   python3
   /deephpc/bin/deepaas_serve.py
@@ -22,7 +23,6 @@ command=(
 # --- who am I: Slurm's variables, or the local scheduler's -----------------------------------------------------------
 job_id=${SLURM_ARRAY_JOB_ID:-${SLURM_JOB_ID:-${DEEPHPC_LOCAL_JOB_ID:-none}}}
 task=${SLURM_ARRAY_TASK_ID:-${DEEPHPC_LOCAL_TASK_ID:-}}
-attempt=$((${SLURM_RESTART_COUNT:-${DEEPHPC_LOCAL_RESTART:-0}} + 1))
 host=${SLURMD_NODENAME:-${HOSTNAME:-unknown}}
 nodes=${SLURM_JOB_NODELIST:-$host}
 here=${task:+tasks/$task}
@@ -41,14 +41,19 @@ event() { # NAME [, MORE JSON MEMBERS]
     "$(now)" "$1" "$attempt" "$(text "$job_id")" "$(text "$host")" "${2:-}" >>"$here/events.jsonl" && synced "$here/events.jsonl"
 }
 
+put_result() { # FILE STATE EXIT_CODE SIGNAL ENDED_BY REASON
+  local file=$1 part=$here/.result.json.part
+  shift
+  printf '{"schema":"deephpc.result/1","run_id":"%s","job_id":"%s","task":%s,"attempt":%d,"state":"%s","exit_code":%s,"signal":%s,"ended_by":"%s","reason":"%s","host":"%s","nodes":"%s","cpus":%s,"started_at":"%s","ended_at":"%s","elapsed_s":%d,"cpu_s":%s}\n' \
+    "$run_id" "$(text "$job_id")" "${task:-null}" "$attempt" "$1" "$2" "$3" "$4" "$(text "$5")" "$(text "$host")" "$(text "$nodes")" \
+    "$(cpus)" "$started_at" "$(now)" "$SECONDS" "$(cpu_s)" >"$part" && synced "$part" && mv -f "$part" "$file"
+}
+
 result_written=
 write_result() { # STATE EXIT_CODE SIGNAL ENDED_BY REASON
   [ -z "$result_written" ] || return 0
   result_written=yes
-  local part=$here/.result.json.part
-  printf '{"schema":"deephpc.result/1","run_id":"%s","job_id":"%s","task":%s,"attempt":%d,"state":"%s","exit_code":%s,"signal":%s,"ended_by":"%s","reason":"%s","host":"%s","nodes":"%s","cpus":%s,"started_at":"%s","ended_at":"%s","elapsed_s":%d,"cpu_s":%s}\n' \
-    "$run_id" "$(text "$job_id")" "${task:-null}" "$attempt" "$1" "$2" "$3" "$4" "$(text "$5")" "$(text "$host")" "$(text "$nodes")" \
-    "$(cpus)" "$started_at" "$(now)" "$SECONDS" "$(cpu_s)" >"$part" && synced "$part" && mv -f "$part" "$here/result.json"
+  put_result "$here/result.json" "$@"
   event finished ",\"state\":\"$1\",\"exit_code\":$2,\"signal\":$3,\"ended_by\":\"$4\",\"elapsed_s\":$SECONDS"
 }
 
@@ -62,14 +67,141 @@ cpu_s() { # CPU seconds of everything this script has waited for: fields 16 and 
 
 cpus() { local n=${SLURM_CPUS_ON_NODE:-}; [ -n "$n" ] || n=1; printf '%d' "$n"; }
 
+# --- one attempt after the other ---------------------------------------------------------------------------------------
+# shellcheck shell=bash disable=SC2154,SC2034  # set and read by the script it is part of
+# How a run goes on over many attempts: part of the job script. A program that ends with exit code 75 (EX_TEMPFAIL of
+# sysexits.h) asks to be continued: its job is queued again or, with --chain, a successor of the job is submitted, which
+# finds the same run folder. It ends where two attempts in a row leave no newer checkpoint, or all requeues are used.
+continue_code=75
+
+begun() { # how many attempts this run, or this task of it, has begun
+  local line last=0
+  while IFS= read -r line; do
+    if [[ $line =~ \"event\":\"started\",\"attempt\":([0-9]+), ]]; then last=${BASH_REMATCH[1]}; fi
+  done <"$here/events.jsonl"
+  printf '%d' "$last"
+} 2>/dev/null
+
+claim_file() { # a run that was handed on to a successor has a claim of its own for each: who is first takes the next one
+  local line links=0
+  while IFS= read -r line; do
+    [[ $line != *'"event":"continued"'*'"by":"chain"'* ]] || ((++links))
+  done <events.jsonl
+  if [ "$links" -gt 0 ]; then printf 'attempts/claim-%d' "$links"; else printf 'claim'; fi
+} 2>/dev/null
+
+newest_checkpoint() { # when the newest file of the checkpoints was written, and its name; later ones sort behind it
+  TZ=UTC0 find -L "$here/checkpoints" -type f -printf '%TY-%Tm-%Td %TH:%TM:%TS %P\n' 2>/dev/null | LC_ALL=C sort | tail -n 1
+}
+
+was_cancelled() { [ -e cancelled.json ] || [ -e "$here/cancelled.json" ]; }
+
+continue_run() { # true when another attempt is on its way; else why_not is set, or the result is written
+  local LC_ALL=C newest newer=true idle=$here/attempts/idle
+  trap '' TERM INT USR1 # the next attempt's coming is what ends this job
+  mkdir -p "$here/attempts"
+  newest=$(newest_checkpoint)
+  if [[ $newest > $checkpoint_before ]]; then
+    rm -f "$idle"
+  else
+    newer=false
+    if [ -e "$idle" ] && ! [[ $newest > $(cat "$idle") ]]; then
+      why_not="two attempts in a row asked to continue (exit code $code) and left no newer checkpoint"
+      return 1
+    fi
+    printf '%s\n' "$newest" >"$idle"
+  fi
+  if was_cancelled; then
+    write_result CANCELLED "$code" null signal "cancelled when it was to be continued"
+    exit "$code"
+  elif [ "$attempt" -gt "$max_requeues" ]; then
+    why_not="it asked to continue (exit code $code) at attempt $attempt, and $max_requeues requeues are allowed (--max-requeues)"
+    return 1
+  elif ! event continued ",\"exit_code\":$code,\"by\":\"$continue_by\",\"newer_checkpoint\":$newer,\"elapsed_s\":$SECONDS"; then
+    why_not="it asked to continue (exit code $code), but the run folder cannot be written"
+    return 1
+  fi
+  put_result "$here/attempts/result-$attempt.json" PENDING "$code" null program "to be continued"
+  if ! hand_over; then
+    rm -f "$here/attempts/result-$attempt.json"
+    return 1
+  fi
+  printf -- '--- deephpc: %s%s, attempt %d ended with exit code %d, to be continued, %s\n' "$run_id" "${task:+ task $task}" "$attempt" "$code" "$(now)"
+  result_written=yes
+}
+
+hand_over() {
+  if [ -n "${DEEPHPC_LOCAL_REQUEUE:-}" ]; then
+    : >"$DEEPHPC_LOCAL_REQUEUE" || { why_not="it asked to continue (exit code $code), but the local scheduler cannot be told" && return 1; }
+  elif [ "$continue_by" = chain ]; then
+    submit_successor
+  else
+    requeue
+  fi
+}
+
+requeue() { # a task of an array by its own name: the id of its last task is the whole array's
+  local me=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID} said=''
+  me=${me:-${SLURM_JOB_ID:-}}
+  local tries
+  for tries in {1..6}; do
+    said=$(timeout 60 scontrol requeue "$me" 2>&1 </dev/null) && return
+    case $said in *[Uu]'nable to contact'* | *'imed out'* | *onnect*) sleep $((tries * 5)) ;; *) break ;; esac
+  done
+  why_not="it asked to continue (exit code $code), but the cluster did not queue it again: ${said:-scontrol gave no answer}"
+  return 1
+}
+
+submit_successor() { # it carries this job's name; where it cannot be sent from here, a command on the login node sends it
+  local said='' successor tries line
+  for tries in {1..4}; do
+    said=$(outside_of_any_job timeout 60 sbatch --parsable job.sh 2>&1 </dev/null)
+    successor=$(queued_as "$said" || find_successor) && break
+    case $said in *[Uu]'nable to contact'* | *'imed out'* | *onnect* | '') sleep $((tries * 5)) ;; *) break ;; esac
+  done
+  if [ -n "$successor" ]; then
+    event chained ",\"successor\":\"$(text "$successor")\""
+  else
+    event unplaced ",\"reason\":\"$(text "$said")\""
+    printf 'deephpc: this node cannot submit the next job: %s\n' "$said"
+  fi
+  return 0
+}
+
+outside_of_any_job() { # WORDS…: run them without what this job put into its environment
+  (
+    for name in $(compgen -e); do
+      case $name in
+        SLURM_CONF | SLURM_CONF_SERVER | SLURM_JWT | SLURM_CLUSTERS | SLURM_SACK_KEY | SLURM_SACK_JWKS) ;;
+        SLURM_* | SLURMD_* | DEEPHPC_* | *_VISIBLE_DEVICES | GPU_DEVICE_ORDINAL | TMPDIR | HOSTNAME) unset -v "$name" ;;
+      esac
+    done
+    exec "$@"
+  )
+}
+
+queued_as() { # WHAT SBATCH SAID: the id in it, whatever a site's wrapper says around it
+  local line found=
+  while IFS= read -r line; do
+    if [[ $line =~ ^[0-9]+(\;[A-Za-z0-9_.-]+)?$ ]]; then found=$line; fi
+  done <<<"$1"
+  [ -n "$found" ] && printf '%s' "$found"
+}
+
+find_successor() { # another job of this run in the queue, whose submission got no answer
+  timeout 30 squeue --noheader --user="$(id -un)" --name="$SLURM_JOB_NAME" --states=PENDING,RUNNING --format=%i 2>/dev/null |
+    grep -v -x -m 1 "$SLURM_JOB_ID"
+}
+
 # --- exactly once: the first job to start here owns the run, whatever the queue holds ---------------------------------
 stop() { printf 'deephpc: %s\n' "$1" >&2; exit 73; }
 
 claim() {
-  local owner='' tries
-  (set -o noclobber; exec 3>claim || exit 1; printf '%s\n' "$job_id" >&3 || { rm -f claim; exit 1; }) 2>/dev/null && return
+  local owner='' tries file
+  file=$(claim_file)
+  (set -o noclobber; exec 3>"$file" || exit 1; printf '%s\n' "$job_id" >&3 || { rm -f "$file"; exit 1; }) 2>/dev/null && return
   for tries in {1..50}; do          # another task of this array may be writing it
-    owner=$(cat claim 2>/dev/null)
+    owner=$(cat "$file" 2>/dev/null)
     [ -z "$owner" ] || break
     sleep 0.1
   done
@@ -87,6 +219,7 @@ cd "$run_folder" || stop "cannot enter $run_folder on $host"
 claim
 mkdir -p "$here/output" "$here/checkpoints" data || exit 73
 started_at=$(now)
+attempt=$(($(begun) + 1))
 printf -- '--- deephpc: %s%s, attempt %d, job %s on %s, %s\n' "$run_id" "${task:+ task $task}" "$attempt" "$job_id" "$nodes" "$started_at"
 if [ -e "$here/result.json" ]; then # an earlier attempt was told to end and the job was queued again
   mkdir -p "$here/attempts" && mv -f "$here/result.json" "$here/attempts/result-$((attempt - 1)).json"
@@ -102,7 +235,10 @@ leave() { write_result FAILED 1 null script "the job script ended early"; chmod 
 trap leave EXIT
 trap 'write_result CANCELLED 143 15 signal "told to end before the program started"; exit 143' TERM INT
 trap : USR1 # nobody listens yet, and its default would end this script
-if [ "$attempt" -gt $((max_requeues + 1)) ]; then
+if [ "$attempt" -gt 1 ] && was_cancelled; then
+  write_result CANCELLED 143 15 signal "cancelled between two attempts"
+  exit 143
+elif [ "$attempt" -gt $((max_requeues + 1)) ]; then
   write_result FAILED 1 null setup "started $attempt times, only $max_requeues requeues are allowed (--max-requeues)"
   exit 1
 fi
@@ -173,6 +309,7 @@ at_limit() {
 }
 
 oom_before=$(oom_kills)
+checkpoint_before=$(newest_checkpoint)
 trap on_grace USR1
 trap on_term TERM INT
 SECONDS=0
@@ -195,10 +332,13 @@ trap '' USR1
 failed_setup=$(cat "$here/.setup" 2>/dev/null)
 rm -f "$here/.setup"
 
-signal=null
+signal=null why_not=
+if [ "$code" -eq "$continue_code" ] && [ -z "$failed_setup" ] && { [ -z "$told" ] || at_limit; } && continue_run; then
+  exit "$code"
+fi
 if [ "$code" -gt 128 ] && [ "$code" -le 192 ]; then signal=$((code - 128)); fi
 if [ -n "$told" ]; then
-  if at_limit; then write_result TIMEOUT "$code" "$signal" signal "ended at its time limit"; else write_result CANCELLED "$code" "$signal" signal "told to end (SIGTERM)"; fi
+  if at_limit; then write_result TIMEOUT "$code" "$signal" signal "${why_not:-ended at its time limit}"; else write_result CANCELLED "$code" "$signal" signal "told to end (SIGTERM)"; fi
 elif [ -n "$failed_setup" ]; then
   write_result FAILED "$code" null setup "$failed_setup"
 elif [ "$code" -eq 0 ]; then
@@ -206,6 +346,6 @@ elif [ "$code" -eq 0 ]; then
 elif [ "$(oom_kills)" -gt "$oom_before" ]; then
   write_result OUT_OF_MEMORY "$code" "$signal" program "the kernel killed a process for memory"
 else
-  write_result FAILED "$code" "$signal" program "$(cat .reason 2>/dev/null)"
+  write_result FAILED "$code" "$signal" program "${why_not:-$(cat .reason 2>/dev/null)}"
 fi
 exit "$code"

@@ -8,7 +8,7 @@ import pytest
 from deephpc.errors import InputError
 from deephpc.jobs.job import Job
 from deephpc.jobs.record import Record
-from deephpc.jobs.scheduler import Ambiguous, Observation, Refused
+from deephpc.jobs.scheduler import Ambiguous, Observation, Question, Refused
 from deephpc.jobs.spec import Array
 from deephpc.jobs.state import JobState
 from deephpc.jobs.submission import describe_submitter, read_answer
@@ -82,6 +82,23 @@ def test_a_run_that_went_through_many_jobs_unseen_is_found_in_the_last(record: R
     refresh(record, {"slurm": ScriptedScheduler(observations=[ENDED, running])}, LATER)
     now = record.get(job.run_id)
     assert (now.job_id, now.state) == ("4713", S.RUNNING)
+
+
+def test_a_run_that_goes_from_job_to_job_faster_than_one_looks_is_not_failed(record: Record, job: Job):
+    hand_on(job, successor="4712")
+
+    class Quick(ScriptedScheduler):
+        def observe(self, question: Question) -> Observation:
+            if self.questions:  # between the two looks its second job came and went
+                note(job, "started", 2, "4712")
+                hand_on(job, 2, "4712", successor="4713")
+            return super().observe(question)
+
+    gone = sighting("4712", S.FAILED, exit_code=75, ended_at=after(90))
+    scheduler = Quick(observations=[ENDED, Observation(queue=seen(gone), accounting=seen(gone))])
+    refresh(record, {"slurm": scheduler}, LATER)
+    now = record.get(job.run_id)
+    assert (now.job_id, now.state, now.reason) == ("4712", S.PENDING, "it goes on in job 4713")
 
 
 def test_between_two_jobs_a_run_is_pending_not_failed(record: Record, job: Job):
