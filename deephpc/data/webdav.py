@@ -5,23 +5,19 @@ Source: RFC 4918; for OC-Checksum and X-OC-Mtime the Nextcloud developer manual,
 
 import posixpath
 import threading
-import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from urllib.parse import unquote, urlsplit
 
 from deephpc.data.http import authorization
 from deephpc.data.location import join
+from deephpc.data.nextcloud import CHUNK_BYTES, ChunkedUpload, chunks_url
 from deephpc.data.retries import persist
 from deephpc.data.storage import ByteStream, Entry, Interrupted, Limits, Missing, Refused, Upload
 from deephpc.data.surroundings import Surroundings
-from deephpc.data.web import Request, Web, clean_base, http_time, quote_path, version_of
+from deephpc.data.web import Request, Web, clean_base, quote_path
+from deephpc.data.webdav_listing import FIELDS, parse_listing
 from deephpc.errors import DataError
 
-_FIELDS = (
-    b'<?xml version="1.0"?><d:propfind xmlns:d="DAV:"><d:prop><d:resourcetype/><d:getcontentlength/>'
-    b"<d:getetag/><d:getlastmodified/></d:prop></d:propfind>"
-)
 _MAX_DEPTH = 64
 _SEND_BYTES = 1 << 18
 _EXISTS = frozenset({405, 409})
@@ -79,17 +75,10 @@ class WebdavStorage:
         return self._web.open_range(self._request("GET", path), entry, start, stop)
 
     def write(self, path: str, upload: Upload) -> Entry:
-        """Put a file beside its place and move it there; a broken one stays under the other name."""
-        folder = posixpath.dirname(path)
-        self._make_folders(folder)
-        draft = join(folder, f".{upload.key}.part")
-        headers = {"Content-Length": str(upload.size_bytes)}
-        if self._tells_times:
-            headers["X-OC-Mtime"] = str(int(upload.modified_s))
-        put = Request("PUT", self._url(draft), self.show(path), headers, _chunks(upload))
-        self._web.ask(put)
-        target = {"Destination": self._url(path), "Overwrite": "T"}
-        self._web.ask(Request("MOVE", self._url(draft), self.show(path), target))
+        """Put a file in its place: a large one in chunks where the server is Nextcloud, any other by way of a draft."""
+        self._make_folders(posixpath.dirname(path))
+        if not self._write_chunks(path, upload):
+            self._write_draft(path, upload)
         seen = self.look(path)
         if seen is None or seen.size_bytes != upload.size_bytes:
             raise Interrupted(f"{self.show(path)} has not the size that was sent")
@@ -102,6 +91,24 @@ class WebdavStorage:
     def close(self) -> None:
         """End the connections."""
         self._web.close()
+
+    def _write_chunks(self, path: str, upload: Upload) -> bool:
+        url = self._url(path)
+        folder = chunks_url(url, upload.key)
+        if folder is None or upload.size_bytes <= CHUNK_BYTES:
+            return False
+        return ChunkedUpload(self._web, self._patience, folder, url, self.show(path)).send(upload)
+
+    def _write_draft(self, path: str, upload: Upload) -> None:
+        """Put a file beside its place and move it there; a broken one stays under the other name."""
+        draft = join(posixpath.dirname(path), f".{upload.key}.part")
+        headers = {"Content-Length": str(upload.size_bytes)}
+        if self._tells_times:
+            headers["X-OC-Mtime"] = str(int(upload.modified_s))
+        put = Request("PUT", self._url(draft), self.show(path), headers, _chunks(upload))
+        self._web.ask(put)
+        target = {"Destination": self._url(path), "Overwrite": "T"}
+        self._web.ask(Request("MOVE", self._url(draft), self.show(path), target))
 
     def _make_folders(self, folder: str) -> None:
         """Make a folder and those above it, each once."""
@@ -127,7 +134,7 @@ class WebdavStorage:
 
     def _propfind(self, path: str, depth: str) -> list[Entry]:
         headers = {"Depth": depth, "Content-Type": "application/xml"}
-        request = Request("PROPFIND", self._url(path), self.show(path), headers, _FIELDS)
+        request = Request("PROPFIND", self._url(path), self.show(path), headers, FIELDS)
         response, content = persist(self._patience, lambda: self._web.ask(request))
         if response.status_code != 207:
             raise DataError(f"{self.show(path)}: the server does not speak WebDAV there", "check the address")
@@ -138,49 +145,6 @@ class WebdavStorage:
 
     def _request(self, method: str, path: str) -> Request:
         return Request(method, self._url(path), self.show(path), {})
-
-
-def parse_listing(content: bytes, url: str, shown: str) -> list[Entry]:
-    """Read a multistatus answer; the resource itself has an empty path.
-
-    Raises
-    ------
-    DataError
-        It is none.
-    """
-    try:
-        root = ET.fromstring(content)  # noqa: S314 - expat since 2.4.1 bounds entities; no external ones are followed
-    except ET.ParseError as error:
-        raise DataError(f"{shown}: the server's listing is not XML ({error})", "check the address") from error
-    top = unquote(urlsplit(url).path).rstrip("/")
-    found = []
-    for each in root.iter("{DAV:}response"):
-        href = each.findtext("{DAV:}href") or ""
-        path = unquote(urlsplit(href).path).rstrip("/")
-        if path != top and not path.startswith(f"{top}/"):
-            continue
-        found.append(_parse_entry(each, path[len(top) :].lstrip("/")))
-    return found
-
-
-def _parse_entry(response: ET.Element, path: str) -> Entry:
-    facts = {}
-    for each in response.iter("{DAV:}propstat"):
-        if " 200 " in f"{each.findtext('{DAV:}status') or ' 200 '} ":
-            facts.update({prop.tag: prop for prop in each.iterfind("{DAV:}prop/*")})
-    kind = facts.get("{DAV:}resourcetype")
-    is_folder = kind is not None and kind.find("{DAV:}collection") is not None
-    size = _text(facts, "getcontentlength")
-    modified = _text(facts, "getlastmodified")
-    if is_folder:
-        return Entry(path, is_folder=True, modified_s=http_time(modified))
-    version = version_of(_text(facts, "getetag"), modified)
-    return Entry(path, int(size) if size.isdigit() else None, version, http_time(modified))
-
-
-def _text(facts: Mapping[str, ET.Element], name: str) -> str:
-    element = facts.get(f"{{DAV:}}{name}")
-    return (element.text or "").strip() if element is not None else ""
 
 
 def _chunks(upload: Upload) -> Iterator[bytes]:

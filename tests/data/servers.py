@@ -71,7 +71,7 @@ asyncio.run(main())
 
 
 @contextmanager
-def _process(code: str, *arguments: str, folder: Path, at: Sequence[str] = ()) -> Iterator[int]:
+def process_of(code: str, *arguments: str, folder: Path, at: Sequence[str] = ()) -> Iterator[int]:
     """Run a server until the block ends; it prints its port first.
 
     Parameters
@@ -98,13 +98,13 @@ def _process(code: str, *arguments: str, folder: Path, at: Sequence[str] = ()) -
 
 @contextmanager
 def webdav(root: Path, folder: Path, at: Sequence[str] = ()) -> Iterator[int]:
-    with _process(_WEBDAV, str(root), USER, PASSWORD, folder=folder, at=at) as port:
+    with process_of(_WEBDAV, str(root), USER, PASSWORD, folder=folder, at=at) as port:
         yield port
 
 
 @contextmanager
 def s3(folder: Path, at: Sequence[str] = ()) -> Iterator[int]:
-    with _process(_S3, folder=folder, at=at) as port:
+    with process_of(_S3, folder=folder, at=at) as port:
         yield port
 
 
@@ -115,7 +115,7 @@ def sftp(root: Path, folder: Path) -> Iterator[tuple[int, str]]:
 
     key = asyncssh.generate_private_key("ssh-ed25519")
     key.write_private_key(folder / "host_key")
-    with _process(_SFTP, str(root), USER, PASSWORD, str(folder / "host_key"), folder=folder) as port:
+    with process_of(_SFTP, str(root), USER, PASSWORD, str(folder / "host_key"), folder=folder) as port:
         yield port, key.export_public_key().decode().strip()
 
 

@@ -292,6 +292,20 @@ def test_killed_five_times_at_random_all_files_come_with_little_extra(server: Se
     assert left == []
 
 
+@pytest.mark.slow
+def test_killed_five_times_at_random_all_files_come_from_a_web_server_with_little_extra(web: Web, desk: Desk):
+    url, root, _ = web
+    rng = random.Random(6)
+    sizes = {f"small/{n // 10}/{n}": rng.randrange(1, 4000) for n in range(60)} | {"large": 17 * MIB}
+    wanted = {name: random_file(root / "set" / name, size) for name, size in sizes.items()}
+    with servers.relay(int(url.rpartition(":")[2])) as relay:
+        relay.nap_s = 0.002
+        _until_done(desk, relay, rng, ("data", "get", f"http://127.0.0.1:{relay.port}/set/", desk.tmp / "back"))
+        assert relay.to_client < 1.5 * sum(sizes.values())
+    assert {name: sha256(desk.tmp / "back" / name) for name in wanted} == wanted
+    assert [name for name in command.here(desk.tmp / "back") if ".part" in name] == []
+
+
 def _until_done(desk: Desk, relay: Relay, rng: random.Random, words: tuple[object, ...]) -> None:
     for _ in range(5):
         before, limit = relay.passed, rng.randrange(MIB // 2, 8 * MIB)
