@@ -107,9 +107,10 @@ def test_a_thousand_slow_senders_keep_nobody_else_waiting(served):
     assert rss_mib(served) < 600
 
 
-def test_an_upload_of_two_gigabytes_takes_no_memory(served):
+def test_an_upload_of_two_gigabytes_takes_no_memory_and_keeps_nobody_waiting(served):
     size = 2 << 30
     before, most = rss_mib(served), 0.0
+    waited_s = []
 
     async def chunks():
         nonlocal most
@@ -119,16 +120,31 @@ def test_an_upload_of_two_gigabytes_takes_no_memory(served):
                 most = max(most, rss_mib(served))
             yield piece
 
+    async def ask_meanwhile(client):
+        while True:
+            started = time.monotonic()
+            async with client.get("/v2/models/") as answer:
+                assert answer.status == 200
+            waited_s.append(time.monotonic() - started)
+            await asyncio.sleep(0.05)
+
     async def send():
         timeout = aiohttp.ClientTimeout(total=300)
-        async with (
-            aiohttp.ClientSession(served.address.url, headers=headers(served), timeout=timeout) as client,
-            client.post("/count", data=chunks(), ssl=context(served)) as answer,
-        ):
-            return await answer.json()
+        connector = aiohttp.TCPConnector(ssl=context(served))
+        async with aiohttp.ClientSession(
+            served.address.url, connector=connector, headers=headers(served), timeout=timeout
+        ) as client:
+            others = asyncio.ensure_future(ask_meanwhile(client))
+            async with client.post("/count", data=chunks()) as answer:
+                counted = await answer.json()
+            assert not others.done()
+            others.cancel()
+            return counted
 
     assert asyncio.run(send()) == {"size": size}
     assert most < before + 64
+    assert len(waited_s) > 10
+    assert max(waited_s) < 5
 
 
 def test_a_reader_that_stops_reading_takes_no_memory(served):

@@ -93,14 +93,43 @@ async def count(request):
 
 
 async def stream(request):
-    """As many bytes as asked for."""
+    """As many bytes as asked for; the process dies after so many, where that is asked for."""
     answer = web.StreamResponse()
     await answer.prepare(request)
-    left = int(request.query["size"])
+    left = size = int(request.query["size"])
+    die_after = int(request.query.get("die_after", size + 1))
     while left > 0:
+        if size - left > die_after:
+            os._exit(7)
         await answer.write(b"x" * min(left, 1 << 16))
         left -= 1 << 16
     return answer
+
+
+async def wait(_request):
+    """A prediction that never ends."""
+    await asyncio.Event().wait()
+
+
+async def under_way(request):
+    """How many other requests are being answered."""
+    return web.json_response({"requests": request.app["state"]["under_way"] - 1})
+
+
+async def seen(request):
+    """The paths of all requests that ever came."""
+    return web.json_response({"paths": sorted(request.app["state"]["seen"])})
+
+
+@web.middleware
+async def notice(request, handler):
+    state = request.app["state"]
+    state["seen"].add(request.path)
+    state["under_way"] += 1
+    try:
+        return await handler(request)
+    finally:
+        state["under_way"] -= 1
 
 
 async def ticks(request):
@@ -156,7 +185,8 @@ async def main():
     if options.mode == "import-fails":
         print("ModuleNotFoundError: No module named 'weights'", flush=True)
         sys.exit(3)
-    app = web.Application(client_max_size=1 << 40)
+    app = web.Application(client_max_size=1 << 40, middlewares=[notice])
+    app["state"] = {"seen": set(), "under_way": 0}
     app["tick"] = asyncio.Event()
     module = Module(options.mode)
     app.router.add_get("/v2/models/", module.models)
@@ -167,11 +197,14 @@ async def main():
     app.router.add_get("/ticks", ticks)
     app.router.add_get("/tick", tick)
     app.router.add_get("/broken", broken)
+    app.router.add_post("/wait", wait)
+    app.router.add_get("/under-way", under_way)
+    app.router.add_get("/seen", seen)
     app.router.add_get("/ws", websocket)
     app.router.add_get("/die", die)
     app.router.add_post("/count", count)
     app.router.add_route("*", "/echo{tail:.*}", echo)
-    runner = web.AppRunner(app, access_log=None, handle_signals=True)
+    runner = web.AppRunner(app, access_log=None, handle_signals=True, handler_cancellation=True)
     await runner.setup()
     if options.socket.isdecimal():
         context = None
