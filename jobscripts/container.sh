@@ -118,7 +118,7 @@ in_full() { # SRC[:DST][:ro] → SRC:DST[:ro]
 make_private() {
   local script
   mkdir -p "$here/output" "$here/checkpoints" "$DEEPHPC_DATA_DIR"
-  for script in "$place"/{inside,preflight}.sh "$place"/deepaas_*.py "$place"/launch_*.py; do
+  for script in "$place"/{inside,preflight}.sh "$place"/deepaas_*.py "$place"/launch_*.py "$place"/serve_*.sh; do
     [ ! -e "$script" ] || cp "$script" "$private/deephpc/bin/" || fail "cannot write in $private"
   done
   (umask 077 && environment >"$private/deephpc/env.sh") || fail "cannot write in $private"

@@ -8,10 +8,12 @@ Exit codes: 0 told to end (SIGTERM); 1 it cannot be served; 3 there is no module
 
 import argparse
 import asyncio
+import contextlib
 import functools
 import inspect
 import os
 import signal
+import traceback
 
 import deepaas_server
 from deepaas_loading import NoModuleError, find_deepaas, has_method, load_module
@@ -64,9 +66,10 @@ class Server(deepaas_server.PrivateServer):
         """Return DEEPaaS's application with its Swagger, and the module's own words in its answers of status 500."""
         from aiohttp import web
 
-        app = get_app()
-        if inspect.isawaitable(app):
-            app = await app
+        with without_missing_folders(web.UrlDispatcher):
+            app = get_app()
+            if inspect.isawaitable(app):
+                app = await app
 
         @web.middleware
         async def tell(request, handler):
@@ -94,6 +97,24 @@ class Server(deepaas_server.PrivateServer):
     def _pools(self):
         executor = getattr(self._wrapper or _first_model(), "_executor", None)
         return [*getattr(executor, "_free", ()), *getattr(executor, "_working", ())]
+
+
+@contextlib.contextmanager
+def without_missing_folders(dispatcher):
+    """Have a folder of static files that cannot be found served by nobody: fakechroot hides that of the Swagger UI."""
+    add_static = dispatcher.add_static
+
+    def add_if_there(self, prefix, path, **options):
+        try:
+            return add_static(self, prefix, path, **options)
+        except ValueError as error:
+            note("nothing is served at %s: %s" % (prefix, error))
+
+    dispatcher.add_static = add_if_there
+    try:
+        yield
+    finally:
+        dispatcher.add_static = add_static
 
 
 class Tidy:
@@ -141,6 +162,10 @@ def main(argv=None):
         return NO_MODULE
     except (deepaas_server.ServerError, OSError) as error:
         note("the module cannot be served: %s" % error)
+        return FAILED
+    except Exception as error:  # noqa: BLE001 -- of DEEPaaS while it starts: its processes would be waited for without end
+        traceback.print_exc()
+        note("DEEPaaS cannot be started: %s: %s" % (type(error).__name__, error))
         return FAILED
     return 0
 

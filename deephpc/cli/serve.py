@@ -3,7 +3,7 @@
 import contextlib
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -18,6 +18,7 @@ from deephpc.errors import InputError
 if TYPE_CHECKING:
     from deephpc.jobs.job import Job
     from deephpc.jobs.record import Record
+    from deephpc.serve.endpoint import ServiceKind
     from deephpc.workflows.serve import ServeWords
     from deephpc.workflows.serving import Desk
 
@@ -43,13 +44,33 @@ def start(
     ctx: typer.Context,
     words: JobOptionWords,
     target: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            help="A module, an image with one in it, or a training run, whose models are served then.",
+            help="A module, an image with one in it, or a training run, whose models are served then. With --service "
+            "jupyter or --command the image they run in; natively without one.",
             autocompletion=complete_run_id,
             show_default=False,
         ),
-    ],
+    ] = None,
+    service: Annotated[
+        str | None, typer.Option(help="deepaas (if nothing is said), jupyter or command.", show_default=False)
+    ] = None,
+    command: Annotated[
+        str | None,
+        typer.Option(
+            help="A server of your own; it listens on the UNIX socket $DEEPHPC_SOCKET, or see --port-env.",
+            metavar="COMMAND",
+            show_default=False,
+        ),
+    ] = None,
+    port_env: Annotated[
+        str | None,
+        typer.Option(
+            help="Variable that tells the command its port of 127.0.0.1, which other users of the node reach too.",
+            metavar="NAME",
+            show_default=False,
+        ),
+    ] = None,
     models: Annotated[
         str | None,
         typer.Option(
@@ -91,6 +112,9 @@ def start(
 
     asked = ServeWords(
         target=target,
+        service=_service_kind(service),
+        command=command,
+        port_variable=port_env,
         models=models,
         samples=tuple(sample or ()),
         predicts_first=first_prediction,
@@ -231,6 +255,17 @@ def _desk(here: Context, record: "Record") -> "Desk":
     from deephpc.workflows.serving import Desk
 
     return Desk(record, here.schedulers, here.clock)
+
+
+def _service_kind(word: str | None) -> "ServiceKind | None":
+    from deephpc.serve.endpoint import ServiceKind
+
+    for kind in get_args(ServiceKind):
+        if word == kind:
+            return kind  # type: ignore[no-any-return]  # one of the Literal's words
+    if word is not None:
+        raise InputError(f"--service {word!r} is not known", f"one of {', '.join(get_args(ServiceKind))}")
+    return None
 
 
 def _seconds(option: str, text: str | None) -> float | None:

@@ -20,6 +20,9 @@ MODULE_SCRIPT = "deepaas_module.py"
 MODULE_PROGRAM = f"/deephpc/bin/{MODULE_SCRIPT}"
 #: What serves a module, there too.
 MODULE_SERVER = "/deephpc/bin/deepaas_serve.py"
+#: What serves Jupyter, there too.
+JUPYTER_SCRIPT = "serve_jupyter.sh"
+JUPYTER_SERVER = f"/deephpc/bin/{JUPYTER_SCRIPT}"
 
 #: Places inside that belong to the image, the kernel or us.
 _NOT_OURS = frozenset(

@@ -13,6 +13,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 from asyncio import sslproto
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -24,11 +25,12 @@ from aiohttp import web
 from deephpc.errors import DeephpcError
 from deephpc.node.gateway_access import Access
 from deephpc.node.gateway_certificate import Certificate, make_certificate, server_context
+from deephpc.node.gateway_own_way import ANYWHERE, NO_TIMEOUT, open_own_way
 from deephpc.node.gateway_port import bind_port, choose_own_port
 from deephpc.node.gateway_proxy import BUFFER_BYTES, Proxy, Upstream
 from deephpc.node.gateway_server import ServerProgram
 from deephpc.node.gateway_standing import EventLog, Standing, Traffic
-from deephpc.node.readiness import Readiness
+from deephpc.node.readiness import Readiness, Ways
 from deephpc.serve.endpoint import Endpoint, prepare_token, publish, withdraw
 from deephpc.serve.service import Service, load_service
 
@@ -37,6 +39,7 @@ _QUIET_S = 75.0
 """How long a connection may stay without a request; one without a first request, too."""
 _MOST_CONNECTIONS = 4096
 _LOOK_S = 0.2
+_DYING_S = 1.0
 _TLS_BUFFER_BYTES = 1 << 16
 _REASON = ".reason"
 
@@ -62,38 +65,43 @@ class Gateway:
         told = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, told.set)
-        (self._run_folder / _REASON).unlink(missing_ok=True)  # of an earlier attempt
         certificate = make_certificate(self._run_folder.name, self._options.host)
-        access = Access(prepare_token(self._run_folder), self._run_folder.name)
+        token = prepare_token(self._run_folder)
+        access = Access(token, self._run_folder.name)
         proxy = Proxy(self._upstream, access, self._standing, self._traffic, self._service.largest_upload_bytes)
         listening = await listen(proxy, certificate, self._options.address)
         endpoint = self._endpoint(certificate, listening.port)
+        own_way = open_own_way(certificate, token, proxy.early_key, self._options.address, listening.port)
         try:
             publish(self._run_folder, endpoint)
             self._standing.enter("listening", port=listening.port)
-            program = ServerProgram(
-                self._options.words, self._options.log, Path.cwd(), self._environ, self._options.set_up
-            )
+            program = ServerProgram(self._options.log, self._options.set_up)
             try:
-                return await self._watch(told, program)
+                return await self._serve(told, program, own_way)
             finally:
                 withdraw(self._run_folder, endpoint)
                 await listening.close(self._traffic, self._options.grace)
                 await asyncio.to_thread(program.end, self._options.grace)
         finally:
             withdraw(self._run_folder, endpoint)
+            await own_way.close()
             await proxy.close()
 
-    async def _watch(self, told: asyncio.Event, program: ServerProgram) -> int:
-        """Look after everything until there is a reason to end."""
-        getting_ready = asyncio.ensure_future(self._get_ready())
+    async def _serve(self, told: asyncio.Event, program: ServerProgram, own_way: aiohttp.ClientSession) -> int:
+        """Start the server and look after everything until there is a reason to end."""
+        try:
+            program.start(self._options.words, Path.cwd(), self._environ)
+        except OSError as error:
+            return self._fail(f"{self._options.words[0]} cannot be started: {error.strerror}", program)
+        getting_ready = asyncio.ensure_future(self._get_ready(own_way))
         try:
             while not told.is_set():
                 self._traffic.cut_slow(self._options.patience)
                 if program.exit_code() is not None:
                     return self._fail(program.ending(), program)
                 if getting_ready.done() and getting_ready.result():
-                    return self._fail(getting_ready.result(), program)
+                    is_dead = await _has_ended(program)  # which tells more than that it does not answer
+                    return self._fail(program.ending() if is_dead else getting_ready.result(), program)
                 if self._is_idle():
                     return self._stop(f"nobody used it for {self._service.idle_stop_s:g} s")
                 with contextlib.suppress(asyncio.TimeoutError):
@@ -102,12 +110,12 @@ class Gateway:
             getting_ready.cancel()
         return self._stop("told to end")
 
-    async def _get_ready(self) -> str:
+    async def _get_ready(self, own_way: aiohttp.ClientSession) -> str:
         """Return nothing once the server is ready, or why it never will be."""
-        async with aiohttp.ClientSession(connector=self._upstream.connector(4)) as session:
-            trouble = await Readiness(
-                self._service, self._run_folder, session, self._upstream.url, self._standing
-            ).reach()
+        connector = self._upstream.connector(4)
+        async with aiohttp.ClientSession(connector=connector, timeout=NO_TIMEOUT) as session:
+            ways = Ways(session, self._upstream.url, self._upstream.owner, own_way)
+            trouble = await Readiness(self._service, self._run_folder, ways, self._standing).reach()
         self._traffic.touch()  # idleness begins now
         return trouble
 
@@ -161,6 +169,14 @@ class Listening:
         self._server.close()
         await traffic.drain(grace_s)
         await self._web_server.shutdown(1.0)
+
+
+async def _has_ended(program: ServerProgram) -> bool:
+    """Whether a program that seems to fail has ended; its engine may take a moment longer than itself."""
+    deadline = time.monotonic() + _DYING_S
+    while program.exit_code() is None and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+    return program.exit_code() is not None
 
 
 class _NoRoom(asyncio.Protocol):
@@ -224,7 +240,7 @@ def parse_options(argv: Sequence[str]) -> argparse.Namespace:
     upstream.add_argument("--socket", type=Path, help="the server's UNIX socket")
     upstream.add_argument("--port", type=int, help="the server's port on loopback")
     upstream.add_argument("--port-variable", help="the variable that tells the server its port on loopback")
-    parser.add_argument("--address", default="0.0.0.0", help="where to listen")  # noqa: S104 - the token guards it
+    parser.add_argument("--address", default=ANYWHERE, help="where to listen")  # the token guards it
     parser.add_argument("--host", default=socket.gethostname(), help="this node's name")
     parser.add_argument("--job-id", default="none")
     parser.add_argument("--attempt", type=int, default=1)

@@ -17,6 +17,7 @@ _OF_ONE_CONNECTION = frozenset(
         "trailer",
         "transfer-encoding",
         "upgrade",
+        "x-deephpc-early",  # the gateway's word to itself
     }
 )
 _OF_THE_HANDSHAKE = "sec-websocket-"

@@ -48,6 +48,23 @@ def choose_own_port() -> int:
     return port
 
 
+def listening_user(port: int) -> int | None:
+    """Return the user who listens on a port of loopback, or of all addresses; None when nobody does.
+
+    Between our choosing a port and the server's binding it anybody may take it, and would be sent what is ours.
+    Source: proc_net(5) /proc/net/tcp: local address in hexadecimal, state 0A is LISTEN, then the user.
+    """
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        try:
+            rows = [line.split() for line in table.read_text().splitlines()[1:]]
+        except OSError:
+            continue
+        for row in rows:
+            if row[1].endswith(f":{port:04X}") and row[3] == "0A":
+                return int(row[7])
+    return None
+
+
 def _first_port() -> int:
     """Return the first port above the ephemeral range. Source: ip(7), ip_local_port_range."""
     try:

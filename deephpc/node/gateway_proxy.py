@@ -1,6 +1,8 @@
 """Passes requests on to the server of the job and its answers back, both as streams; memory does not grow with them."""
 
+import hmac
 import os
+import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +14,12 @@ from yarl import URL
 
 from deephpc.node.gateway_access import Access
 from deephpc.node.gateway_headers import headers_downstream, headers_upstream
+from deephpc.node.gateway_port import listening_user
 from deephpc.node.gateway_standing import Standing, Traffic, Transfer
 from deephpc.node.gateway_websocket import is_handshake, relay_websocket
 
 TIME_LEFT = "X-Deephpc-Time-Left"
+EARLY = "X-Deephpc-Early"
 BUFFER_BYTES = 1 << 18
 """How much of one stream is held at a time."""
 _CONNECTIONS_UPSTREAM = 100
@@ -35,6 +39,10 @@ class Upstream:
         if self.socket is not None:
             return aiohttp.UnixConnector(path=_short(self.socket), limit=limit, keepalive_timeout=_KEPT_ALIVE_S)
         return aiohttp.TCPConnector(limit=limit, keepalive_timeout=_KEPT_ALIVE_S)
+
+    def owner(self) -> int | None:
+        """Return the user who listens there, as far as the kernel tells; a socket lies in a folder of ours."""
+        return os.geteuid() if self.port is None else listening_user(self.port)
 
     def url(self, request: URL) -> URL:
         """Return the address there of what is asked for here."""
@@ -90,6 +98,8 @@ class Proxy:
         self._standing = standing
         self._traffic = traffic
         self._largest_bytes = largest_bytes
+        self.early_key = secrets.token_hex(16)
+        """Lets one in before the server is ready: the gateway's own first prediction."""
         self._sessions = tuple(_open_session(upstream.connector(limit)) for limit in (_CONNECTIONS_UPSTREAM, 0))
 
     async def close(self) -> None:
@@ -114,11 +124,12 @@ class Proxy:
         if standing.reason:
             about["reason"] = standing.reason
         is_ready = standing.stage == "ready"
+        is_early = hmac.compare_digest(request.headers.get(EARLY, "").encode(), self.early_key.encode())
         if request.path == "/health":
             return web.json_response(about)
         if request.path == "/ready" and is_ready:
             return web.json_response(about)
-        if not is_ready:
+        if not is_ready and not is_early:
             return _not_ready(standing, about)
         if request.method == "CONNECT":
             return web.json_response({"error": "CONNECT is not for gateways"}, status=405)

@@ -12,31 +12,38 @@ from deephpc.shell import start_detached
 _LAST_LINES = 20
 _LAST_BYTES = 16384
 _LONGEST_LINE = 300
+_OURS = ("deephpc: ", "deepaas_module: ")
+"""How lines begin in which our own programs inside the image say why they end; engines may say more after them."""
 
 
 class ServerProgram:
-    """One running program; its output goes to the end of a log.
+    """One program; its output goes to the end of a log.
 
     Parameters
     ----------
-    words
-        What to run; nothing runs when there are none, and the program counts as living.
     set_up
         Descriptor of a file that takes why the program never started; what prepares its container writes there.
     """
 
-    def __init__(
-        self, words: Sequence[str], log: Path, folder: Path, environ: Mapping[str, str], set_up: int | None = None
-    ) -> None:
+    def __init__(self, log: Path, set_up: int | None = None) -> None:
         self._log = log
         self._set_up = set_up
         self._exit_code: int | None = None
         self._from = log.stat().st_size if log.exists() else 0
         self._pid: int | None = None
+
+    def start(self, words: Sequence[str], folder: Path, environ: Mapping[str, str]) -> None:
+        """Start it; nothing runs when there are no words, and it counts as living.
+
+        Raises
+        ------
+        OSError
+            There is no such program, or it may not be run.
+        """
         if words:
             adopt_orphans()
-            kept = () if set_up is None else (set_up,)
-            self._pid = start_detached(list(words), cwd=folder, env=environ, log=log, descriptors=kept)
+            kept = () if self._set_up is None else (self._set_up,)
+            self._pid = start_detached(list(words), cwd=folder, env=environ, log=self._log, descriptors=kept)
 
     def exit_code(self) -> int | None:
         """Return how the program ended, minus the signal that ended it; None while it lives."""
@@ -51,7 +58,8 @@ class ServerProgram:
             return never_started
         code = self.exit_code() or 0
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        said = "".join(self.last_lines()[-1:])[:_LONGEST_LINE]
+        lines = self.last_lines()
+        said = next((line for line in reversed(lines) if line.startswith(_OURS)), "".join(lines[-1:]))[:_LONGEST_LINE]
         return f"the server {how}" + (f": {said}" if said else "")
 
     def last_lines(self) -> list[str]:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import mimetypes
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 import aiohttp
 from yarl import URL
 
-from deephpc.errors import DeephpcError, EngineError
+from deephpc.errors import DeephpcError, EngineError, SiteError
 from deephpc.node.gateway_standing import Standing
 from deephpc.node.readiness_samples import Sample, made_up_samples
 from deephpc.serve.module_arguments import parse_pairs
@@ -39,6 +40,20 @@ class _Answer:
     text: str
 
 
+@dataclass(frozen=True)
+class Ways:
+    """How a server is reached while it gets ready."""
+
+    session: aiohttp.ClientSession
+    """Connections to the server itself."""
+    url: Callable[[URL], URL]
+    """Turns a path into an address of the server."""
+    owner: Callable[[], int | None]
+    """Tells which user listens there."""
+    through_gateway: aiohttp.ClientSession
+    """Connections that go the way of all later predictions."""
+
+
 class Readiness:
     """The way of one server to its first prediction.
 
@@ -46,24 +61,12 @@ class Readiness:
     ----------
     folder
         The run folder, from which relative paths count.
-    session
-        Connections of its own to the server; the gateway's add no headers.
-    url
-        Turns a path into an address of the server.
     """
 
-    def __init__(
-        self,
-        service: Service,
-        folder: Path,
-        session: aiohttp.ClientSession,
-        url: Callable[[URL], URL],
-        standing: Standing,
-    ) -> None:
+    def __init__(self, service: Service, folder: Path, ways: Ways, standing: Standing) -> None:
         self._service = service
         self._folder = folder
-        self._session = session
-        self._url = url
+        self._ways = ways
         self._standing = standing
         self._doing = "does not listen"
 
@@ -96,14 +99,20 @@ class Readiness:
         """Wait until the server answers at all; what it says is judged later."""
         while True:
             with contextlib.suppress(aiohttp.ClientError, OSError):
-                async with self._session.get(self._url(URL(path)), allow_redirects=False) as answer:
+                async with self._ways.session.get(self._ways.url(URL(path)), allow_redirects=False) as answer:
                     self._doing = f"answers {path} with {answer.status}"
                     if answer.status < 500:
+                        self._check_owner()
                         return
             await asyncio.sleep(_POLL_S)
 
+    def _check_owner(self) -> None:
+        owner = self._ways.owner()
+        if owner not in (None, os.geteuid()):
+            raise SiteError(f"user {owner} took the server's port first", "start it again; a socket cannot be taken")
+
     async def _json(self, path: str) -> object:
-        async with self._session.get(self._url(URL(path))) as answer:
+        async with self._ways.session.get(self._ways.url(URL(path))) as answer:
             if answer.status != 200:
                 raise EngineError(f"the server answers {path} with {answer.status}", "its log may say why")
             return await answer.json(content_type=None)
@@ -118,6 +127,8 @@ class Readiness:
             answer = await self._ask(model, parameters, sample)
             if answer.status == 200:
                 return
+            if answer.status == 502:  # by the gateway: no other sample will do
+                raise EngineError(f"the first prediction of {model} failed: {answer.text}", "its log may say why")
             refused = refused or f"{answer.status}: {answer.text}"
         hint = "" if self._service.sample else _GIVE_A_SAMPLE
         raise EngineError(f"the first prediction of {model} failed with {refused}", hint)
@@ -143,8 +154,8 @@ class Readiness:
         accept = choose_accept(None, parameters)
         headers = {"accept": accept, **request.headers} if accept else request.headers
         form = _form(request.form, sample.files) if request.form or sample.files else None
-        asking = self._session.post(
-            self._url(URL(predict_path(model))).with_query(request.query),
+        asking = self._ways.through_gateway.post(
+            URL(predict_path(model)).with_query(request.query),
             headers=headers,
             data=form,
             json=request.json or None,
@@ -158,12 +169,12 @@ class Readiness:
 
 
 def _message(text: str) -> str:
-    """Return what a refusal says, without DEEPaaS's wrapping."""
+    """Return what a refusal says, without the wrapping of DEEPaaS or of the gateway."""
     try:
-        said = json.loads(text)["message"]
-    except (ValueError, KeyError, TypeError):
+        said = json.loads(text)
+        return str(said.get("message") or said["error"])
+    except (ValueError, KeyError, TypeError, AttributeError):
         return text
-    return str(said)
 
 
 def _form(fields: Sequence[tuple[str, str]], files: dict[str, tuple[str, bytes]]) -> aiohttp.FormData:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from deephpc import __version__
 from deephpc.config import Settings
-from deephpc.containers.container import MODULE_PROGRAM, MODULE_SERVER, Container
+from deephpc.containers.container import JUPYTER_SERVER, MODULE_PROGRAM, MODULE_SERVER, Container
 from deephpc.containers.engine import NATIVE
 from deephpc.data.data_source import StagedData
 from deephpc.errors import InputError
@@ -186,8 +186,8 @@ def _gateway(request: JobRequest) -> Gateway | None:
 
 
 def _native_words(command: tuple[str, ...], folder: Path) -> tuple[str, ...]:
-    """Return the words of a run without an image; the program that drives modules lies in the run folder then."""
-    ours = (MODULE_PROGRAM, MODULE_SERVER)
+    """Return the words of a run without an image; our own programs lie in the run folder then."""
+    ours = (MODULE_PROGRAM, MODULE_SERVER, JUPYTER_SERVER)
     return tuple(str(folder / "container" / Path(word).name) if word in ours else word for word in command)
 
 

@@ -1,17 +1,28 @@
 """The story of `serve start` up to its submission: what is served, from which image, with which models and sample."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from deephpc.containers.container import JUPYTER_SERVER
 from deephpc.containers.reference import ModuleImage, parse_target
 from deephpc.errors import InputError
 from deephpc.jobs.job import Job
 from deephpc.jobs.record import Record
+from deephpc.serve.endpoint import ServiceKind
 from deephpc.serve.module_arguments import find_argument, parse_pairs
 from deephpc.serve.module_description import Argument, ModuleDescription
 from deephpc.serve.service import Service
-from deephpc.workflows.request import JobOptions, JobRequest, checked_words, load_module_request
+from deephpc.workflows.request import (
+    JobOptions,
+    JobRequest,
+    checked_words,
+    load_module_request,
+    load_run_request,
+)
 from deephpc.workflows.trained import (
     check_models,
     find_models,
@@ -30,7 +41,11 @@ _TRAINED = "train-"
 class ServeWords:
     """What was written on the command line."""
 
-    target: str
+    target: str | None
+    service: ServiceKind | None = None
+    command: str | None = None
+    """The user's own server, as one would write it in a shell."""
+    port_variable: str | None = None
     models: str | None = None
     samples: tuple[str, ...] = ()
     predicts_first: bool = True
@@ -50,18 +65,30 @@ class ServePlan:
 def load_serve_request(asked: ServeWords, cwd: Path, options: JobOptions, record: Record | None) -> JobRequest:
     """Take a module, an image with one in it, or a training run, whose image and models are served then.
 
+    Of Jupyter and of the user's own command the target is the image; without one they run natively.
+
     Raises
     ------
     InputError
-        The target is none of these, or the run left nothing to serve.
+        The target is none of these, the run left nothing to serve, or options contradict each other.
     """
-    job = _trained_run(asked.target, record)
-    request = _of_target(asked.target, cwd, options) if job is None else _of_run(job, cwd, options)
-    if asked.models is not None:
-        request = with_models(request, find_models(asked.models, record, cwd))
-    limits = {"ready_within_s": asked.ready_within_s, "idle_stop_s": asked.idle_stop_s}
-    said = {name: value for name, value in limits.items() if value is not None}
-    service = Service.model_validate({"predicts_first": asked.predicts_first, **said})
+    kind = _checked_kind(asked)
+    if kind == "command":
+        request = _of_command(asked, cwd, options)
+    elif kind == "jupyter":
+        request = _of_jupyter(asked.target, cwd, options)
+    else:
+        request = _of_module(asked, cwd, options, record)
+    said = {
+        "ready_within_s": asked.ready_within_s,
+        "idle_stop_s": asked.idle_stop_s,
+        "port_variable": asked.port_variable,
+    }
+    given = {name: value for name, value in said.items() if value is not None}
+    try:
+        service = Service.model_validate({"kind": kind, "predicts_first": asked.predicts_first, **given})
+    except ValidationError as error:
+        raise InputError(f"--port-env {asked.port_variable!r} is not a variable's name", "write PORT") from error
     return request.model_copy(update={"service": service})
 
 
@@ -86,6 +113,48 @@ def kept_copies(job: Job) -> dict[str, Path]:
     """Return the files that go with a server when it is started again: those that lie in its run folder."""
     folder = job.folder / _SAMPLES
     return {str(path.relative_to(job.folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _checked_kind(asked: ServeWords) -> ServiceKind:
+    """Return what is served; of options that belong to another kind, say so."""
+    kind: ServiceKind = asked.service or ("deepaas" if asked.command is None else "command")
+    if (kind == "command") is not (asked.command is not None):
+        told = "needs --command" if kind == "command" else f"cannot be: --service {kind} has a command of its own"
+        raise InputError(f"--service command {told}" if kind == "command" else f"--command {told}", "leave one out")
+    for option, given in (("--sample", asked.samples), ("--models", asked.models)):
+        if kind != "deepaas" and given:
+            raise InputError(f"{option} is for modules, not for --service {kind}", "leave it out")
+    if kind != "command" and asked.port_variable is not None:
+        raise InputError(f"--port-env is for --command, not for --service {kind}", "leave it out")
+    return kind
+
+
+def _of_command(asked: ServeWords, cwd: Path, options: JobOptions) -> JobRequest:
+    """Return the request of a user's own server, natively or in an image."""
+    try:
+        words = shlex.split(asked.command or "")
+    except ValueError as error:
+        raise InputError(f"--command {asked.command!r}: {error}", "quote it as in a shell") from error
+    if not words:
+        raise InputError("--command is empty", "write --command 'python app.py'")
+    return load_run_request(words, cwd, options, asked.target).model_copy(update={"kind": "serve"})
+
+
+def _of_jupyter(target: str | None, cwd: Path, options: JobOptions) -> JobRequest:
+    """Return the request of Jupyter in the current folder, natively or in an image that has it."""
+    image = options.image.model_copy(update={"reference": target})
+    request = load_run_request(["/bin/sh", JUPYTER_SERVER], cwd, options.model_copy(update={"image": image}))
+    return request.model_copy(update={"kind": "serve", "target": target or "jupyter"})
+
+
+def _of_module(asked: ServeWords, cwd: Path, options: JobOptions, record: Record | None) -> JobRequest:
+    if asked.target is None:
+        raise InputError("there is nothing to serve", "name a module, an image or a training run")
+    job = _trained_run(asked.target, record)
+    request = _of_target(asked.target, cwd, options) if job is None else _of_run(job, cwd, options)
+    if asked.models is not None:
+        request = with_models(request, find_models(asked.models, record, cwd))
+    return request
 
 
 def _trained_run(target: str, record: Record | None) -> Job | None:

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import httpx
 from pydantic import ValidationError
@@ -17,6 +17,7 @@ from deephpc.serve.endpoint import load_endpoint
 from deephpc.serve.service import Service, load_service
 
 _ANSWERS_S = 5.0
+_CLOCK_SKEW = timedelta(seconds=10)
 #: Stages that no gateway notes.
 NOT_NOTED = _QUEUED, _STARTING, _ENDED = "queued", "starting", "ended"
 
@@ -117,7 +118,7 @@ def gather_server(job: Job) -> Server:
         last_lines=last.last_lines if last else (),
         folder=str(job.folder),
     )
-    return server if job.state.is_final else _with_endpoint(server, job)
+    return server if server.stage in (*NOT_NOTED, "failed", "stopping") else _with_endpoint(server, job)
 
 
 def gather_servers(jobs: Iterable[Job]) -> tuple[list[Server], tuple[str, ...]]:
@@ -171,9 +172,10 @@ def _with_endpoint(server: Server, job: Job) -> Server:
 def _stage(job: Job, last: Stage | None) -> str:
     if job.state.is_final:
         return "failed" if last is not None and last.stage == "failed" else _ENDED
-    if job.state is JobState.PENDING or job.state.is_unsent:
-        return _QUEUED
-    return _STARTING if last is None else last.stage
+    waits = job.state is JobState.PENDING or job.state.is_unsent
+    if last is None or (waits and job.seen_at is not None and job.seen_at - last.at > _CLOCK_SKEW):  # queued again
+        return _QUEUED if waits else _STARTING
+    return last.stage
 
 
 def _said(answer: httpx.Response) -> str:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from deephpc.config import Settings
-from deephpc.containers.container import MODULE_SCRIPTS
+from deephpc.containers.container import JUPYTER_SCRIPT, MODULE_SCRIPTS
 from deephpc.data.data_source import write_links
 from deephpc.errors import InputError, SiteError
 from deephpc.jobs.evidence import write_standing
@@ -188,6 +188,8 @@ def _write_run_folder(folder: RunFolder, ready: Ready) -> None:
         write_scripts(ready.plan.container, folder.container, folder.path, names)
     elif ready.plan.request.program == "module":
         copy_scripts((MODULE_SCRIPTS,), folder.container)
+    if ready.plan.spec.gateway is not None:
+        copy_scripts((JUPYTER_SCRIPT,), folder.container)
     if ready.plan.spec.launch is not None:
         copy_scripts(LAUNCH_SCRIPTS, folder.container)
     write_atomically(folder.script, ready.script, mode=0o700)

@@ -26,6 +26,7 @@ _SETUP_HINTS = {
     "module load": "the module must exist on the nodes: check its name with `module avail`",
     "cannot activate": "the venv must exist on the nodes: put it on a file system that they share",
     "the image does not start": "`deephpc site probe --nodes` tries the engines; --engine takes another one",
+    "deephpc is not on": "install deephpc in a folder that the nodes see, and submit from there",
     "--bind": "give folders that exist on the nodes",
     "apptainer is not on": "`deephpc site probe --nodes` looks again; --engine takes another one",
     "apptainer cannot": "`deephpc image verify` checks the image; the whole story is in the log",

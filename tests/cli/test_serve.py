@@ -1,13 +1,16 @@
 """The real `deephpc serve` with local jobs, natively: the real gateway, and behind it a server that fails on demand."""
 
 import json
+import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from deephpc.serve import Client
+from deephpc.serve.connection import load_address, open_session
 from tests.fakes.programs import CommandLine
 from tests.node.gateway_process import UPSTREAM, processes_in, wait_until
 
@@ -75,6 +78,7 @@ def test_a_server_is_ready_when_start_returns_and_nothing_is_left_when_stop_does
     assert (deephpc.status(run_id)["stage"], deephpc.status(run_id)["url"]) == ("ended", None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "reason"),
     [
@@ -95,6 +99,29 @@ def test_a_server_that_fails_is_reported_by_its_deadline_and_nothing_is_left(dee
     wait_until(lambda: not processes_in(deephpc.folder(run_id)), "the end of every process")
 
 
+def test_who_stops_waiting_is_told_how_to_go_on_and_the_job_stays(deephpc: Servers):
+    program = Path(sys.executable).with_name("deephpc")
+    words = ("serve", "start", "demo_module", "--engine", "native", "--venv", "venv", "--time", "10")
+    process = subprocess.Popen(  # a fake Slurm, where the job stays in the queue
+        [program, *words], cwd=deephpc.command.home, env=deephpc.command.environ(), text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads; in the background it is ignored
+    )  # fmt: skip
+    with process:
+        try:
+            assert "queued" in process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            run_id, said = (text.strip() for text in process.communicate(timeout=60))
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert f"{run_id} goes on; `deephpc serve status {run_id} --wait`" in said
+    assert f"`deephpc serve stop {run_id}` ends it" in said
+    assert json.loads(deephpc.command("--json", "serve", "list").stdout)["servers"][0]["stage"] == "queued"
+    assert deephpc.command("serve", "stop", run_id).stdout == f"{run_id}: stopped (CANCELLED)\n"
+
+
+@pytest.mark.slow
 def test_a_server_that_nobody_uses_ends_by_itself_and_has_completed(deephpc: Servers):
     run_id = deephpc.start("--idle-stop", "0:00:01").stdout.strip()
     assert deephpc("jobs", "wait", run_id).returncode == 0
@@ -102,6 +129,7 @@ def test_a_server_that_nobody_uses_ends_by_itself_and_has_completed(deephpc: Ser
     assert (server["state"], server["reason"]) == ("COMPLETED", "nobody used it for 1 s")
 
 
+@pytest.mark.slow
 def test_one_may_leave_and_wait_later(deephpc: Servers):
     done = deephpc.start("--no-wait")
     assert "ready" not in done.stderr
@@ -109,6 +137,7 @@ def test_one_may_leave_and_wait_later(deephpc: Servers):
     assert json.loads(waited.stdout)["stage"] == "ready"
 
 
+@pytest.mark.slow
 def test_the_sample_for_the_first_prediction_is_copied_with_its_name(deephpc: Servers):
     sample = deephpc.command.home / "größe 1.png"
     sample.write_bytes(b"\x89PNG\xff")
@@ -119,6 +148,35 @@ def test_the_sample_for_the_first_prediction_is_copied_with_its_name(deephpc: Se
     assert "with your sample (größe 1.png)" in deephpc("logs", run_id).stdout
     again = deephpc("jobs", "rerun", run_id).stdout.strip()
     assert json.loads(deephpc("--json", "serve", "status", again, "--wait").stdout)["stage"] == "ready"
+
+
+@pytest.mark.slow
+def test_a_server_of_ones_own_learns_its_port_or_its_socket(deephpc: Servers):
+    (deephpc.command.home / "own.sh").write_text(f'exec {sys.executable} {UPSTREAM} "${{PORT:-$DEEPHPC_SOCKET}}"\n')
+    common = ("--site", "local", "serve", "start", "--command", "sh own.sh", "--time", "10")
+    for words in ((), ("--port-env", "PORT")):
+        done = deephpc.command(*common, *words)
+        assert done.returncode == 0, done.stderr
+        with open_session(load_address(deephpc.folder(done.stdout.strip())), 10) as session:
+            assert session.get("/echo").json()["path"] == "/echo"
+
+
+@pytest.mark.slow
+def test_jupyter_is_told_its_socket_and_to_ask_for_no_token_of_its_own(deephpc: Servers):
+    (deephpc.command.home / "venv" / "bin" / "jupyter").write_text(
+        f"""#!/bin/bash
+[ "$2" != --version ] || {{ [ "$1" = server ]; exit; }}
+printf '%s\\n' "$@" >~/jupyter.words
+exec {sys.executable} {UPSTREAM} "$DEEPHPC_SOCKET"
+"""
+    )
+    (deephpc.command.home / "venv" / "bin" / "jupyter").chmod(0o755)
+    done = deephpc("serve", "start", "--service", "jupyter", "--venv", "venv", "--time", "10")
+    assert done.returncode == 0, done.stderr
+    words = (deephpc.command.home / "jupyter.words").read_text().splitlines()
+    assert words[0] == "server"
+    assert {"--ServerApp.token=", "--IdentityProvider.token=", "--ServerApp.sock_mode=0600"} <= set(words)
+    assert f"--ServerApp.root_dir={deephpc.command.home}" in words
 
 
 def test_a_dry_run_starts_nothing(deephpc: Servers):
@@ -135,6 +193,13 @@ def test_a_dry_run_starts_nothing(deephpc: Servers):
         (["--idle-stop", "soon"], "--idle-stop 'soon' is no length of time"),
         (["--ready-within", "0"], "--ready-within '0' is no length of time"),
         (["--models", "/nowhere"], "there is no such folder"),
+        (["--command", "x 'y"], "No closing quotation"),
+        (["--command", " "], "--command is empty"),
+        (["--service", "command"], "needs --command"),
+        (["--service", "gradio"], "--service 'gradio' is not known"),
+        (["--service", "jupyter", "--sample", "a=b"], "--sample is for modules"),
+        (["--port-env", "PORT"], "--port-env is for --command"),
+        (["--command", "x", "--port-env", "a b"], "--port-env 'a b' is not a variable's name"),
     ],
 )
 def test_a_bad_option_is_named_before_anything_is_submitted(deephpc: Servers, words: list[str], said: str):

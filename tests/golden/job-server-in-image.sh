@@ -33,7 +33,7 @@ here=${here:-.}                   # this script works in the run folder itself, 
 # What a job writes down of itself while it runs: part of the job script, and sourced by container.sh in the run folder.
 # Expects attempt, job_id, host, and here: the folder of this job or task.
 now() { TZ=UTC0 printf '%(%Y-%m-%dT%H:%M:%SZ)T' -1; }
-text() { printf '%s' "${1//[^A-Za-z0-9 ._:,\/=+@\[\]()-]/?}"; }      # safe between JSON's quotes
+text() { printf '%s' "${1//[^A-Za-z0-9 ._:,;\/=+@\[\]()\'-]/?}"; }    # safe between JSON's quotes
 synced() { sync "$1" 2>/dev/null || sync; }
 
 event() { # NAME [, MORE JSON MEMBERS]
@@ -263,8 +263,8 @@ deephpc_fail() { printf 'deephpc: %s\n' "$1" >&2; printf '%s' "$1" >/dev/fd/9; e
 become_program() { # WORDS...; whatever names are set below, the words are safe as positional parameters
   printf 'the set-up of the job ended early' >/dev/fd/9
   unset -v command run_id run_folder private gateway ends_at walltime_s max_requeues job_id task attempt host nodes here absolute started_at told oom_before
-  [ -x "$1" ] || deephpc_fail "$1, which runs deephpc where the job was submitted, is not on this node"
-  printf '%s cannot run deephpc on this node' "$1" >/dev/fd/9
+  [ -x "$1" ] || deephpc_fail "deephpc is not on this node: there is no $1"
+  printf 'deephpc is not on this node: %s cannot run it' "$1" >/dev/fd/9
   exec "$@"
 }
 
@@ -313,6 +313,7 @@ checkpoint_before=$(newest_checkpoint)
 trap on_grace USR1
 trap on_term TERM INT
 SECONDS=0
+rm -f endpoint.json certificate.pem .reason # an earlier attempt had no time for it
 become_program "${gateway[@]}" "${command[@]}" </dev/null 9>"$here/.setup" &
 program=$!
 sampler=
@@ -327,6 +328,7 @@ while :; do
   [ -n "$interrupted" ] || break
 done
 trap '' USR1
+rm -f endpoint.json certificate.pem # the gateway withdraws them itself, unless it was killed
 [ -z "$sampler" ] || { kill "$sampler" && wait "$sampler"; } 2>/dev/null
 
 failed_setup=$(cat "$here/.setup" 2>/dev/null)

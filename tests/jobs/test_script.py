@@ -208,6 +208,27 @@ def test_a_program_killed_by_a_signal_says_which(make):
     assert (result.state, result.exit_code, result.signal) == (JobState.FAILED, 139, signal.SIGSEGV)
 
 
+@pytest.mark.parametrize("python", ["/no/such/python", "/bin/false"])
+def test_a_node_without_deephpc_starts_no_server_and_says_so(make, python: str):
+    run = make("touch", "started", gateway=Gateway(python=Path(python)))
+    run()
+    result = load_result(run.task())
+    assert result is not None
+    assert (result.state, result.ended_by) == (JobState.FAILED, "setup")
+    assert result.reason.startswith("deephpc is not on this node: ")
+    assert python in result.reason
+    assert not (run.files.path / "started").exists()
+
+
+def test_what_a_killed_gateway_published_does_not_outlive_it(make, tmp_path: Path):
+    killed = tmp_path / "python"
+    killed.write_text("#!/bin/bash\n: >/dev/fd/9\ntouch endpoint.json certificate.pem\nkill -9 $$\n")
+    killed.chmod(0o755)
+    run = make("true", gateway=Gateway(python=killed), workdir=tmp_path / "run-a-0001")
+    assert run()[0] == 137
+    assert not [path.name for path in run.files.path.iterdir() if path.name in ("endpoint.json", "certificate.pem")]
+
+
 def test_a_program_that_is_not_there_fails_with_the_shells_code(make):
     run = make("no-such-program")
     assert run()[0] == 127

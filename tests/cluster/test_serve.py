@@ -1,0 +1,137 @@
+"""Servers on the real cluster by the command alone: who gets in, and what is left of them however they end."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.acceptance import Session, wait_until
+from tests.cluster.module_images import EXAMPLE, put_layout
+
+pytestmark = pytest.mark.cluster
+UPSTREAM = Path(__file__).resolve().parents[1] / "node" / "upstream.py"
+IMAGE, BROKEN = "oci:/scratch/images/digits", "oci:/scratch/images/broken-import"
+#: In place of the python3 that would run `deepaas_serve.py`.
+DOUBLE = """\
+#!/bin/bash
+case $1 in */container/deepaas_serve.py) ;; *) exec /usr/bin/python3 "$@" ;; esac
+IFS=- read -r _ mode _ <<<"$DEEPHPC_RUN_ID"
+exec ~/deephpc-venv/bin/python upstream.py "$DEEPHPC_SOCKET" --mode "$mode"
+"""
+PREDICT = """\
+import pathlib, sys
+from deephpc.serve import Client
+with Client.of_run(sys.argv[1]) as client:
+    print(client.predict(image=pathlib.Path("seven.pgm")).value[0]["digit"])
+"""
+
+
+@pytest.fixture(scope="module")
+def alice(cluster: Any) -> Session:
+    session = Session(cluster, "serving")
+    for name in ("digits", "broken-import"):
+        put_layout(cluster, name, f"/scratch/images/{name}")
+    shutil.copy(EXAMPLE / "samples" / "seven.pgm", cluster.on_host(f"{session.folder}/seven.pgm"))
+    cluster.on_host(f"{session.folder}/seven.pgm").chmod(0o644)
+    session.write("upstream.py", UPSTREAM.read_text())
+    session.write("predict.py", PREDICT)
+    cluster.run(["mkdir", "-p", "venv/bin"], cwd=session.folder)
+    session.write("venv/bin/activate", f"PATH={session.folder}/venv/bin:$PATH\n")
+    session.write("venv/bin/python3", DOUBLE)
+    cluster.run(["chmod", "755", "venv/bin/python3"], cwd=session.folder)
+    return session
+
+
+def status(alice: Session, run_id: str) -> dict[str, Any]:
+    server: dict[str, Any] = json.loads(alice.deephpc("--json", "serve", "status", run_id).stdout)
+    return server
+
+
+def start(alice: Session, *words: str) -> str:
+    """Start a server without staying with it."""
+    return alice.submit("serve", "start", "--no-wait", *words)
+
+
+def own(mode: str, *words: str) -> tuple[str, ...]:
+    """Return the words for a module installed natively; its double behaves as the run's name says."""
+    return ("demo_module", "--engine", "native", "--venv", "venv", "--name", mode, "--time", "5", *words)
+
+
+def left_of(alice: Session) -> list[str]:
+    """Return what is left of servers: jobs, processes on the nodes, private folders, addresses."""
+    queue = alice.box.run(["squeue", "-h", "-u", "alice"], user="alice").stdout.splitlines()
+    files = alice.box.run("ls ~/deephpc/runs/*/endpoint.json 2>/dev/null || true", user="alice").stdout.split()
+    look = "ps -u alice -ww -o args= | grep -E 'deephpc|upstream|deepaas'; ls -d /tmp/deephpc-* 2>/dev/null; true"
+    nodes = [
+        line for node in ("c1", "c2", "c3") for line in alice.box.run(look, user="root", node=node).stdout.splitlines()
+    ]
+    return [*queue, *files, *nodes]
+
+
+def nothing_is_left(alice: Session) -> None:
+    wait_until(lambda: not left_of(alice), 60, lambda: "\n".join(left_of(alice)))
+
+
+def test_a_training_is_served_to_its_owner_alone(alice: Session) -> None:
+    common = ("--time", "10", "--mem", "2000")
+    trained = alice.submit("train", IMAGE, "--engine", "apptainer", *common, "--wait", "--", "--epochs", "5")
+    done = alice.deephpc("serve", "start", trained, *common, "--sample", "image=seven.pgm")
+    assert done.returncode == 0, done.stderr
+    run_id = done.stdout.strip()
+    stages = [line.split()[2] for line in done.stderr.splitlines() if " s  " in line]
+    assert stages[-4:] == ["listening", "loading", "warming", "ready"]
+    assert "with your sample (seven.pgm)" in alice.deephpc("logs", run_id).stdout
+    server = status(alice, run_id)
+    folder = server["folder"]
+    assert alice.box.run(["python", "predict.py", folder], user="alice", cwd=alice.folder).stdout == "7\n"
+    plan = json.loads(alice.box.run(["cat", f"{folder}/plan.json"], user="alice").stdout)
+    assert plan["container"]["models"].endswith(f"{trained}/output/models")
+
+    node, url = server["host"], f"https://localhost:{server['port']}"
+    for path in ("/v2/models/", "/health", "/ready", "/"):
+        asking = ["curl", "-sk", "-o", "/dev/null", "-w", "%{http_code}", url + path]
+        assert alice.box.run(asking, user="bob", node=node).stdout == "401"
+    token = alice.box.run(["cat", f"{folder}/secrets/token"], user="alice").stdout.strip()
+    readable = f"cat {folder}/* {folder}/secrets/* /home/alice/.local/state/deephpc/*; find /tmp -type s -readable"
+    assert alice.box.run(f"{readable} 2>/dev/null || true", user="bob", node=node).stdout == ""
+    seen = "ps -e -ww -o args; cat /proc/[0-9]*/environ 2>/dev/null; true"
+    everything = alice.box.run(seen, user="root", node=node).stdout + alice.box.run("scontrol show job -d").stdout
+    assert token not in everything
+    places = f"{folder} /home/alice/.local/state/deephpc"
+    hold = alice.box.run(f"grep -rlF {token} {places}", user="alice").stdout.split()
+    assert sorted(hold) == [f"{folder}/secrets/authorization", f"{folder}/secrets/token"]
+
+    assert alice.deephpc("serve", "stop", run_id).stdout == f"{run_id}: stopped (CANCELLED)\n"
+    nothing_is_left(alice)
+
+
+def test_whatever_ends_a_server_nothing_is_left_and_the_record_is_true(alice: Session) -> None:
+    limit = start(alice, *own("limit", "--time", "1"))
+    broken = start(alice, BROKEN, "--engine", "apptainer", "--time", "5", "--mem", "1000")
+    crash, silent = start(alice, *own("crash")), start(alice, *own("silent", "--ready-within", "0:00:05"))
+    hang = start(alice, *own("hang", "--ready-within", "0:00:05"))
+    cancelled, stopped = start(alice, *own("cancelled")), start(alice, *own("stopped"))
+    idle = start(alice, *own("idle", "--idle-stop", "0:00:03"))
+    for run_id, reason, last_line in (
+        (broken, "No module named 'a_library_that_nobody_installed'", "ModuleNotFoundError: No module named"),
+        (crash, "the server ended with exit code 9", "the model crashes now: no weights"),
+        (silent, "not ready within 5 s: it does not listen", ""),
+        (hang, "not ready within 5 s: it does not answer its first prediction", ""),
+    ):
+        done = alice.deephpc("serve", "status", run_id, "--wait")
+        assert done.returncode == 6, done.stderr
+        assert reason in done.stderr.splitlines()[-2]
+        assert f" | {last_line}" in done.stderr or not last_line
+        assert reason in alice.job(run_id)["job"]["reason"]
+    for run_id in (cancelled, stopped):
+        done = alice.deephpc("serve", "status", run_id, "--wait")
+        assert done.returncode == 0, done.stderr
+    alice.box.run(["scancel", status(alice, cancelled)["job_id"]], user="alice")
+    assert alice.deephpc("serve", "stop", stopped).stdout == f"{stopped}: stopped (CANCELLED)\n"
+    assert "nobody used it for 3 s" in alice.wait_for(idle, ["COMPLETED"])["reason"]
+    alice.wait_for(cancelled, ["CANCELLED"])
+    alice.wait_for(limit, ["TIMEOUT"], timeout=150)
+    assert [one["stage"] for one in status(alice, limit)["stages"]][-2:] == ["ready", "stopping"]
+    nothing_is_left(alice)
