@@ -175,7 +175,9 @@ def rerun(ctx: typer.Context, words: JobOptionWords, run: RunId, dry_run: DryRun
         job = record.resolve(run)[0]
         request, variables = load_rerun(job)
     changed, _ = load_options(words, here.environ, Path.cwd())
-    batch = ReadyBatch(load_batch_files(job.files) if request.kind == "predict" else {}, None, kept_copies(job))
+    files = load_batch_files(job.files) if request.kind == "predict" else {}
+    copies = kept_copies(job) if request.kind == "serve" else {}
+    batch = ReadyBatch(files, None, copies)
     submit(here, request.changed(changed), variables, dry_run=dry_run, wait=wait, batch=batch)
 
 
