@@ -126,6 +126,47 @@ def test_a_sample_that_cannot_be_one_is_refused(tmp_path: Path, samples: tuple[s
         plan_service(draft, asked, described(IMAGE, Argument(name="top", type="int")), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (ServeWords(None), "there is nothing to serve"),
+        (ServeWords(""), "neither a module's name nor an image"),
+        (ServeWords("posenet", samples=("=x",)), "is not NAME=VALUE"),
+        (ServeWords("posenet", models="/nowhere"), "there is no such folder"),
+        (ServeWords("posenet", port_variable="PORT"), "--port-env is for --command"),
+        (ServeWords(None, command="x 'y"), "No closing quotation"),
+        (ServeWords(None, command=" "), "--command is empty"),
+        (ServeWords(None, command="x", service="jupyter"), "--command cannot be"),
+        (ServeWords(None, command="x\ud800"), "not valid UTF-8"),
+        (ServeWords(None, service="command"), "--service command needs --command"),
+        (ServeWords(None, service="jupyter", samples=("a=b",)), "--sample is for modules"),
+        (ServeWords(None, command="x", models="m"), "--models is for modules"),
+        (ServeWords(None, command="x", port_variable="a b"), "--port-env 'a b' is not a variable's name"),
+        (ServeWords(None, command="x", port_variable="A;id"), "--port-env 'A;id' is not a variable's name"),
+    ],
+)
+def test_options_that_make_no_server_are_named(tmp_path: Path, words: ServeWords, said: str):
+    with pytest.raises(InputError, match=said):
+        plan_service(load_serve_request(words, tmp_path, JobOptions(), None), words, None, tmp_path)
+
+
+def test_a_command_is_split_as_a_shell_would_and_runs_in_the_image_or_here(tmp_path: Path):
+    words = ServeWords(None, command="python 'my app.py' --port 1", port_variable="PORT")
+    here = load_serve_request(words, tmp_path, JobOptions(), None)
+    assert (here.command, here.program, here.workdir) == (("python", "my app.py", "--port", "1"), "own", tmp_path)
+    assert here.service is not None
+    assert (here.service.kind, here.service.port_variable) == ("command", "PORT")
+    inside = load_serve_request(ServeWords("docker://x/y", command="run it"), tmp_path, JobOptions(), None)
+    assert (inside.kind, inside.program, inside.command) == ("serve", "image", ("run", "it"))
+
+
+def test_jupyter_runs_here_also_in_an_image(tmp_path: Path):
+    words = ServeWords("docker://x/y", service="jupyter")
+    request = load_serve_request(words, tmp_path, JobOptions(), None)
+    assert (request.program, request.workdir, request.options.image.reference) == ("own", tmp_path, "docker://x/y")
+    assert load_serve_request(ServeWords(None, service="jupyter"), tmp_path, JobOptions(), None).slug == "jupyter"
+
+
 def test_of_an_unknown_module_a_value_that_names_a_file_is_one(tmp_path: Path):
     (tmp_path / "a.png").touch()
     asked = ServeWords("posenet", samples=("image=a.png", "name=b.png"))
