@@ -79,9 +79,11 @@ def difference(shown: str, came: str) -> str:
 
 
 def _settled(line: str) -> str:
+    """Return a line without what may differ; ids stay as they are."""
+    pieces = re.split(f"({_RUN_ID.pattern})", line)
     for volatile, word in _VOLATILE:
-        line = volatile.sub(word, line)
-    return line.strip()
+        pieces[::2] = (volatile.sub(word, piece) for piece in pieces[::2])
+    return "".join(pieces).strip()
 
 
 def _pattern(line: str) -> str:

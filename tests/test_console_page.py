@@ -69,6 +69,7 @@ def test_what_may_differ_does_not_count(shown: str, came: str) -> None:
         ("digit 7.\n", "digit seven.\n"),
         ("", "something\n"),
         ("any.thing\n", "anything\n"),
+        ("run-digits-7f3a\n", "run-digits-7f3b\n"),
     ],
 )
 def test_what_differs_is_shown_as_it_came(shown: str, came: str) -> None:
