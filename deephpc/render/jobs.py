@@ -187,6 +187,10 @@ def _facts(detail: "JobDetail") -> str:
         ("job", job.job_id or "not confirmed yet"),
         ("known from", source + (f", the scheduler says {job.raw_state}" if job.raw_state else "")),
         ("asked for", job.resources.describe() or "the site's defaults"),
+        *(
+            ("data", visible(f"{each.name} from {each.source} {each.digest or ''}"))
+            for each in (plan.data if plan else ())
+        ),
         ("nodes", job.nodes),
         ("waits for", _dependencies(plan) if plan and not job.state.is_final else ""),
         ("submitted", local_time(job.submitted_at, _WITH_ZONE)),
@@ -196,9 +200,11 @@ def _facts(detail: "JobDetail") -> str:
     if plan is not None:
         rows.insert(1, ("command", shlex.join(plan.spec.command)))
         if plan.container is not None:
+            image, digest = plan.container.image, plan.container.digest
             rows[2:2] = [
-                ("image", f"{plan.container.image} {plan.container.digest}"),
+                ("image", image if digest in image else f"{image} {digest}"),
                 ("engine", f"{plan.engine} ({plan.container.reason})"),
+                ("models", str(plan.container.models or "")),
             ]
     return "\n".join(f"{name:<10} {value}" for name, value in rows if value)
 

@@ -19,6 +19,8 @@ HOW_TO = (
     "the test cluster needs root on Debian 12 or 13; run: "
     f"sudo {PROJECT}/tests/cluster/setup.sh && sudo {sys.executable} -m pytest {PROJECT}/tests/cluster"
 )
+#: Tests and what they wait for; the first that was chosen decides, and the image has Horovod in it.
+_BUILT_FIRST = {"test_tutorial.py": "tests.cluster.horovod_image", "test_launchers.py": "tests.cluster.horovod"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,9 +33,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Begin at once with what takes longest to build, while other tests run, where a test that needs it was chosen."""
-    is_chosen = any(item.path.name == "test_launchers.py" for item in session.items)
-    if is_chosen and os.geteuid() == 0 and not session.config.option.collectonly:
-        session.config.add_cleanup(start_building())
+    chosen = {item.path.name for item in session.items}
+    needed = next((module for test, module in _BUILT_FIRST.items() if test in chosen), None)
+    if needed and os.geteuid() == 0 and not session.config.option.collectonly:
+        session.config.add_cleanup(start_building(needed))
 
 
 @pytest.fixture(scope="session")

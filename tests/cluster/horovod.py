@@ -70,10 +70,13 @@ def put_horovod(cluster: Cluster, path: str) -> str:
     return path
 
 
-def start_building() -> Callable[[], None]:
-    """Build it in a process of its own; whoever needs it waits for the lock. Returns what ends that process."""
+def start_building(module: str) -> Callable[[], None]:
+    """Build it, or what `module` builds with it, in a process of its own; returns what ends that process.
+
+    Whoever needs it waits for the lock.
+    """
     building = subprocess.Popen(
-        [sys.executable, "-m", "tests.cluster.horovod"],
+        [sys.executable, "-m", module],
         cwd=PROJECT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -56,7 +56,7 @@ def fetch_horovod_image() -> Path:
 
     Nobody may write into it: it shares blobs with other layouts by hard links.
     """
-    below, horovod = fetch_module_images()["digits"], fetch_horovod()
+    horovod, below = fetch_horovod(), fetch_module_images()["digits"]
     recipe = Path(__file__).read_bytes() + example_content(EXAMPLE) + f"{below} {horovod}".encode()
     done = cache_dir() / f"horovod-image-{hashlib.sha256(recipe).hexdigest()[:10]}"
     with locked(cache_dir() / "horovod-image.lock", timeout=900):
