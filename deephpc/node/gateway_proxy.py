@@ -124,7 +124,8 @@ class Proxy:
         if standing.reason:
             about["reason"] = standing.reason
         is_ready = standing.stage == "ready"
-        is_early = hmac.compare_digest(request.headers.get(EARLY, "").encode(), self.early_key.encode())
+        given = request.headers.get(EARLY, "").encode("utf-8", "surrogateescape")
+        is_early = hmac.compare_digest(given, self.early_key.encode())
         if request.path == "/health":
             return web.json_response(about)
         if request.path == "/ready" and is_ready:

@@ -53,6 +53,12 @@ def test_the_server_never_sees_the_token(served, session):
     assert '"mine=1"' in seen
 
 
+def test_the_gateways_word_to_itself_cannot_be_guessed_and_goes_no_further(session):
+    for word in (b"0" * 32, b"\xff"):
+        answer = session.get("/echo", headers={"X-Deephpc-Early": word})
+        assert (answer.status_code, "early" in answer.text.lower()) == (200, False)
+
+
 def test_headers_of_one_connection_end_at_the_gateway(session):
     headers = {"Connection": "keep-alive, X-Hop", "X-Hop": "1", "TE": "trailers", "Proxy-Authorization": "x"}
     seen = {name.lower() for name, _ in session.get("/echo", headers=headers).json()["headers"]}
