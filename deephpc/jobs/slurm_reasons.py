@@ -180,7 +180,10 @@ _ENDS = {
 }
 
 _EXIT_CODES = {
-    75: ("the program asked to be continued", "see how far it came in `deephpc logs RUN`"),
+    75: (
+        "the program asked to be continued",
+        "mend what the reason says: save checkpoints, allow more --max-requeues, or --chain where none is queued again",
+    ),
     126: ("a file that was to be run is not executable", "make it so with chmod +x, or run it with its interpreter"),
     127: ("a command was not found", "check its spelling, and what the node, the venv, the modules or the image have"),
     134: ("the program aborted (SIGABRT)", "see the end of `deephpc logs RUN`"),

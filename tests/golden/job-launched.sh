@@ -99,17 +99,33 @@ newest_checkpoint() { # when the newest file of the checkpoints was written, and
   TZ=UTC0 find -L "$here/checkpoints" -type f -printf '%TY-%Tm-%Td %TH:%TM:%TS %P\n' 2>/dev/null | LC_ALL=C sort | tail -n 1
 }
 
+makes_room() { # whether this job is being ended for one of higher priority: slurmstepd's last line in the log tells
+  [ -n "${SLURM_JOB_ID:-}" ] && tail -c 500 "job${task:+-$task}.log" 2>/dev/null | grep -q 'DUE TO PREEMPTION'
+}
+
+is_to_make_room() { # whether Slurm has begun to end this job so; steps are told when the grace period begins, this shell is not
+  [[ $(timeout 10 scontrol --oneliner show job "${SLURM_JOB_ID:-none}" 2>/dev/null) =~ PreemptTime=[0-9] ]]
+}
+
+asks_to_continue() { # as do ranks that ended because they were told that their job is to make room
+  [ -z "$failed_setup" ] && { [ -z "$told" ] || { at_limit && [ -z "$preempted" ]; }; } || return 1
+  [ "$code" -ne "$continue_code" ] || return 0
+  [ "$code" -ne 0 ] && [ -z "$told" ] && [ -n "${DEEPHPC_LAUNCHER:-}" ] && [ "$max_requeues" -gt 0 ] && is_to_make_room
+}
+
 was_cancelled() { [ -e cancelled.json ] || [ -e "$here/cancelled.json" ]; }
 
 continue_run() { # true when another attempt is on its way; else why_not is set, or the result is written
   local LC_ALL=C newest newer=true idle=$here/attempts/idle
+  asked="it asked to continue (exit code $code)"
+  [ "$code" -eq "$continue_code" ] || asked="it had to make room for another job (exit code $code)"
   trap '' TERM INT USR1 # the next attempt's coming is what ends this job
   mkdir -p "$here/attempts"
   newest=$(newest_checkpoint)
-  if [[ $newest > $checkpoint_before ]]; then
+  [[ $newest > $checkpoint_before ]] || newer=false
+  if [ "$newer" = true ]; then
     rm -f "$idle"
-  else
-    newer=false
+  elif [ "$code" -eq "$continue_code" ]; then
     if [ -e "$idle" ] && ! [[ $newest > $(cat "$idle") ]]; then
       why_not="two attempts in a row asked to continue (exit code $code) and left no newer checkpoint"
       return 1
@@ -120,10 +136,10 @@ continue_run() { # true when another attempt is on its way; else why_not is set,
     write_result CANCELLED "$code" null signal "cancelled when it was to be continued"
     exit "$code"
   elif [ "$attempt" -gt "$max_requeues" ]; then
-    why_not="it asked to continue (exit code $code) at attempt $attempt, and $max_requeues requeues are allowed (--max-requeues)"
+    why_not="$asked at attempt $attempt, and $max_requeues requeues are allowed (--max-requeues)"
     return 1
   elif ! event continued ",\"exit_code\":$code,\"by\":\"$continue_by\",\"newer_checkpoint\":$newer,\"elapsed_s\":$SECONDS"; then
-    why_not="it asked to continue (exit code $code), but the run folder cannot be written"
+    why_not="$asked, but the run folder cannot be written"
     return 1
   fi
   put_result "$here/attempts/result-$attempt.json" PENDING "$code" null program "to be continued"
@@ -137,7 +153,7 @@ continue_run() { # true when another attempt is on its way; else why_not is set,
 
 hand_over() {
   if [ -n "${DEEPHPC_LOCAL_REQUEUE:-}" ]; then
-    : >"$DEEPHPC_LOCAL_REQUEUE" || { why_not="it asked to continue (exit code $code), but the local scheduler cannot be told" && return 1; }
+    : >"$DEEPHPC_LOCAL_REQUEUE" || { why_not="$asked, but the local scheduler cannot be told" && return 1; }
   elif [ "$continue_by" = chain ]; then
     submit_successor
   else
@@ -153,7 +169,7 @@ requeue() { # a task of an array by its own name: the id of its last task is the
     said=$(timeout 60 scontrol requeue "$me" 2>&1 </dev/null) && return
     case $said in *[Uu]'nable to contact'* | *'imed out'* | *onnect*) sleep $((tries * 5)) ;; *) break ;; esac
   done
-  why_not="it asked to continue (exit code $code), but the cluster did not queue it again: ${said:-scontrol gave no answer}"
+  why_not="$asked, but the cluster did not queue it again: ${said:-scontrol gave no answer}"
   return 1
 }
 
@@ -287,18 +303,22 @@ oom_kills() { # how many processes of this job the kernel killed for memory: cgr
 listener() { printf '%d' "$program"; }
 
 told=
-on_grace() { # the time limit is near: tell the program, if it listens; the signal would kill one that does not
-  local caught listens=false pid
-  interrupted=yes
+preempted=
+warn() { # tell the program that its end is near, if it listens; the signal would kill one that does not
+  local word mask caught=0 pid
   pid=$(listener)
   while read -r word mask; do [ "$word" != SigCgt: ] || caught=$mask; done <"/proc/$pid/status"
-  if ((0x${caught:-0} >> ($(kill -l USR1) - 1) & 1)); then listens=true; kill -USR1 "$pid" 2>/dev/null; fi
-  event grace ",\"told\":$listens,\"elapsed_s\":$SECONDS"
+  ((0x$caught >> ($(kill -l USR1) - 1) & 1)) && kill -USR1 "$pid" 2>/dev/null
+}
+on_grace() { # the time limit is near
+  interrupted=yes
+  event grace ",\"told\":$(warn && echo true || echo false),\"elapsed_s\":$SECONDS"
 }
 on_term() {
   interrupted=yes told=yes
+  ! makes_room || preempted=yes
   event terminated ",\"at_limit\":$(at_limit && echo true || echo false),\"elapsed_s\":$SECONDS"
-  kill -TERM "$(listener)" 2>/dev/null
+  if [ -z "$preempted" ] || ! warn; then kill -TERM "$(listener)" 2>/dev/null; fi
 }
 at_limit() {
   local end=${SLURM_JOB_END_TIME:-${DEEPHPC_LOCAL_END_TIME:-}}
@@ -330,12 +350,11 @@ failed_setup=$(cat "$here/.setup" 2>/dev/null)
 rm -f "$here/.setup"
 
 signal=null why_not=
-if [ "$code" -eq "$continue_code" ] && [ -z "$failed_setup" ] && { [ -z "$told" ] || at_limit; } && continue_run; then
-  exit "$code"
-fi
+if asks_to_continue && continue_run; then exit "$code"; fi
 if [ "$code" -gt 128 ] && [ "$code" -le 192 ]; then signal=$((code - 128)); fi
 if [ -n "$told" ]; then
-  if at_limit; then write_result TIMEOUT "$code" "$signal" signal "${why_not:-ended at its time limit}"; else write_result CANCELLED "$code" "$signal" signal "$(cat "$here/ranks/reason" 2>/dev/null || echo "told to end (SIGTERM)")"; fi
+  if [ -n "$preempted" ]; then write_result PREEMPTED "$code" "$signal" signal "had to make room for another job"
+  elif at_limit; then write_result TIMEOUT "$code" "$signal" signal "${why_not:-ended at its time limit}"; else write_result CANCELLED "$code" "$signal" signal "$(cat "$here/ranks/reason" 2>/dev/null || echo "told to end (SIGTERM)")"; fi
 elif [ -n "$failed_setup" ]; then
   write_result FAILED "$code" null setup "$failed_setup"
 elif [ "$code" -eq 0 ]; then

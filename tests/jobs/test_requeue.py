@@ -14,14 +14,18 @@ from deephpc.jobs.evidence import load_attempts, load_result
 from deephpc.jobs.local import LocalScheduler
 from deephpc.jobs.local_job import LocalJob
 from deephpc.jobs.scheduler import Question, Submission
-from deephpc.jobs.spec import Array, Resources
+from deephpc.jobs.spec import Array, Launch, Resources
 from deephpc.jobs.state import JobState
 from tests.fakes.waiting import wait_until
 from tests.jobs.test_script import Run
 
 #: Counts the attempts in a checkpoint, and is done in the third.
 COUNTS = 'echo >> "$DEEPHPC_CHECKPOINT_DIR/steps"; [ "$(wc -l < "$DEEPHPC_CHECKPOINT_DIR/steps")" -ge 3 ] || exit 75'
-SCONTROL = '#!/bin/sh\necho "$@" >> "$SAID"\n[ -z "$ANSWER" ] || { echo "$ANSWER" >&2; exit 1; }\n'
+SCONTROL = """#!/bin/sh
+if [ "$1" = --oneliner ]; then echo "JobId=4711 PreemptTime=${PREEMPTED:-None} Priority=1"; exit; fi
+echo "$@" >> "$SAID"
+[ -z "$ANSWER" ] || { echo "$ANSWER" >&2; exit 1; }
+"""
 #: Has the id that its caller wants, and tells of the variables that a job inside a job must not inherit.
 SBATCH = """#!/bin/sh
 echo "sbatch $* in ${PWD##*/} with <$SLURM_JOB_ID$SLURM_CPUS_PER_TASK$DEEPHPC_ATTEMPT$TMPDIR> $SLURM_CONF" >> "$SAID"
@@ -214,6 +218,47 @@ def test_a_limit_too_short_for_slurms_own_signal_is_told_by_the_script(slurm: Sl
     run = slurm.run("bash", "-c", program, max_requeues=3, **limits)
     assert slurm(run)[0] == 75
     assert run.events() == ["started", "grace", "continued"]
+
+
+# --- preempted ---
+
+PREEMPTED = "slurmstepd-c2: error: *** JOB 4711 ON c2 CANCELLED AT 2026-11-21T12:11:14 DUE TO PREEMPTION ***\n"
+SAVES = """
+import os, signal, sys, time
+def told(number, frame):
+    with open(os.path.join(os.environ["DEEPHPC_CHECKPOINT_DIR"], signal.Signals(number).name), "w"):
+        sys.exit(75)
+signal.signal(signal.SIGUSR1, told)
+signal.signal(signal.SIGTERM, told)
+open("ready", "w").close()
+time.sleep(60)
+"""
+
+
+def test_a_job_ended_for_another_warns_a_program_that_listens(slurm: Slurms, tmp_path: Path):
+    run = slurm.run(sys.executable, "-c", SAVES, max_requeues=3)
+    process = slurm.start(run)
+    wait_until((tmp_path / "ready").exists)
+    (run.files.path / "job.log").write_text(PREEMPTED)
+    process.terminate()
+    run.end(process)
+    result = load_result(run.task())
+    assert result is not None
+    assert (result.state, result.ended_by) == (JobState.PREEMPTED, "signal")
+    assert [path.name for path in run.task().checkpoints.iterdir()] == ["SIGUSR1"]
+    assert slurm.requests == []  # Slurm queues it again itself
+
+
+@pytest.mark.parametrize(("preempted", "code"), [("2026-11-21T12:12:22", 143), ("", 143), ("2026-11-21T12:12:22", 0)])
+def test_ranks_that_ended_to_make_room_are_continued(slurm: Slurms, preempted: str, code: int):
+    launch = Launch(launcher="srun")
+    run = slurm.run("true", max_requeues=3, launch=launch, resources=Resources(nodes=1, tasks_per_node=1))
+    run.files.container.mkdir()
+    (run.files.container / "launch.sh").write_text(f": >/dev/fd/9; exit {code}\n")
+    assert slurm(run, PREEMPTED=preempted)[0] == code
+    is_continued = bool(preempted and code)
+    assert slurm.requests == (["requeue 4711"] if is_continued else [])
+    assert run.task().result.exists() != is_continued
 
 
 # --- in a successor of the job ---
