@@ -111,8 +111,15 @@ newest_checkpoint() { # when the newest file of the checkpoints was written, and
   TZ=UTC0 find -L "$here/checkpoints" -type f -printf '%TY-%Tm-%Td %TH:%TM:%TS %P\n' 2>/dev/null | LC_ALL=C sort | tail -n 1
 }
 
-makes_room() { # whether this job is being ended for one of higher priority: slurmstepd's last line in the log tells
-  [ -n "${SLURM_JOB_ID:-}" ] && tail -c 500 "job${task:+-$task}.log" 2>/dev/null | grep -q 'DUE TO PREEMPTION'
+makes_room() { # whether this job is being ended for one of higher priority: a line of slurmstepd's in its log tells
+  local line told=
+  while IFS= read -r line; do
+    case $line in
+      '--- deephpc: '*', attempt '*) told= ;; # what stands before it was an earlier attempt
+      'slurmstepd'*' DUE TO PREEMPTION '*) told=yes ;;
+    esac
+  done < <(tail -c 1000 "job${task:+-$task}.log" 2>/dev/null)
+  [ -n "$told" ] && [ -n "${SLURM_JOB_ID:-}" ]
 }
 
 is_to_make_room() { # whether Slurm has begun to end this job so; steps are told when the grace period begins, this shell is not

@@ -249,6 +249,19 @@ def test_a_job_ended_for_another_warns_a_program_that_listens(slurm: Slurms, tmp
     assert slurm.requests == []  # Slurm queues it again itself
 
 
+def test_an_earlier_attempt_that_had_to_make_room_makes_no_preemption_of_a_cancel(slurm: Slurms, tmp_path: Path):
+    run = slurm.run(sys.executable, "-c", SAVES, max_requeues=3)
+    (run.files.path / "job.log").write_text(PREEMPTED + "--- deephpc: run-a-0001, attempt 2, job 4711 on c1, now\n")
+    process = slurm.start(run)
+    wait_until((tmp_path / "ready").exists)
+    process.terminate()
+    run.end(process)
+    result = load_result(run.task())
+    assert result is not None
+    assert result.state is JobState.CANCELLED
+    assert [path.name for path in run.task().checkpoints.iterdir()] == ["SIGTERM"]
+
+
 @pytest.mark.parametrize(("preempted", "code"), [("2026-11-21T12:12:22", 143), ("", 143), ("2026-11-21T12:12:22", 0)])
 def test_ranks_that_ended_to_make_room_are_continued(slurm: Slurms, preempted: str, code: int):
     launch = Launch(launcher="srun")
