@@ -105,7 +105,14 @@ pass_on() { # SIGNAL
     [ ! -e "$ranks/failed" ] || end_soon &
   elif listens "$1"; then
     kill -s "$1" "$(listener)" 2>/dev/null
+  elif [ "$1" = USR1 ]; then
+    remind >/dev/null 2>&1 &
   fi
+}
+
+remind() { # a program that was still loading when its end came near is told as soon as it listens
+  until sleep 2; [ ! -d "/proc/$program" ] || listens USR1; do :; done
+  kill -s USR1 "$(listener)"
 }
 
 end_soon() { # another rank has failed: there is nothing left to save

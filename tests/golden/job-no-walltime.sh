@@ -306,8 +306,17 @@ warn() { # tell the program that its end is near, if it listens; the signal woul
   ((0x$caught >> ($(kill -l USR1) - 1) & 1)) && kill -USR1 "$pid" 2>/dev/null
 }
 on_grace() { # the time limit is near
+  local is_told=true
   interrupted=yes
-  event grace ",\"told\":$(warn && echo true || echo false),\"elapsed_s\":$SECONDS"
+  if ! warn; then
+    is_told=false
+    remind </dev/null >/dev/null 2>&1 &
+  fi
+  event grace ",\"told\":$is_told,\"elapsed_s\":$SECONDS"
+}
+remind() { # a program that was still loading when its end came near is told as soon as it listens
+  until sleep 2; [ ! -d "/proc/$program" ] || warn; do :; done
+  [ ! -d "/proc/$program" ] || event grace ",\"told\":true,\"elapsed_s\":$SECONDS"
 }
 on_term() {
   interrupted=yes told=yes

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import pytest
 from deephpc.jobs.evidence import load_attempts, load_result
 from deephpc.jobs.local import LocalScheduler
 from deephpc.jobs.local_job import LocalJob
+from deephpc.jobs.run_folder import read_json_lines
 from deephpc.jobs.scheduler import Question, Submission
 from deephpc.jobs.spec import Array, Launch, Resources
 from deephpc.jobs.state import JobState
@@ -25,6 +27,17 @@ SCONTROL = """#!/bin/sh
 if [ "$1" = --oneliner ]; then echo "JobId=4711 PreemptTime=${PREEMPTED:-None} Priority=1"; exit; fi
 echo "$@" >> "$SAID"
 [ -z "$ANSWER" ] || { echo "$ANSWER" >&2; exit 1; }
+"""
+#: Keeps a checkpoint named for the signal that told it of its end, and asks to be continued.
+SAVES = """
+import os, signal, sys, time
+def told(number, frame):
+    with open(os.path.join(os.environ["DEEPHPC_CHECKPOINT_DIR"], signal.Signals(number).name), "w"):
+        sys.exit(75)
+signal.signal(signal.SIGUSR1, told)
+signal.signal(signal.SIGTERM, told)
+open("ready", "w").close()
+time.sleep(60)
 """
 #: Has the id that its caller wants, and tells of the variables that a job inside a job must not inherit.
 SBATCH = """#!/bin/sh
@@ -220,19 +233,23 @@ def test_a_limit_too_short_for_slurms_own_signal_is_told_by_the_script(slurm: Sl
     assert run.events() == ["started", "grace", "continued"]
 
 
+def test_a_program_that_still_loads_when_its_end_comes_near_is_told_once_it_listens(slurm: Slurms):
+    program = f"touch ready; while [ ! -e listen ]; do sleep 0.05; done; exec {sys.executable} -c '{SAVES}'"
+    run = slurm.run("bash", "-c", program, max_requeues=3)
+    process = slurm.start(run)
+    wait_until((slurm.folder / "ready").exists)
+    process.send_signal(signal.SIGUSR1)
+    wait_until(lambda: "grace" in run.events())
+    (slurm.folder / "listen").touch()
+    assert run.end(process)[0] == 75
+    assert [path.name for path in run.task().checkpoints.iterdir()] == ["SIGUSR1"]
+    told = [event["told"] for event in read_json_lines(run.task().events) if event["event"] == "grace"]
+    assert told == [False, True]
+
+
 # --- preempted ---
 
 PREEMPTED = "slurmstepd-c2: error: *** JOB 4711 ON c2 CANCELLED AT 2026-11-21T12:11:14 DUE TO PREEMPTION ***\n"
-SAVES = """
-import os, signal, sys, time
-def told(number, frame):
-    with open(os.path.join(os.environ["DEEPHPC_CHECKPOINT_DIR"], signal.Signals(number).name), "w"):
-        sys.exit(75)
-signal.signal(signal.SIGUSR1, told)
-signal.signal(signal.SIGTERM, told)
-open("ready", "w").close()
-time.sleep(60)
-"""
 
 
 def test_a_job_ended_for_another_warns_a_program_that_listens(slurm: Slurms, tmp_path: Path):
