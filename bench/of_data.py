@@ -79,11 +79,11 @@ def _of_server(kind: str, folder: Path) -> Iterator[Row]:
         around = {"DEEPHPC_CACHE_DIR": str(place / "cache"), "DEEPHPC_STATE_DIR": str(place / "state"), **said}
         around |= {"RCLONE_CONFIG": os.devnull, "DEEPHPC_SITE": "local"}
         desk = _Desk(place, clean_environment(place / "home", **around))
+        if kind == "HTTP":
+            shutil.copytree(folder / "sets", place / "root", dirs_exist_ok=True)
         for name, what in _SETS.items():
-            source = f"there:{top}{name}"
-            if kind == "HTTP":
-                shutil.copytree(folder / "sets" / name, place / "root" / name)
-            else:
+            source = f"there:{top}{name}/"  # a web server may know a folder only with its slash
+            if kind != "HTTP":
                 desk.rclone(str(folder / "sets" / name), source)
                 yield _put(desk, f"{what} sent over {kind}", str(folder / "sets" / name), f"there:{top}")
             yield _get(desk, f"{what} brought over {kind}", source)
