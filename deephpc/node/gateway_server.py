@@ -12,8 +12,8 @@ from deephpc.shell import start_detached
 _LAST_LINES = 20
 _LAST_BYTES = 16384
 _LONGEST_LINE = 300
-_OURS = ("deephpc: ", "deepaas_module: ")
-"""How lines begin in which our own programs inside the image say why they end; engines may say more after them."""
+_OURS = "deepaas_module: "
+"""How the line begins in which our own program inside the image says why it ends; engines may say more after it."""
 
 
 class ServerProgram:
