@@ -53,13 +53,14 @@ class Terminal:
             self._before += f"{with_ids(command, self.known)}\n"
         learn_ids(shown.output, came, self.known)
         self.came[shown.command] = came
-        print(f"{time.monotonic() - began:6.1f} s  {command.splitlines()[0]}")
+        print(f"# {time.monotonic() - began:.1f} s\n$ {shown.command}\n{came}", end="")
         return came
 
     def _start(self, script: str, lines: int) -> str:
         """Start a command that stays, and return what it prints at first."""
         file = f"{self._session.folder}/background.log"
         log = self._session.box.on_host(file)
+        log.unlink(missing_ok=True)
         where: dict[str, Any] = {"cwd": self._session.folder, "env": SURROUNDINGS}
         self._background.enter_context(self._session.box.popen(f"exec >{file}\n{script}", **where))
         wait_until(lambda: log.exists() and log.read_text().count("\n") >= lines, 60, lambda: "it prints too little")
@@ -141,6 +142,11 @@ def check_day(alice: Session, terminal: Terminal, stored: Storage, engine: str) 
     for detail in (trained, served):
         events = (alice.box.on_host(detail["job"]["folder"]) / "events.jsonl").read_text()
         assert {json.loads(line)["job_id"] for line in events.splitlines()} == {detail["job"]["job_id"]}
+    homes = {each["destination"]: (each["state"], each["by"]) for each in trained["transfers"]}
+    assert homes == {
+        f"rshare:/results/{folder.name}": ("done", "job"),
+        f"s3://results/digits/{folder.name}": ("done", "login"),
+    }
     check_results(alice, folder / "output", f"http://ctl:{stored.s3_port}/results/digits/{folder.name}/output")
     assert alice.slurm_jobs("PENDING", "RUNNING", "COMPLETING") == []
 
