@@ -13,6 +13,7 @@ from deephpc.jobs.spec import Array
 from deephpc.jobs.state import JobState
 from deephpc.jobs.submission import describe_submitter, read_answer
 from deephpc.jobs.truth import AWAITS_SUCCESSOR
+from deephpc.workflows.dependencies import resolve_dependencies
 from deephpc.workflows.keep import read_job
 from deephpc.workflows.launch import Asked, launch
 from deephpc.workflows.plan import NewRun, plan_job
@@ -204,6 +205,11 @@ def test_a_silent_queue_ends_no_run_that_goes_on(record: Record, job: Job):
     refresh(record, {"slurm": ScriptedScheduler(observations=[silence, SILENCE])}, LATER)
     now = record.get(job.run_id)
     assert (now.job_id, now.state) == ("4712", S.PENDING)
+
+
+def test_no_run_waits_for_a_chained_one_whose_last_job_is_not_there_yet(record: Record, job: Job):
+    with pytest.raises(InputError, match=f"run {job.run_id} goes from job to job"):
+        resolve_dependencies(f"afterok:{job.run_id}", record, "slurm")
 
 
 def test_an_array_is_not_chained(tmp_path: Path):

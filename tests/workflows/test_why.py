@@ -50,6 +50,25 @@ def test_a_program_that_never_started_is_the_sites_fault(tmp_path: Path):
     assert "never started" in diagnose(job, None).text
 
 
+@pytest.mark.parametrize(
+    ("nodes", "allowed", "told"),
+    [
+        ("c2", 0, "its node c2 failed; it may not be queued again (--max-requeues 0)"),
+        ("c2", 1, "its node c2 failed"),
+        ("c[1-2]", 0, "a node it ran on failed (it ran on c[1-2]); it may not be queued again (--max-requeues 0)"),
+    ],
+)
+def test_a_node_that_failed_is_named_and_why_the_run_ended_with_it(tmp_path: Path, nodes: str, allowed: int, told: str):
+    request = load_run_request(("true",), tmp_path, JobOptions(max_requeues=allowed))
+    plan, _ = plan_job(request, settings_in(tmp_path), NewRun("run-a-0001", TOKEN, NOON), environ={})
+    job = a_job(tmp_path, state=S.NODE_FAIL, nodes=nodes)
+    job.folder.mkdir()
+    job.files.plan.write_text(plan.render())
+    started = {"event": "started", "at": NOON.isoformat(), "attempt": 1, "job_id": "4711", "nodes": nodes}
+    job.files.task(None).events.write_text(json.dumps(started) + "\n")
+    assert diagnose(job, None).text == told
+
+
 def ended(tmp_path: Path, state: JobState, **facts: object) -> Job:
     """Return a run that began and whose folder tells how it ended."""
     job = a_job(tmp_path, state=state)
