@@ -27,6 +27,10 @@ COMMANDS = {
     "jobs": ("deephpc.cli.jobs:app", "List, show, wait for, cancel and rerun jobs."),
     "logs": ("deephpc.cli.logs:logs", "Print what a job wrote, and follow it."),
     "why": ("deephpc.cli.jobs:why", "Say in words why a run waits or how it failed, and what to do next."),
+    "collect": (
+        "deephpc.cli.collect:collect",
+        "Send what a run left (output, checkpoints, log, result, metrics) to storage, verified; nothing twice.",
+    ),
     "catalogue": ("deephpc.cli.catalogue:app", "Find modules, and publish your own."),
     "module": ("deephpc.cli.module:app", "Make a new module."),
     "image": ("deephpc.cli.image:app", "Pull, check, list and remove container images."),

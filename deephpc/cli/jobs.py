@@ -9,6 +9,7 @@ import typer
 
 from deephpc.cli.completion import complete_run_id
 from deephpc.cli.context import context
+from deephpc.cli.homecoming import bring_home
 from deephpc.cli.options import JobOptionWords, load_options, takes_job_options
 from deephpc.cli.streams import write_answer
 from deephpc.cli.submitting import DryRun, Wait, conclude, submit
@@ -86,6 +87,7 @@ def list_jobs(
     wanted = _filter(here.clock(), state, kind, since, text, limit)
     with here.open_record() as record:
         troubles = refresh(record, here.schedulers, here.clock(), environ=here.environ)
+        bring_home(here, record)
         jobs = record.find(wanted)
         troubles = (*troubles, *record.troubles)
     for line in troubles:
@@ -108,6 +110,7 @@ def show(ctx: typer.Context, run: RunId) -> None:
         job, task = record.resolve(run)
         for line in refresh(record, here.schedulers, here.clock(), environ=here.environ):
             here.say(f"note: {line}")
+        bring_home(here, record, [job.run_id])
         job = record.get(job.run_id)
         detail = gather_detail(job, task, record, here.schedulers.get(job.scheduler), here.clock())
     write_answer(render_detail(detail, as_json=here.json))
@@ -135,6 +138,7 @@ def wait(
         jobs = wait_for(
             record, here.schedulers, run_ids, clock=here.clock, timeout=limit, tell=here.say, environ=here.environ
         )
+        bring_home(here, record, run_ids, wait=True)
     if here.json:
         write_answer(render_jobs(jobs, (), here.clock(), as_json=True))
     conclude(here, jobs)

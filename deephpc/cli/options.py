@@ -117,6 +117,9 @@ class JobOptionWords:
         list[str] | None,
         _option(help="Data set to stage for the job, seen as DEEPHPC_DATA_DIR/NAME; repeatable.", metavar="SRC[:NAME]"),
     ] = None
+    collect: Annotated[
+        Text, _option(help="Where results go when the job ends, however it ends: into URL/ID.", metavar="URL")
+    ] = None
     stage_image: Annotated[bool, _option("--stage-image", help="Copy the image to the nodes' own disks first.")] = False
     convert_in_job: Annotated[
         bool, _option("--convert-in-job", help="Convert the image for its engine in the job, not on this machine.")
@@ -160,13 +163,14 @@ def load_options(words: JobOptionWords, environ: "Mapping[str, str]", cwd: Path)
     InputError
         A value is not what its option takes; the message names both.
     """
-    from deephpc.data.data_source import read_data_sources
+    from deephpc.data.data_source import read_data_sources, read_destination
     from deephpc.data.surroundings import Surroundings
     from deephpc.jobs.launcher import parse_launcher
     from deephpc.jobs.slurm_ids import parse_array
     from deephpc.jobs.slurm_options import check_raw_options
     from deephpc.workflows.request import JobOptions, checked_name, find_active_venv, load_variables
 
+    around = Surroundings(environ, Path(environ["HOME"]), cwd)
     variables = load_variables(words.env or (), words.env_file, environ)
     options = JobOptions(
         resources=_resources(words),
@@ -184,7 +188,8 @@ def load_options(words: JobOptionWords, environ: "Mapping[str, str]", cwd: Path)
         name=checked_name(words.name),
         launcher=_checked("--launcher", words.launcher, parse_launcher),
         image=_image(words, cwd),
-        data=read_data_sources(words.data or (), Surroundings(environ, Path(environ["HOME"]), cwd)),
+        data=read_data_sources(words.data or (), around),
+        collect=None if words.collect is None else read_destination(words.collect, around),
     )
     return options, variables
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deephpc.cli.homecoming import bring_home
 from deephpc.cli.streams import write_answer
 from deephpc.errors import InputError, SiteError
 
@@ -221,6 +222,7 @@ def stay(here: "Context", record: "Record", job: "Job") -> None:
             f"\nrun {job.run_id} goes on; `deephpc logs -f {job.run_id}` shows it again, `deephpc jobs cancel` ends it"
         )
         raise
+    bring_home(here, record, [job.run_id], wait=True)
     conclude(here, [job])
 
 

@@ -63,6 +63,21 @@ def read_data_sources(texts: Sequence[str], around: Surroundings) -> tuple[DataS
     return tuple(found.values())
 
 
+def read_destination(text: str, around: Surroundings) -> str:
+    """Read where results go (`--collect URL`); no network.
+
+    Raises
+    ------
+    InputError
+        The text names no place, holds credentials, or the place takes no files.
+    """
+    lasting = lasting_text(text, around)
+    target = read_location(lasting, around)
+    if target.kind == "http":
+        raise InputError(f"{target} takes no files: a plain web server", "write webdav(s)://… when it speaks WebDAV")
+    return lasting
+
+
 def modules_own(staged: Sequence[StagedData]) -> StagedData | None:
     """Return the data set whose content a module finds in its own `data` folder: the only one, or the one named so."""
     if len(staged) == 1:

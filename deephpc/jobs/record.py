@@ -6,6 +6,7 @@ The run folders are the truth: whatever is lost here comes back by `deephpc jobs
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from deephpc.errors import InputError
 from deephpc.jobs.job import Job, Standing
 from deephpc.jobs.record_file import RecordFile
 from deephpc.jobs.record_rows import job_of, known_state, row_of, text_of
+from deephpc.jobs.record_transfers import Transfers
 from deephpc.jobs.state import FINAL, UNSENT, JobState
 from deephpc.model import Model
 
@@ -68,6 +70,11 @@ class Record:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @cached_property
+    def transfers(self) -> Transfers:
+        """Where the results of runs go."""
+        return Transfers(self._file)
 
     @property
     def troubles(self) -> tuple[str, ...]:

@@ -44,6 +44,7 @@ def render_script(spec: JobSpec, directives: Sequence[str]) -> str:
         in_container=spec.in_container,
         gateway=spec.gateway,
         has_private=spec.in_container or spec.gateway is not None,
+        collection=spec.collection,
         launch_variables=launch_variables(spec),
         node_scratch=spec.node_scratch,
         workdir=str(spec.workdir),

@@ -154,6 +154,14 @@ class Gateway(Model):
     """Variable that tells the program which port of loopback is its own; None for one that listens on a socket."""
 
 
+class Collection(Model):
+    """How a job itself sends its results when its program has ended; where to is said in the plan."""
+
+    python: Path
+    """The Python that has deephpc, as the login node knows it; a node that has it not leaves it to that one."""
+    cache_dir: Path
+
+
 class JobSpec(Model):
     """A job, decided: all that its script is made from."""
 
@@ -185,6 +193,8 @@ class JobSpec(Model):
     """How its ranks are started; None for one process on the first node."""
     gateway: Gateway | None = None
     """What starts the program, where that is a server; None for any other."""
+    collection: Collection | None = None
+    """How it sends its results when its program has ended; None where nobody said where to."""
     in_container: bool = False
     """Whether the program runs in an image: `container/container.sh` in the run folder is handed its words."""
     node_scratch: str | None = None

@@ -11,6 +11,7 @@ from deephpc.render.answer import draw, to_json, visible
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
+    from deephpc.workflows.collect import CollectResult
     from deephpc.workflows.data import TransferResult
     from deephpc.workflows.data_check import Listing, Verdict
     from deephpc.workflows.data_staging import StagePlan, StageResult
@@ -64,6 +65,18 @@ def render_staged(result: "StageResult", *, as_json: bool) -> str:
     if as_json:
         return to_json("deephpc.data-stage/1", result.model_dump(mode="json"))
     return str(result.folder)
+
+
+def render_collected(result: "CollectResult", *, as_json: bool) -> str:
+    """Return what was collected, or would be."""
+    if as_json:
+        return to_json("deephpc.collect/1", result.model_dump(mode="json"))
+    sent = f"{_files(result.transferred_files)}, {render_size(result.transferred_bytes)}"
+    lines = [
+        f"{result.destination}: {_files(result.files)}, {render_size(result.size_bytes)}",
+        f"transferred {sent}" if result.done else f"would transfer {sent}",
+    ]
+    return "\n".join(visible(line) for line in lines)
 
 
 def render_verdict(verdict: "Verdict", *, as_json: bool) -> str:

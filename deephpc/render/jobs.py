@@ -17,6 +17,7 @@ from deephpc.render.phrases import code_of, local_time, task_counts
 from deephpc.workflows.metrics import Series, load_series
 
 if TYPE_CHECKING:  # loaded by the one command that has them: `deephpc jobs` starts without
+    from deephpc.jobs.delivery import Delivery
     from deephpc.jobs.evidence import Attempt
     from deephpc.jobs.record import JobEvent
     from deephpc.workflows.detail import JobDetail, Usage
@@ -104,6 +105,8 @@ def render_detail(detail: "JobDetail", *, as_json: bool) -> str:
         blocks.append("tasks      " + task_counts(job))
     if detail.attempts:
         blocks.append("attempts\n" + "\n".join(_attempt_lines(detail.attempts)))
+    if detail.transfers:
+        blocks.append("results\n" + "\n".join(map(_transfer_line, detail.transfers)))
     if detail.usage:
         blocks.append(_usage_lines(detail.usage))
     if detail.metrics:
@@ -241,6 +244,21 @@ def _attempt_line(attempt: "Attempt", *, is_last: bool) -> str:
     else:
         end = "told to end" if attempt.was_terminated else "no end recorded"
     return f"  {attempt.number}  on {attempt.nodes}, {local_time(attempt.started_at)} → {end}"
+
+
+def _transfer_line(delivery: "Delivery") -> str:
+    from deephpc.render.data import render_size  # start-up time: `deephpc jobs` has no use for it
+
+    at = f"{delivery.files} files, {render_size(delivery.size_bytes)}, {local_time(delivery.at)}"
+    who = "by the job" if delivery.by == "job" else "from a login node"
+    words = {
+        "waiting": "when it ends",
+        "started": "the job sends them",
+        "partial": f"what there was by then: {at}",
+        "done": f"{at}, {who}",
+        "failed": f"not all there: {visible(delivery.reason)}",
+    }
+    return f"  {visible(delivery.destination)}: {words[delivery.state]}"
 
 
 def _usage_lines(usage: "Usage") -> str:

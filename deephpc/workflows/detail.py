@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from deephpc.jobs.delivery import Delivery
 from deephpc.jobs.evidence import Attempt, Result, load_attempts, load_result
 from deephpc.jobs.job import Job
 from deephpc.jobs.record import JobEvent, Record
@@ -76,6 +77,8 @@ class JobDetail(Model):
     usage: Usage | None
     metrics: Series
     events: tuple[JobEvent, ...]
+    transfers: tuple[Delivery, ...]
+    """Where its results went, or are to go."""
     places: dict[str, Path]
     """Files and folders that exist, by what they are."""
 
@@ -94,6 +97,7 @@ def gather_detail(job: Job, task: int | None, record: Record, scheduler: Schedul
         usage=_accounted_usage(job, task, attempts, scheduler) or _sampled_usage(job, files, now),
         metrics=load_series(files.metrics),
         events=tuple(record.events(job.run_id)),
+        transfers=record.transfers.of(job.run_id),
         places={name: path for name, path in _places(job, files).items() if path.exists()},
     )
 

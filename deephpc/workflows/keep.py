@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from deephpc.data.location import join
 from deephpc.errors import InputError, SiteError
 from deephpc.jobs.evidence import load_standing
 from deephpc.jobs.job import Job
@@ -96,9 +97,17 @@ def rebuild(record: Record, work_dirs: Iterable[Path]) -> list[Job]:
         jobs += [job for job in found if job is not None and not _is_in_hand(job, record)]
     record.put_back(jobs)
     for job in jobs:
+        _expect_results(job, record)
+    for job in jobs:
         if job.state.is_final:
             keep_last_metrics(record, job)
     return jobs
+
+
+def _expect_results(job: Job, record: Record) -> None:
+    plan = load_plan(job.files)
+    if plan is not None and plan.request.options.collect is not None:
+        record.transfers.expect(job.run_id, join(plan.request.options.collect, job.run_id), job.created_at)
 
 
 def _is_in_hand(job: Job, record: Record) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from deephpc.config import Settings
 from deephpc.data.data_source import StagedData
+from deephpc.data.location import join
 from deephpc.errors import InputError
 from deephpc.jobs.job import Job
 from deephpc.jobs.record import NameTaken, Record
@@ -91,9 +92,12 @@ def launch(
     InputError, SiteError
         As `carry_out` does.
     """
+    request = asked.request.options
     remember_work_dir(settings.state_dir, settings.work_dir)
     for _ in range(_TRIES):
         ready, resumed = prepare(asked, settings, record, clock())
+        if request.collect is not None:
+            record.transfers.expect(ready.plan.spec.run_id, join(request.collect, ready.plan.spec.run_id), clock())
         try:
             job, warning = carry_out(ready, record, scheduler, environ=asked.environ, clock=clock, resumed=resumed)
         except NameTaken:  # the same command, at the same moment, was faster: this is the next run of it

@@ -22,7 +22,7 @@ from deephpc.jobs.run_folder import RunFolder
 from deephpc.jobs.script import render_script
 from deephpc.jobs.slurm_environment import environment_for_sbatch
 from deephpc.jobs.slurm_options import Dialect, render_directives
-from deephpc.jobs.spec import Dependency, Environment, Gateway, JobSpec
+from deephpc.jobs.spec import Collection, Dependency, Environment, Gateway, JobSpec
 from deephpc.jobs.state import JobState
 from deephpc.model import Model
 from deephpc.workflows.in_image import Enclosed
@@ -32,6 +32,7 @@ from deephpc.workflows.source import SourceState
 
 _PASSED_ON = re.compile(
     r"HOME|USER|LOGNAME|SHELL|PATH|LANG|LANGUAGE|LC_\w+|TZ|LD_LIBRARY_PATH|LIBRARY_PATH|PYTHONPATH|VIRTUAL_ENV|CONDA_\w+"
+    r"|RCLONE_CONFIG|AWS_(?:PROFILE|CONFIG_FILE|SHARED_CREDENTIALS_FILE|ENDPOINT_URL(?:_S3)?|REGION|DEFAULT_REGION|CA_BUNDLE)"
     r"|MAMBA_\w+|MODULE\w*|LMOD_\w+|__LMOD_\w+|_LMFILES_|_ModuleTable\w*|LOADEDMODULES|SLURM_CONF|SBATCH_\w+|SCRATCH|WORK|PROJECT"
 )
 
@@ -174,6 +175,7 @@ def _spec(request: JobRequest, settings: Settings, new: NewRun, dependencies: Se
         has_secrets=bool(options.variable_names),
         launch=launch,
         gateway=_gateway(request),
+        collection=Collection(python=Path(sys.executable), cache_dir=settings.cache_dir) if options.collect else None,
         node_scratch=site.node_scratch,
     )
 

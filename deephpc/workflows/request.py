@@ -48,6 +48,8 @@ class JobOptions(Model):
     image: ImageOptions = ImageOptions()
     data: tuple[DataSource, ...] = ()
     """Data sets that the job finds in `DEEPHPC_DATA_DIR`."""
+    collect: str | None = None
+    """Where its results go when it ends: a path, a URL or REMOTE:PATH, without credentials."""
 
 
 class JobRequest(Model):

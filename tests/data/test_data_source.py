@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from deephpc.data.data_source import DataSource, StagedData, modules_own, read_data_sources, write_links
+from deephpc.data.data_source import (
+    DataSource,
+    StagedData,
+    modules_own,
+    read_data_sources,
+    read_destination,
+    write_links,
+)
 from deephpc.errors import InputError
 from deephpc.workflows.run_data import bring_data, foresee_data, showing_data
 from tests.containers.test_container import a_container
@@ -47,6 +54,17 @@ def test_credentials_in_a_url_are_refused_since_a_plan_would_keep_them(desk: Des
     with pytest.raises(InputError, match="credentials") as refused:
         read(desk, text)
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["", "http://x/y", "https://me:secret@x/y", "webdavs://me:secret@x/y", "nowhere:/y"])
+def test_results_go_to_no_place_that_is_none_takes_nothing_or_tells_a_secret(desk: Desk, text: str):
+    with pytest.raises(InputError) as refused:
+        read_destination(text, desk.places(**RSHARE).around)
+    assert "secret" not in str(refused.value)
+
+
+def test_results_go_to_a_folder_by_its_full_path(desk: Desk):
+    assert read_destination("far", desk.places().around) == f"{desk.tmp}/far"
 
 
 def test_two_sets_of_one_name_are_refused(desk: Desk):

@@ -18,7 +18,7 @@ from deephpc.jobs.evidence import load_attempts, load_result
 from deephpc.jobs.run_folder import RunFolder, TaskFolder, read_json_lines
 from deephpc.jobs.script import LONGEST_WORD_BYTES, quote_for_bash, render_script
 from deephpc.jobs.slurm_options import Dialect, render_directives
-from deephpc.jobs.spec import Array, Dependency, Environment, Gateway, JobSpec, Mail, Resources
+from deephpc.jobs.spec import Array, Collection, Dependency, Environment, Gateway, JobSpec, Mail, Resources
 from deephpc.jobs.state import JobState
 from deephpc.places import shipped
 from tests.fakes.samples import a_spec
@@ -69,7 +69,13 @@ def server_spec(**changes: object) -> JobSpec:
     )  # fmt: skip
 
 
+def collecting_spec() -> JobSpec:
+    collection = Collection(python=Path("/home/me/my env/bin/python"), cache_dir=Path("/scratch/me/it's"))
+    return a_spec(Path("/scratch/runs/run-true-0001"), "true", workdir=Path("/"), collection=collection)
+
+
 ALL_SPECS = {
+    "collecting": collecting_spec(),
     "plain": plain_spec(),
     "rich": rich_spec(),
     "no-walltime": endless_spec(),

@@ -1,0 +1,50 @@
+"""Results that a command which looks at runs sends home in passing, where their jobs could not."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deephpc.cli.context import Context
+
+if TYPE_CHECKING:
+    from deephpc.jobs.record import Record
+    from deephpc.workflows.data_places import DataPlaces
+
+#: How long a command that was asked for something else sends results.
+_IN_PASSING_S = 20.0
+#: How long the lock of a job that was killed while it sent them is waited for besides.
+_LOCK_OF_THE_DEAD_S = 60.0
+#: How long one that waits for a run does.
+_WAITING_S = 3600.0
+
+
+def bring_home(here: Context, record: "Record", only: Collection[str] | None = None, *, wait: bool = False) -> None:
+    """Send the results that jobs could not, within a moment, and say so; with `wait` as long as it takes."""
+    if not record.transfers.owed(here.clock()):  # start-up time: what follows loads all that moves data
+        return
+    from deephpc.workflows.deliveries import deliver_owed, find_owed, wait_for_job
+
+    began, most_s = here.clock(), _WAITING_S if wait else _IN_PASSING_S
+    for found in find_owed(record, began, only):
+        owed = wait_for_job(record, found, here.clock) if wait else found
+        if owed is None:
+            continue
+        run_id, now = owed.job.run_id, here.clock()
+        if owed.last.is_under_way(now) and not wait:
+            here.say(
+                f"note: the job of {run_id} is sending its results; if its node died, `deephpc collect {run_id}` does"
+            )
+        elif (now - began).total_seconds() < most_s and (wait or owed.may_be_tried(now)):
+            here.say(f"note: sending the results of {run_id} to {owed.last.destination}")
+            seconds = most_s + (_LOCK_OF_THE_DEAD_S if owed.last.state == "started" else 0)
+            here.say(f"note: {deliver_owed(record, owed, storage_places(here, 8), here.clock, seconds)}")
+        else:
+            here.say(f"note: results of {run_id} wait here; `deephpc collect {run_id}` sends them")
+
+
+def storage_places(here: Context, parallel: int) -> "DataPlaces":
+    """Return what is needed to move data, with the settings' cache."""
+    from deephpc.data.storage import Limits
+    from deephpc.workflows.data_places import open_places
+
+    return open_places(here.environ, here.home, Path.cwd(), here.settings.cache_dir, Limits(parallel))

@@ -1,0 +1,393 @@
+#!/bin/bash
+#SBATCH --job-name=run-true-0001.01234567
+#SBATCH --comment=deephpc:run-true-0001:0123456789abcdef0123456789abcdef
+#SBATCH --output=job.log
+#SBATCH --open-mode=append
+#SBATCH --no-requeue
+#SBATCH --signal=B:USR1@60
+#
+# Run run-true-0001, written by deephpc VERSION. Submit it from its run folder.
+# Bash 4.2 and coreutils are all it needs; python3 on the node adds samples of CPU and memory use.
+# shellcheck disable=SC1003,SC2016,SC2329  # quoted words of the user's stay as they are; traps call functions
+
+run_id=run-true-0001
+run_folder=/scratch/runs/run-true-0001
+walltime_s=0        # 0: the site decides
+max_requeues=0
+continue_by=requeue        # requeue: in this job; chain: in a successor of it
+command=(
+  true
+)
+
+# --- who am I: Slurm's variables, or the local scheduler's -----------------------------------------------------------
+job_id=${SLURM_ARRAY_JOB_ID:-${SLURM_JOB_ID:-${DEEPHPC_LOCAL_JOB_ID:-none}}}
+task=${SLURM_ARRAY_TASK_ID:-${DEEPHPC_LOCAL_TASK_ID:-}}
+host=${SLURMD_NODENAME:-${HOSTNAME:-unknown}}
+nodes=${SLURM_JOB_NODELIST:-$host}
+here=${task:+tasks/$task}
+here=${here:-.}                   # this script works in the run folder itself, by relative names
+
+# --- the record this job leaves: every line is synced, every file renamed into place ---------------------------------
+# shellcheck shell=bash disable=SC2154  # set by the script it is part of
+# What a job writes down of itself while it runs: part of the job script, and sourced by container.sh in the run folder.
+# Expects attempt, job_id, host, and here: the folder of this job or task.
+now() { TZ=UTC0 printf '%(%Y-%m-%dT%H:%M:%SZ)T' -1; }
+text() { printf '%s' "${1//[^A-Za-z0-9 ._:,;\/=+@\[\]()\'-]/?}"; }    # safe between JSON's quotes
+synced() { sync "$1" 2>/dev/null || sync; }
+
+event() { # NAME [, MORE JSON MEMBERS]
+  printf '{"at":"%s","event":"%s","attempt":%d,"job_id":"%s","host":"%s"%s}\n' \
+    "$(now)" "$1" "$attempt" "$(text "$job_id")" "$(text "$host")" "${2:-}" >>"$here/events.jsonl" && synced "$here/events.jsonl"
+}
+
+put_result() { # FILE STATE EXIT_CODE SIGNAL ENDED_BY REASON
+  local file=$1 part=$here/.result.json.part
+  shift
+  printf '{"schema":"deephpc.result/1","run_id":"%s","job_id":"%s","task":%s,"attempt":%d,"state":"%s","exit_code":%s,"signal":%s,"ended_by":"%s","reason":"%s","host":"%s","nodes":"%s","cpus":%s,"started_at":"%s","ended_at":"%s","elapsed_s":%d,"cpu_s":%s}\n' \
+    "$run_id" "$(text "$job_id")" "${task:-null}" "$attempt" "$1" "$2" "$3" "$4" "$(text "$5")" "$(text "$host")" "$(text "$nodes")" \
+    "$(cpus)" "$started_at" "$(now)" "$SECONDS" "$(cpu_s)" >"$part" && synced "$part" && mv -f "$part" "$file"
+}
+
+result_written=
+write_result() { # STATE EXIT_CODE SIGNAL ENDED_BY REASON
+  [ -z "$result_written" ] || return 0
+  result_written=yes
+  put_result "$here/result.json" "$@"
+  event finished ",\"state\":\"$1\",\"exit_code\":$2,\"signal\":$3,\"ended_by\":\"$4\",\"elapsed_s\":$SECONDS"
+}
+
+cpu_s() { # CPU seconds of everything this script has waited for: fields 16 and 17 of /proc/PID/stat, proc(5)
+  local stat ticks
+  read -r stat <"/proc/$$/stat"
+  read -r -a stat <<<"${stat##*) }"
+  ticks=$(((stat[13] + stat[14]) * 100 / $(getconf CLK_TCK)))
+  printf '%d.%02d' $((ticks / 100)) $((ticks % 100))
+}
+
+cpus() { local n=${SLURM_CPUS_ON_NODE:-}; [ -n "$n" ] || n=1; printf '%d' "$n"; }
+
+# --- one attempt after the other ---------------------------------------------------------------------------------------
+# shellcheck shell=bash disable=SC2154,SC2034  # set and read by the script it is part of
+# How a run goes on over many attempts: part of the job script. A program that ends with exit code 75 (EX_TEMPFAIL of
+# sysexits.h) asks to be continued: its job is queued again or, with --chain, a successor of the job is submitted, which
+# finds the same run folder. It ends where two attempts in a row leave no newer checkpoint, or all requeues are used.
+continue_code=75
+
+begun() { # how many attempts this run, or this task of it, has begun
+  local line last=0
+  while IFS= read -r line; do
+    if [[ $line =~ \"event\":\"started\",\"attempt\":([0-9]+), ]]; then last=${BASH_REMATCH[1]}; fi
+  done <"$here/events.jsonl"
+  printf '%d' "$last"
+} 2>/dev/null
+
+claim_file() { # a run that was handed on to a successor has a claim of its own for each: who is first takes the next one
+  local line links=0
+  while IFS= read -r line; do
+    [[ $line != *'"event":"continued"'*'"by":"chain"'* ]] || ((++links))
+  done <events.jsonl
+  if [ "$links" -gt 0 ]; then printf 'attempts/claim-%d' "$links"; else printf 'claim'; fi
+} 2>/dev/null
+
+newest_checkpoint() { # when the newest file of the checkpoints was written, and its name; later ones sort behind it
+  TZ=UTC0 find -L "$here/checkpoints" -type f -printf '%TY-%Tm-%Td %TH:%TM:%TS %P\n' 2>/dev/null | LC_ALL=C sort | tail -n 1
+}
+
+makes_room() { # whether this job is being ended for one of higher priority: a line of slurmstepd's in its log tells
+  local line told=
+  while IFS= read -r line; do
+    case $line in
+      '--- deephpc: '*', attempt '*) told= ;; # what stands before it was an earlier attempt
+      'slurmstepd'*' DUE TO PREEMPTION '*) told=yes ;;
+    esac
+  done < <(tail -c 1000 "job${task:+-$task}.log" 2>/dev/null)
+  [ -n "$told" ] && [ -n "${SLURM_JOB_ID:-}" ]
+}
+
+is_to_make_room() { # whether Slurm has begun to end this job so; steps are told when the grace period begins, this shell is not
+  [[ $(timeout 10 scontrol --oneliner show job "${SLURM_JOB_ID:-none}" 2>/dev/null) =~ PreemptTime=[0-9] ]]
+}
+
+asks_to_continue() { # as do ranks that ended because they were told that their job is to make room
+  [ -z "$failed_setup" ] && { [ -z "$told" ] || { at_limit && [ -z "$preempted" ]; }; } || return 1
+  [ "$code" -ne "$continue_code" ] || return 0
+  [ "$code" -ne 0 ] && [ -z "$told" ] && [ -n "${DEEPHPC_LAUNCHER:-}" ] && [ "$max_requeues" -gt 0 ] && is_to_make_room
+}
+
+was_cancelled() { [ -e cancelled.json ] || [ -e "$here/cancelled.json" ]; }
+
+continue_run() { # true when another attempt is on its way; else why_not is set, or the result is written
+  local LC_ALL=C newest newer=true idle=$here/attempts/idle
+  asked="it asked to continue (exit code $code)"
+  [ "$code" -eq "$continue_code" ] || asked="it had to make room for another job (exit code $code)"
+  trap '' TERM INT USR1 # the next attempt's coming is what ends this job
+  mkdir -p "$here/attempts"
+  newest=$(newest_checkpoint)
+  [[ $newest > $checkpoint_before ]] || newer=false
+  if [ "$newer" = true ]; then
+    rm -f "$idle"
+  elif [ "$code" -eq "$continue_code" ]; then
+    if [ -e "$idle" ] && ! [[ $newest > $(cat "$idle") ]]; then
+      why_not="two attempts in a row asked to continue (exit code $code) and left no newer checkpoint"
+      return 1
+    fi
+    printf '%s\n' "$newest" >"$idle"
+  fi
+  if was_cancelled; then
+    write_result CANCELLED "$code" null signal "cancelled when it was to be continued"
+    exit "$code"
+  elif [ "$attempt" -gt "$max_requeues" ]; then
+    why_not="$asked at attempt $attempt, and $max_requeues requeues are allowed (--max-requeues)"
+    return 1
+  elif ! event continued ",\"exit_code\":$code,\"by\":\"$continue_by\",\"newer_checkpoint\":$newer,\"elapsed_s\":$SECONDS"; then
+    why_not="$asked, but the run folder cannot be written"
+    return 1
+  fi
+  put_result "$here/attempts/result-$attempt.json" PENDING "$code" null program "to be continued"
+  if ! hand_over; then
+    rm -f "$here/attempts/result-$attempt.json"
+    return 1
+  fi
+  printf -- '--- deephpc: %s%s, attempt %d ended with exit code %d, to be continued, %s\n' "$run_id" "${task:+ task $task}" "$attempt" "$code" "$(now)"
+  result_written=yes
+}
+
+hand_over() {
+  if [ -n "${DEEPHPC_LOCAL_REQUEUE:-}" ]; then
+    : >"$DEEPHPC_LOCAL_REQUEUE" || { why_not="$asked, but the local scheduler cannot be told" && return 1; }
+  elif [ "$continue_by" = chain ]; then
+    submit_successor
+  else
+    requeue
+  fi
+}
+
+requeue() { # a task of an array by its own name: the id of its last task is the whole array's
+  local me=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID} said=''
+  me=${me:-${SLURM_JOB_ID:-}}
+  local tries
+  for tries in {1..6}; do
+    said=$(timeout 60 scontrol requeue "$me" 2>&1 </dev/null) && return
+    case $said in *[Uu]'nable to contact'* | *'imed out'* | *onnect*) sleep $((tries * 5)) ;; *) break ;; esac
+  done
+  why_not="$asked, but the cluster did not queue it again: ${said:-scontrol gave no answer}"
+  return 1
+}
+
+submit_successor() { # it carries this job's name; where it cannot be sent from here, a command on the login node sends it
+  local said='' successor tries line
+  for tries in {1..4}; do
+    said=$(outside_of_any_job timeout 60 sbatch --parsable job.sh 2>&1 </dev/null)
+    successor=$(queued_as "$said" || find_successor) && break
+    case $said in *[Uu]'nable to contact'* | *'imed out'* | *onnect* | '') sleep $((tries * 5)) ;; *) break ;; esac
+  done
+  if [ -n "$successor" ]; then
+    event chained ",\"successor\":\"$(text "$successor")\""
+  else
+    event unplaced ",\"reason\":\"$(text "$said")\""
+    printf 'deephpc: this node cannot submit the next job: %s\n' "$said"
+  fi
+  return 0
+}
+
+outside_of_any_job() { # WORDS…: run them without what this job put into its environment
+  (
+    for name in $(compgen -e); do
+      case $name in
+        SLURM_CONF | SLURM_CONF_SERVER | SLURM_JWT | SLURM_CLUSTERS | SLURM_SACK_KEY | SLURM_SACK_JWKS) ;;
+        SLURM_* | SLURMD_* | DEEPHPC_* | *_VISIBLE_DEVICES | GPU_DEVICE_ORDINAL | TMPDIR | HOSTNAME) unset -v "$name" ;;
+      esac
+    done
+    exec "$@"
+  )
+}
+
+queued_as() { # WHAT SBATCH SAID: the id in it, whatever a site's wrapper says around it
+  local line found=
+  while IFS= read -r line; do
+    if [[ $line =~ ^[0-9]+(\;[A-Za-z0-9_.-]+)?$ ]]; then found=$line; fi
+  done <<<"$1"
+  [ -n "$found" ] && printf '%s' "$found"
+}
+
+find_successor() { # another job of this run in the queue, whose submission got no answer
+  timeout 30 squeue --noheader --user="$(id -un)" --name="$SLURM_JOB_NAME" --states=PENDING,RUNNING --format=%i 2>/dev/null |
+    grep -v -x -m 1 "$SLURM_JOB_ID"
+}
+
+# --- exactly once: the first job to start here owns the run, whatever the queue holds ---------------------------------
+stop() { printf 'deephpc: %s\n' "$1" >&2; exit 73; }
+
+claim() {
+  local owner='' tries file
+  file=$(claim_file)
+  (set -o noclobber; exec 3>"$file" || exit 1; printf '%s\n' "$job_id" >&3 || { rm -f "$file"; exit 1; }) 2>/dev/null && return
+  for tries in {1..50}; do          # another task of this array may be writing it
+    owner=$(cat "$file" 2>/dev/null)
+    [ -z "$owner" ] || break
+    sleep 0.1
+  done
+  [ "$owner" != "$job_id" ] || return 0
+  if [ -n "$owner" ]; then
+    printf 'deephpc: run %s belongs to job %s; this duplicate (job %s) ends without doing anything\n' "$run_id" "$owner" "$job_id" >&2
+    exit 0
+  fi
+  stop "cannot write in $run_folder after $tries tries"
+}
+
+cd "$run_folder" || stop "cannot enter $run_folder on $host"
+[ -O . ] || stop "$run_folder is somebody else's folder now; nothing in it is run"
+[ -f plan.json ] || stop "$run_folder was removed or emptied while the job waited"
+claim
+mkdir -p "$here/output" "$here/checkpoints" data || exit 73
+started_at=$(now)
+attempt=$(($(begun) + 1))
+printf -- '--- deephpc: %s%s, attempt %d, job %s on %s, %s\n' "$run_id" "${task:+ task $task}" "$attempt" "$job_id" "$nodes" "$started_at"
+if [ -e "$here/result.json" ]; then # an earlier attempt was told to end and the job was queued again
+  mkdir -p "$here/attempts" && mv -f "$here/result.json" "$here/attempts/result-$((attempt - 1)).json"
+fi
+event started ",\"nodes\":\"$(text "$nodes")\",\"cpus\":$(cpus)"
+leave() { write_result FAILED 1 null script "the job script ended early"; }
+trap leave EXIT
+trap 'write_result CANCELLED 143 15 signal "told to end before the program started"; exit 143' TERM INT
+trap : USR1 # nobody listens yet, and its default would end this script
+if [ "$attempt" -gt 1 ] && was_cancelled; then
+  write_result CANCELLED 143 15 signal "cancelled between two attempts"
+  exit 143
+elif [ "$attempt" -gt $((max_requeues + 1)) ]; then
+  write_result FAILED 1 null setup "started $attempt times, only $max_requeues requeues are allowed (--max-requeues)"
+  exit 1
+fi
+
+# --- the program, in a shell of its own: nothing that is set up for it can reach this script ----------------------------
+absolute=$run_folder${task:+/tasks/$task}
+export DEEPHPC_RUN_ID=$run_id DEEPHPC_ATTEMPT=$attempt DEEPHPC_TASK_ID=$task
+export DEEPHPC_OUTPUT_DIR=$absolute/output DEEPHPC_CHECKPOINT_DIR=$absolute/checkpoints DEEPHPC_DATA_DIR=$run_folder/data
+export DEEPHPC_METRICS=$absolute/metrics.jsonl PYTHONUNBUFFERED=1
+
+deephpc_fail() { printf 'deephpc: %s\n' "$1" >&2; printf '%s' "$1" >/dev/fd/9; exit 1; }
+
+# shellcheck disable=SC2120  # called with the program's words
+become_program() { # WORDS...; whatever names are set below, the words are safe as positional parameters
+  printf 'the set-up of the job ended early' >/dev/fd/9
+  unset -v command run_id run_folder walltime_s max_requeues job_id task attempt host nodes here absolute started_at told oom_before
+  cd / || deephpc_fail 'cannot enter / on this node'
+  : >/dev/fd/9
+  exec "$@" 9>&-
+}
+
+# --- run it, pass signals on, keep its status ---------------------------------------------------------------------------
+oom_kills() { # how many processes of this job the kernel killed for memory: cgroup v2 memory.events, v1 memory.oom_control
+  local line path file word count total=0
+  while IFS= read -r line; do
+    case $line in
+      0::*) path=/sys/fs/cgroup${line#0::} file=memory.events ;;
+      *:memory:*) path=/sys/fs/cgroup/memory${line##*:memory:} file=memory.oom_control ;;
+      *) continue ;;
+    esac
+    while [[ $path == *job_* ]]; do
+      [ -r "$path/$file" ] && while read -r word count; do
+        [ "$word" != oom_kill ] || [ "$count" -le "$total" ] || total=$count
+      done <"$path/$file"
+      path=${path%/*}
+    done
+  done </proc/self/cgroup
+  printf '%d' "$total"
+}
+
+listener() { printf '%d' "$program"; }
+
+told=
+preempted=
+warn() { # tell the program that its end is near, if it listens; the signal would kill one that does not
+  local word mask caught=0 pid
+  pid=$(listener)
+  while read -r word mask; do [ "$word" != SigCgt: ] || caught=$mask; done <"/proc/$pid/status"
+  ((0x$caught >> ($(kill -l USR1) - 1) & 1)) && kill -USR1 "$pid" 2>/dev/null
+}
+on_grace() { # the time limit is near
+  local is_told=true
+  interrupted=yes
+  if ! warn; then
+    is_told=false
+    remind </dev/null >/dev/null 2>&1 &
+  fi
+  event grace ",\"told\":$is_told,\"elapsed_s\":$SECONDS"
+}
+remind() { # a program that was still loading when its end came near is told as soon as it listens
+  until sleep 2; [ ! -d "/proc/$program" ] || warn; do :; done
+  [ ! -d "/proc/$program" ] || event grace ",\"told\":true,\"elapsed_s\":$SECONDS"
+}
+on_term() {
+  interrupted=yes told=yes told_s=$SECONDS
+  ! makes_room || preempted=yes
+  event terminated ",\"at_limit\":$(at_limit && echo true || echo false),\"elapsed_s\":$SECONDS"
+  if [ -z "$preempted" ] || ! warn; then kill -TERM "$(listener)" 2>/dev/null; fi
+}
+at_limit() {
+  local end=${SLURM_JOB_END_TIME:-${DEEPHPC_LOCAL_END_TIME:-}}
+  if [ -n "$end" ]; then [ "$(TZ=UTC0 printf '%(%s)T' -1)" -ge $((end - 1)) ]; else [ "$walltime_s" -gt 0 ] && [ "$SECONDS" -ge $((walltime_s - 1)) ]; fi
+}
+
+oom_before=$(oom_kills)
+checkpoint_before=$(newest_checkpoint)
+trap on_grace USR1
+trap on_term TERM INT
+SECONDS=0
+become_program "${command[@]}" </dev/null 9>"$here/.setup" &
+program=$!
+sampler=
+if command -v python3 >/dev/null 2>&1 && [ -r sample_usage.py ]; then
+  python3 sample_usage.py "$program" "$here/usage.jsonl" </dev/null >/dev/null 2>&1 &
+  sampler=$!
+fi
+while :; do
+  interrupted=
+  wait "$program"
+  code=$?
+  [ -n "$interrupted" ] || break
+done
+trap '' USR1
+[ -z "$sampler" ] || { kill "$sampler" && wait "$sampler"; } 2>/dev/null
+
+failed_setup=$(cat "$here/.setup" 2>/dev/null)
+rm -f "$here/.setup"
+
+signal=null why_not=
+if asks_to_continue && continue_run; then exit "$code"; fi
+if [ "$code" -gt 128 ] && [ "$code" -le 192 ]; then signal=$((code - 128)); fi
+if [ -n "$told" ]; then
+  if [ -n "$preempted" ]; then write_result PREEMPTED "$code" "$signal" signal "had to make room for another job"
+  elif at_limit; then write_result TIMEOUT "$code" "$signal" signal "${why_not:-ended at its time limit}"; else write_result CANCELLED "$code" "$signal" signal "told to end (SIGTERM)"; fi
+elif [ -n "$failed_setup" ]; then
+  write_result FAILED "$code" null setup "$failed_setup"
+elif [ "$code" -eq 0 ]; then
+  write_result COMPLETED 0 null program ""
+elif [ "$(oom_kills)" -gt "$oom_before" ]; then
+  write_result OUT_OF_MEMORY "$code" "$signal" program "the kernel killed a process for memory"
+else
+  write_result FAILED "$code" "$signal" program "$why_not"
+fi
+# shellcheck shell=bash disable=SC2154  # set by the script it is part of
+# --- results leave while there is time; what does not is left to the next command on a login node ------------------------
+collect_results() { # PYTHON CACHE_DIR
+  local end=${SLURM_JOB_END_TIME:-${DEEPHPC_LOCAL_END_TIME:-}} left_s=86400 now reason
+  trap '' TERM INT # it goes on until its time is over or the scheduler kills it; nothing half-sent counts as whole
+  printf -v now '%(%s)T' -1
+  [ -z "$end" ] || left_s=$((end - now - 5))
+  [ -z "$told" ] || left_s=$((25 - SECONDS + told_s)) # Slurm's KillWait is 30 s unless a site says otherwise
+  if [ "$left_s" -lt 1 ]; then
+    reason='the job had no time left'
+  elif [ ! -x "$1" ]; then
+    reason="$1 is not on $host"
+  else
+    event collect ",\"state\":\"started\",\"by\":\"job\",\"left_s\":$left_s"
+    DEEPHPC_CACHE_DIR=$2 DEEPHPC_COLLECT_JOB=$job_id "$1" -I -m deephpc --quiet collect --in-job "$left_s" "$run_folder" \
+      </dev/null >"$here/.collect.log" 2>&1 && { rm -f "$here/.collect.log"; return; }
+    reason=$(tail -n 1 "$here/.collect.log")
+  fi
+  event collect ",\"state\":\"failed\",\"by\":\"job\",\"reason\":\"$(text "$reason")\""
+}
+
+collect_results '/home/me/my env/bin/python' '/scratch/me/it'"'"'s'
+exit "$code"
