@@ -8,7 +8,7 @@ on the page; then they differ everywhere.
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +76,36 @@ def difference(shown: str, came: str) -> str:
         return ""
     compared = difflib.unified_diff(expected, found, "the page", "what came", lineterm="", n=100)
     return "\n".join([*compared, "", "as it came:", came])
+
+
+def rewritten(text: str, came: Iterable[tuple[Shown, str]], known: Mapping[str, str]) -> str:
+    """Return a page that shows what came, and the ids that came; lines and words that it left out stay left out.
+
+    Raises
+    ------
+    StopIteration
+        A line beside those left out did not come: what the page leaves out there has to be chosen anew.
+    """
+    for shown, output in came:
+        before = f"$ {shown.command}\n{shown.output}"
+        lines = _merged(shown.output.splitlines(), with_ids(shown.output, known).splitlines(), output.splitlines())
+        text = text.replace(before, "".join(f"{line}\n" for line in (f"$ {shown.command}", *lines)), 1)
+    return with_ids(text, known)
+
+
+def _merged(shown: list[str], expected: list[str], came: list[str]) -> Iterator[str]:
+    """Yield the lines that came, as far as the page shows them."""
+    if not any(_ANY in line for line in shown):
+        yield from came
+        return
+    waiting = iter(came)
+    for old, wanted in zip(shown, expected, strict=True):
+        if old == _ANY:
+            yield old
+            continue
+        pattern = _pattern(_settled(wanted)).removesuffix(r"\n")
+        found = next(line for line in waiting if re.fullmatch(pattern, _settled(line)))
+        yield old if _ANY in old else found
 
 
 def _settled(line: str) -> str:

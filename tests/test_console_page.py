@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.console_page import difference, learn_ids, load_page, with_ids
+from tests.console_page import difference, learn_ids, load_page, rewritten, with_ids
 
 PAGE = """\
 # A page
@@ -82,4 +82,14 @@ def test_ids_that_came_take_the_place_of_those_on_the_page() -> None:
     learn_ids("from train-digits-7f3a: serve-digits-91c2\n", "from train-digits-0001: serve-digits-abcd\n", known)
     assert with_ids("deephpc logs train-digits-7f3a; tunnel serve-digits-91c2", known) == (
         "deephpc logs train-digits-0001; tunnel serve-digits-abcd"
+    )
+
+
+def test_a_page_is_written_anew_with_what_came(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Page\n```console\n$ a\nrun-x-aaaa 1\n$ b run-x-aaaa\nfirst 1\n…\nlast 1 …\n```\nrun-x-aaaa\n")
+    first, second = load_page(page)
+    came = [(first, "note\nrun-x-bbbb 2\n"), (second, "first 2\nmore\nlast 2 words\n")]
+    assert rewritten(page.read_text(), came, {"run-x-aaaa": "run-x-bbbb"}) == (
+        "# Page\n```console\n$ a\nnote\nrun-x-bbbb 2\n$ b run-x-bbbb\nfirst 2\n…\nlast 1 …\n```\nrun-x-bbbb\n"
     )

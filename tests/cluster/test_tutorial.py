@@ -1,8 +1,12 @@
-"""The day of docs/tutorial.md on the real cluster, as an ordinary user: its commands, in order, print what it shows."""
+"""The day of docs/tutorial.md on the real cluster, as an ordinary user: its commands, in order, print what it shows.
+
+With WRITE_TUTORIAL=1 the page is written anew from what they print; look at the difference before you commit it.
+"""
 
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -18,7 +22,7 @@ from tests.cluster.module_images import push_image
 from tests.cluster.registry import HOST, Registry
 from tests.cluster.rootfs import fetch_rootfs
 from tests.cluster.storage import Storage, storage
-from tests.console_page import Shown, difference, learn_ids, load_page, with_ids
+from tests.console_page import Shown, difference, learn_ids, load_page, rewritten, with_ids
 
 pytestmark = pytest.mark.cluster
 PAGE = Path(__file__).parents[2] / "docs" / "tutorial.md"
@@ -96,11 +100,15 @@ def alice(cluster: Cluster, stored: Storage) -> Session:
 def test_the_day_goes_as_the_tutorial_shows(alice: Session, stored: Storage) -> None:
     with contextlib.ExitStack() as background:
         terminal = Terminal(alice, background)
-        for shown in load_page(PAGE):
-            came = terminal.type(shown, shown.command)
-            told = difference(with_ids(shown.output, terminal.known), came)
-            assert not told, f"{PAGE.name}:{shown.line}: $ {shown.command}\n{told}"
+        page = load_page(PAGE)
+        came = [terminal.type(shown, shown.command) for shown in page]
     check_day(alice, terminal, stored, "apptainer")
+    if os.environ.get("WRITE_TUTORIAL"):
+        PAGE.write_text(rewritten(PAGE.read_text("utf-8"), zip(page, came, strict=True), terminal.known), "utf-8")
+        return
+    for shown, printed in zip(page, came, strict=True):
+        told = difference(with_ids(shown.output, terminal.known), printed)
+        assert not told, f"{PAGE.name}:{shown.line}: $ {shown.command}\n{told}"
 
 
 def test_the_same_day_in_udocker(alice: Session, stored: Storage) -> None:
