@@ -389,5 +389,7 @@ collect_results() { # PYTHON CACHE_DIR
   event collect ",\"state\":\"failed\",\"by\":\"job\",\"reason\":\"$(text "$reason")\""
 }
 
-collect_results '/home/me/my env/bin/python' '/scratch/me/it'"'"'s'
+if [ -z "$preempted" ] || [ "$attempt" -gt "$max_requeues" ]; then # else another attempt follows, which sends all
+  collect_results '/home/me/my env/bin/python' '/scratch/me/it'"'"'s'
+fi
 exit "$code"
