@@ -87,14 +87,15 @@ def stored(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture(scope="module")
-def alice(cluster: Cluster, stored: Storage) -> Session:
-    """Alice on her first day: nothing is left of what she did before."""
-    left = "~/deephpc ~/.local/state/deephpc ~/.config/deephpc"
-    cluster.run(f"chmod -Rf u+w {left}; rm -rf {left}", timeout=120)
+def alice(cluster: Cluster, stored: Storage) -> Iterator[Session]:
+    """Alice on her first day: what other tests left in her home is out of the way meanwhile."""
+    places = "deephpc .local/state/deephpc .config/deephpc"
+    cluster.run(f"for place in {places}; do [ ! -e $place ] || mv $place $place.before; done")
     session = Session(cluster, "day")
-    samples = cluster.on_host(session.folder) / "samples"
-    shutil.copytree(EXAMPLE / "samples", samples)
-    return session
+    shutil.copytree(EXAMPLE / "samples", cluster.on_host(session.folder) / "samples")
+    yield session
+    back = "chmod -Rf u+w $place; rm -rf $place; [ ! -e $place.before ] || mv $place.before $place"
+    cluster.run(f"for place in {places}; do {back}; done", timeout=200)
 
 
 def test_the_day_goes_as_the_tutorial_shows(alice: Session, stored: Storage) -> None:
