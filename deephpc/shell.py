@@ -5,15 +5,18 @@ import ctypes
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from deephpc.errors import SiteError
 
 _PR_SET_PDEATHSIG = 1
 _LAST_WORDS_S = 1.0
 _GOES_S = 2.0
+_TAIL_BYTES = 4096
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -87,7 +90,7 @@ def run(
     except (FileNotFoundError, PermissionError) as error:
         if cwd is not None and not cwd.is_dir():
             raise SiteError(f"the folder {cwd} does not exist", "check work_dir with `deephpc config show`") from error
-        raise CommandNotFound(f"{argv[0]}: command not found", "run `deephpc doctor` to see what is missing") from error
+        raise _not_found(argv[0]) from error
     with process:
         try:
             stdout, stderr = process.communicate(stdin, timeout=timeout_s)
@@ -98,6 +101,66 @@ def run(
         except BaseException:
             _kill_session(process)
             raise
+
+
+class Child:
+    """A process that works beside us, and ends when we do, however we end."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", errors: IO[bytes]) -> None:
+        self._process = process
+        self._errors = errors
+        self._last_words = ""
+
+    def poll(self) -> int | None:
+        """Return the exit code, or None while it runs."""
+        return self._process.poll()
+
+    def terminate(self) -> None:
+        """End it and its children, if need be: asked first, killed soon after."""
+        if self._process.poll() is None:
+            _kill_session(self._process)
+        self._last_words = self.last_words()
+        self._errors.close()
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end."""
+        return self._process.wait(timeout)
+
+    def last_words(self) -> str:
+        """Return the last line it wrote to stderr."""
+        if self._errors.closed:
+            return self._last_words
+        size = self._errors.seek(0, os.SEEK_END)
+        self._errors.seek(max(0, size - _TAIL_BYTES))
+        lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
+        return lines[-1].strip() if lines else ""
+
+
+def start_child(argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> Child:
+    """Start a process that works beside us, in a session of its own: Ctrl-C reaches us alone.
+
+    The kernel kills it when the thread that starts it ends (`PR_SET_PDEATHSIG`, prctl(2)); start it from the main one.
+
+    Raises
+    ------
+    CommandNotFound
+        The program does not exist or may not be executed.
+    """
+    errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the child
+    try:
+        process = subprocess.Popen(
+            argv,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
+            preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509 - two calls, no lock
+        )
+    except (FileNotFoundError, PermissionError) as error:
+        errors.close()
+        raise _not_found(argv[0]) from error
+    return Child(process, errors)
 
 
 def start_detached(
@@ -130,13 +193,18 @@ def start_detached(
     return process.pid
 
 
-def _kill_session(process: "subprocess.Popen[str]") -> None:
+def _not_found(program: str) -> CommandNotFound:
+    return CommandNotFound(f"{program}: command not found", "run `deephpc doctor` to see what is missing")
+
+
+def _kill_session(process: "subprocess.Popen[str] | subprocess.Popen[bytes]") -> None:
     """End a process and its children: asked first, since an srun that is killed leaves its job in the queue."""
     with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(_GOES_S)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+        process.wait(_GOES_S)
 
 
 def _last_output(process: "subprocess.Popen[str]") -> tuple[str, str]:

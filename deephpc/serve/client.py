@@ -1,4 +1,4 @@
-"""A client of a running DEEPaaS server, for scripts and notebooks: `deephpc.serve.client.Client`.
+"""A client of a running DEEPaaS server, for scripts and notebooks: `deephpc.serve.Client`.
 
 with Client.of_run("runs/serve-plankton-91c2") as client:
     client.predict(image=Path("cell.jpg"), top=3).value

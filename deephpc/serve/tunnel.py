@@ -13,6 +13,7 @@ from typing import Protocol
 from deephpc.errors import InputError, SiteError
 from deephpc.serve.connection import Address
 from deephpc.serve.endpoint import AUTHORIZATION, CERTIFICATE, Endpoint
+from deephpc.serve.relay import Relay
 
 _CONNECT_S = 5.0
 _OPENS_S = 30.0
@@ -23,23 +24,27 @@ _POLL_S = 0.05
 
 
 class Running(Protocol):
-    """A process that was started; `subprocess.Popen` is one."""
+    """A process that was started, as `shell.start_child` returns it."""
 
     def poll(self) -> int | None:
         """Return the exit code, or None while it runs."""
         ...
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """End it, if it has not ended by itself."""
         ...
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end."""
         ...
 
+    def last_words(self) -> str:
+        """Return the last line of its messages."""
+        ...
+
 
 Start = Callable[[Sequence[str]], Running]
-"""Starts ssh; its messages go to stderr, and it ends with us."""
+"""Starts ssh, which ends when we do."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,9 @@ class Tunnel:
     ----------
     ways
         Ways to try, in this order.
+    port
+        Where it begins on this machine. Without one, a node that is reached directly needs no tunnel at all, and ssh
+        gets a free port.
     tell
         Takes a line about what happens.
     """
@@ -154,6 +162,12 @@ class Tunnel:
         self._tell = tell or _say_nothing
         self._way = Way()
         self._ssh: Running | None = None
+        self._relay: Relay | None = None
+
+    @property
+    def way(self) -> Way:
+        """The way that works, or was tried last."""
+        return self._way
 
     def open(self) -> Address:
         """Find a way that works and return where the server is reached now.
@@ -164,20 +178,17 @@ class Tunnel:
             None works.
         """
         endpoint = self._address.endpoint
+        reasons = []
         for way in self._ways:
             self._way = way
-            if not way.hops:
-                if self._port is None and is_reached(endpoint.host, endpoint.port):
-                    return self._address
-                continue
-            self._port = self._port or choose_port()
-            if self._connect():
-                return self._address.through(self._port)
-            self._tell(f"no way by {way.describe(endpoint)}")
-        tried = "; ".join(way.describe(endpoint) for way in self._ways)
+            trouble = self._connect() if way.hops else self._go_directly()
+            if not trouble:
+                return self._address.through(self._port) if self._port else self._address
+            reasons.append(f"{way.describe(endpoint)}: {trouble}")
+            self._tell(f"no way by {reasons[-1]}")
         raise SiteError(
-            f"{endpoint.host}:{endpoint.port} cannot be reached (tried: {tried})",
-            "try from the login node, or name one you can reach: --via user@login",
+            f"{endpoint.host}:{endpoint.port} cannot be reached (tried {'; '.join(reasons)})",
+            "is the node there (`deephpc jobs`)? from your own machine: `deephpc --host user@login tunnel …`",
         )
 
     def hold(self, stop: Callable[[], bool], sleep: Callable[[float], None] = time.sleep) -> None:
@@ -189,46 +200,89 @@ class Tunnel:
                 sleep(_POLL_S)
                 continue
             pause = _FIRST_PAUSE_S if time.monotonic() - since > _HELD_WELL_S else min(2 * pause, _LONGEST_PAUSE_S)
-            self._tell(f"the connection is lost (ssh: {self._ssh.poll()}); trying again")
+            self._tell(f"the connection is lost ({_told(self._ssh)}); trying again")
             sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             since = time.monotonic()
-            if self._connect():
+            if not self._connect():
                 self._tell("connected again")
 
     def close(self) -> None:
-        """End ssh."""
-        if self._ssh is not None and self._ssh.poll() is None:
+        """End what keeps it open."""
+        if self._relay is not None:
+            self._relay.close()
+            self._relay = None
+        if self._ssh is not None:
             self._ssh.terminate()
             self._ssh.wait(10)
 
-    def _connect(self) -> bool:
-        """Start ssh and wait until its port is open; False when it ends before, or takes too long."""
+    def _go_directly(self) -> str:
+        """Return nothing once the node is reached without ssh, or why it is not."""
+        endpoint = self._address.endpoint
+        if not is_reached(endpoint.host, endpoint.port):
+            return "it does not answer"
+        if self._port is not None:
+            self._relay = Relay(self._port, endpoint.host, endpoint.port)
+        return ""
+
+    def _connect(self) -> str:
+        """Start ssh and wait until its port is open; return nothing, or why it did not work."""
         self.close()
-        argv = ssh_argv(self._address.endpoint, self._way.hops, self._port or 0, self._config)
+        self._port = self._port or choose_port()
+        argv = ssh_argv(self._address.endpoint, self._way.hops, self._port, self._config)
         self._ssh = self._start(argv)
         deadline = time.monotonic() + _OPENS_S
         while self._ssh.poll() is None and time.monotonic() < deadline:
-            if is_reached("127.0.0.1", self._port or 0, 1.0):
-                return True
+            if is_reached("127.0.0.1", self._port, 1.0):
+                return ""
             time.sleep(_POLL_S)
+        trouble = _told(self._ssh) if self._ssh.poll() is not None else f"not open after {_OPENS_S:g} s"
         self.close()
-        return False
+        return trouble
 
 
-def render_lines(address: Address, run_folder: Path) -> tuple[str, ...]:
-    """Return what a user may copy: the URL, and lines for curl and Python. The token is in none of them."""
+@dataclass(frozen=True)
+class Lines:
+    """What a user may copy; the token is in none of them."""
+
+    url: str
+    curl: str
+    python: str
+
+
+def render_lines(address: Address, run_folder: Path) -> Lines:
+    """Return the URL, and lines for curl and Python.
+
+    Parameters
+    ----------
+    run_folder
+        Where certificate and token lie: the run's, or a copy of those.
+    """
     certificate, header = run_folder / CERTIFICATE, run_folder / AUTHORIZATION
-    folder = str(run_folder)
-    return (
-        address.url,
-        shlex.join(["curl", "--cacert", str(certificate), "-H", f"@{header}", f"{address.url}/v2/models/"]),
-        f"from deephpc.serve.client import Client; client = Client.of_run({folder!r}, port={address.port or None})",
-    )
+    path = "/v2/models/" if address.endpoint.kind == "deepaas" else "/"
+    curl = ["curl", "--cacert", str(certificate), "-H", f"@{header}", f"{address.url}{path}"]
+    opened = f"Client.of_run({str(run_folder)!r}, port={address.port or None})"
+    return Lines(address.url, shlex.join(curl), f"from deephpc.serve import Client; client = {opened}")
 
 
-def render_laptop_line(endpoint: Endpoint, login: str, port: int) -> str:
-    """Return the plain ssh line for a laptop: a port there, by way of the login node."""
-    return shlex.join(["ssh", "-N", "-L", f"{port}:{_bracketed(endpoint.host)}:{endpoint.port}", login])
+def render_laptop_line(endpoint: Endpoint, login: str, port: int, way: Way = Way()) -> str:
+    """Return the plain ssh line for a laptop: a port there, by way of the login node.
+
+    Parameters
+    ----------
+    way
+        What works from the login node; a node it reaches by ssh alone is a hop for the laptop too.
+    """
+    words = ["ssh", "-N"]
+    if way.hops:
+        user, at, _ = login.rpartition("@")
+        words += ["-J", login, "-L", f"{port}:127.0.0.1:{endpoint.port}", f"{user}{at}{endpoint.host}"]
+    else:
+        words += ["-L", f"{port}:{_bracketed(endpoint.host)}:{endpoint.port}", login]
+    return shlex.join(words)
+
+
+def _told(ssh: Running) -> str:
+    return ssh.last_words() or f"ssh ended with {ssh.poll()}"
 
 
 def _say_nothing(_line: str) -> None:

@@ -1,8 +1,7 @@
 """A server of a job on the real cluster: who gets in, by which ways it is reached, and what is left of it."""
 
 import json
-import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from deephpc.serve.connection import Address
 from deephpc.serve.endpoint import Endpoint
 from deephpc.serve.service import Service, render_service
 from deephpc.serve.tunnel import Tunnel, Way
+from deephpc.shell import start_child
 from tests.cluster.acceptance import wait_until
 from tests.cluster.cluster import Cluster
 
@@ -76,12 +76,9 @@ def test_its_owner_predicts_from_the_login_node(cluster: Cluster, served: Endpoi
     "hops", [("alice@login",), ("alice@c1",), ("alice@login", "alice@c1")], ids=["login", "node", "node behind login"]
 )
 def test_a_tunnel_reaches_it_from_elsewhere(cluster: Cluster, served: Endpoint, hops: tuple[str, ...]) -> None:
-    def start(argv: Sequence[str]) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(argv, stdin=subprocess.DEVNULL)
-
     token = (folder(cluster) / "secrets" / "token").read_text().strip()
     ways = [Way(), Way(tuple(hop.replace("c1", served.host) for hop in hops))]
-    tunnel = Tunnel(Address(served, token), ways, start, config=cluster.ssh_config)
+    tunnel = Tunnel(Address(served, token), ways, start_child, config=cluster.ssh_config)
     try:
         with Client(tunnel.open(), patience_s=5) as client:
             assert client.models() == ("demo_module",)

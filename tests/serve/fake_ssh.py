@@ -14,6 +14,7 @@ async def pump(reader, writer):
 async def main(argv):
     hop = argv[argv.index("--") + 1]
     if hop.endswith("down"):
+        print("a banner\nthe host is down", file=sys.stderr)
         sys.exit(255)
     _, local, host, remote = argv[argv.index("-L") + 1].split(":")
 

@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +18,17 @@ from deephpc.node.gateway_certificate import make_certificate
 from deephpc.serve import Client
 from deephpc.serve.connection import Address
 from deephpc.serve.endpoint import Endpoint
-from deephpc.serve.tunnel import Tunnel, Way, choose_port, plan_ways, render_laptop_line, render_lines, ssh_argv
+from deephpc.serve.tunnel import (
+    Tunnel,
+    Way,
+    choose_port,
+    is_reached,
+    plan_ways,
+    render_laptop_line,
+    render_lines,
+    ssh_argv,
+)
+from deephpc.shell import start_child
 from tests.fakes.samples import A_TENTH
 from tests.node.gateway_process import gateway, wait_until
 
@@ -43,7 +52,7 @@ class Starter:
 
     def __call__(self, argv):
         self.argvs.append(list(argv))
-        process = subprocess.Popen([sys.executable, str(Path(__file__).with_name("fake_ssh.py")), *argv[1:]])
+        process = start_child([sys.executable, str(Path(__file__).with_name("fake_ssh.py")), *argv[1:]])
         self.running.append(process)
         return process
 
@@ -53,8 +62,7 @@ def start():
     starter = Starter()
     yield starter
     for process in starter.running:
-        process.kill()
-        process.wait()
+        process.terminate()
 
 
 @pytest.fixture(scope="module")
@@ -116,23 +124,28 @@ def test_a_node_that_is_not_reached_is_reached_through_the_first_way_that_works(
         with Client(tunnel.open(), patience_s=10) as client:
             assert client.models() == ("demo_module",)
         assert [argv[-1] for argv in start.argvs] == ["alice@down", "alice@c1"]
-        assert told == ["no way by ssh to alice@down"]
+        assert told == ["no way by c1 itself: it does not answer", "no way by ssh to alice@down: the host is down"]
     finally:
         tunnel.close()
     assert start.running[-1].poll() is not None
 
 
-def test_a_port_that_is_asked_for_is_used_even_where_the_node_is_reached(served, start):
+def test_a_port_that_is_asked_for_leads_to_a_node_that_is_reached_directly(served, start):
     port = choose_port()
     tunnel = Tunnel(served.address, [Way(), Way(("alice@localhost",))], start, port=port)
     try:
-        assert tunnel.open().url == f"https://localhost:{port}"
+        address = tunnel.open()
+        assert address.url == f"https://localhost:{port}"
+        with Client(address, patience_s=10) as client:
+            assert client.models() == ("demo_module",)
+        assert not start.argvs
     finally:
         tunnel.close()
+    assert not is_reached("127.0.0.1", port)
 
 
 def test_no_way_is_an_error_that_names_them(behind, start):
-    with pytest.raises(SiteError, match="tried: c1 itself; ssh to alice@down"):
+    with pytest.raises(SiteError, match="tried c1 itself: it does not answer; ssh to alice@down: the host is down"):
         Tunnel(behind, [Way(), Way(("alice@down",))], start).open()
 
 
@@ -151,7 +164,7 @@ def test_a_lost_connection_is_made_again(behind, start):
     holding = threading.Thread(target=tunnel.hold, args=(done.is_set, lambda _: done.wait(0.01)))
     holding.start()
     try:
-        start.running[0].send_signal(signal.SIGKILL)
+        start.running[0].terminate()
         wait_until(lambda: "connected again" in told, "the connection to come back")
         with Client(address, patience_s=10) as client:
             assert client.models() == ("demo_module",)
@@ -159,16 +172,16 @@ def test_a_lost_connection_is_made_again(behind, start):
         done.set()
         holding.join(10)
         tunnel.close()
-    assert told == ["the connection is lost (ssh: -9); trying again", "connected again"]
+    assert told == ["the connection is lost (ssh ended with -15); trying again", "connected again"]
 
 
 def test_the_lines_to_copy_work_and_hold_no_token(served):
-    url, curl, python = render_lines(served.address, served.folder)
-    assert url == served.address.url
-    assert served.address.token not in f"{url} {curl} {python}"
-    answer = subprocess.run([*shlex.split(curl), "-sS"], check=False, capture_output=True, text=True, timeout=20)
+    lines = render_lines(served.address, served.folder)
+    assert lines.url == served.address.url
+    assert served.address.token not in str(lines)
+    answer = subprocess.run([*shlex.split(lines.curl), "-sS"], check=False, capture_output=True, text=True, timeout=20)
     assert "demo_module" in answer.stdout, answer.stderr
-    script = f"{python}; print(client.models())"
+    script = f"{lines.python}; print(client.models())"
     answer = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=20)
     assert answer.stdout == "('demo_module',)\n", answer.stderr
 
@@ -183,6 +196,8 @@ def test_curl_can_pin_the_public_key_alone(served):
 
 def test_the_line_for_a_laptop_is_plain_ssh():
     assert render_laptop_line(ENDPOINT, "alice@login", 8443) == "ssh -N -L 8443:c1:61234 alice@login"
+    behind = render_laptop_line(ENDPOINT, "alice@login", 8443, Way(("c1",)))
+    assert behind == "ssh -N -J alice@login -L 8443:127.0.0.1:61234 alice@c1"
     assert re.search(
         r"\[fe80::1\]:61234", render_laptop_line(ENDPOINT.model_copy(update={"host": "fe80::1"}), "a@b", 1)
     )
