@@ -31,6 +31,10 @@ COMMANDS = {
         "deephpc.cli.collect:collect",
         "Send what a run left (output, checkpoints, log, result, metrics) to storage, verified; nothing twice.",
     ),
+    "tunnel": (
+        "deephpc.cli.tunnel:tunnel",
+        "Keep a local port open to a server on a compute node, until the server ends or Ctrl-C.",
+    ),
     "catalogue": ("deephpc.cli.catalogue:app", "Find modules, and publish your own."),
     "module": ("deephpc.cli.module:app", "Make a new module."),
     "image": ("deephpc.cli.image:app", "Pull, check, list and remove container images."),

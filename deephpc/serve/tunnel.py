@@ -21,6 +21,7 @@ _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
 _HELD_WELL_S = 60.0
 _POLL_S = 0.05
+_LOOK_S = 0.5
 
 
 class Running(Protocol):
@@ -113,6 +114,9 @@ def choose_port(asked: int | None = None) -> int:
         The one that is asked for is taken, or may not be bound.
     """
     with closing(socket.socket()) as probe:
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # connections that ended a moment ago are no hindrance
         try:
             probe.bind(("127.0.0.1", asked or 0))
         except OSError as error:
@@ -197,7 +201,7 @@ class Tunnel:
         since = time.monotonic()
         while not stop():
             if self._ssh is None or self._ssh.poll() is None:
-                sleep(_POLL_S)
+                sleep(_LOOK_S)
                 continue
             pause = _FIRST_PAUSE_S if time.monotonic() - since > _HELD_WELL_S else min(2 * pause, _LONGEST_PAUSE_S)
             self._tell(f"the connection is lost ({_told(self._ssh)}); trying again")
