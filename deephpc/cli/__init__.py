@@ -22,7 +22,10 @@ COMMANDS = {
         "Train a module of the catalogue, or a Python file or project folder, as a batch job.",
     ),
     "run": ("deephpc.cli.run:run", "Run any command as a batch job, natively or in an image."),
-    "predict": ("deephpc.cli.predict:predict", "Apply a module to many inputs, as an array of batch jobs."),
+    "predict": (
+        "deephpc.cli.predict:predict",
+        "Apply a module to many inputs, as an array of batch jobs, or ask a server that runs.",
+    ),
     "serve": ("deephpc.cli.serve:app", "Start, list, watch and stop servers that run as jobs."),
     "jobs": ("deephpc.cli.jobs:app", "List, show, wait for, cancel and rerun jobs."),
     "logs": ("deephpc.cli.logs:logs", "Print what a job wrote, and follow it."),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deephpc.cli.ask import ask_server, check_no_job_options, names_server
 from deephpc.cli.completion import complete_run_id
 from deephpc.cli.context import Context, context
 from deephpc.cli.options import JobOptionWords, load_options, takes_job_options
@@ -38,7 +39,12 @@ def predict(
     ctx: typer.Context,
     words: JobOptionWords,
     target: Annotated[
-        str | None, typer.Argument(help="A module, or an image with one in it.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="A module, an image with one in it, or a server that runs.",
+            metavar="[TARGET|SERVER]",
+            show_default=False,
+        ),
     ] = None,
     inputs: Annotated[
         list[str] | None,
@@ -57,6 +63,14 @@ def predict(
     accept: Annotated[
         str | None, typer.Option(help="Form of the answers, such as text/csv.", metavar="TYPE", show_default=False)
     ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of a server: file for the answer, folder for many; stdout otherwise.",
+            metavar="FILE|DIR",
+            show_default=False,
+        ),
+    ] = None,
     tasks: Annotated[
         int | None,
         typer.Option(
@@ -67,7 +81,10 @@ def predict(
         ),
     ] = None,
     at_once: Annotated[
-        int | None, typer.Option(help="How many tasks may run at the same time.", min=1, show_default=False)
+        int | None,
+        typer.Option(
+            help="How many tasks may run, or a server is asked for, at the same time.", min=1, show_default=False
+        ),
     ] = None,
     models: Annotated[
         str | None,
@@ -99,14 +116,26 @@ def predict(
     dry_run: DryRun = False,
     wait: Wait = False,
 ) -> None:
-    """Apply a module to many inputs, as an array of batch jobs.
+    """Apply a module to many inputs, as an array of batch jobs, or ask a server that runs.
 
-    Prints the run's id; --results RUN makes one table of all results, --resume RUN predicts what has none.
-    Example: deephpc predict plankton --input 'image=data/*.png' --time 30 --wait
+    A batch prints its run's id; --results RUN makes one table of all results, --resume RUN predicts what has none. A
+    server's answers go to stdout or --output. Example: deephpc predict plankton --input 'image=data/*.png' --time 30
+    --wait; deephpc predict serve-plankton-91c2 --input image=cell.png --arg top=3
     """
     from deephpc.workflows.batch_request import BatchWords
 
     here = context(ctx)
+    if target is not None and names_server(here, target):
+        check_no_job_options(
+            words, {"tasks": tasks, "models": models, "resume": resume, "results": results, "wait": wait}
+        )
+        from deephpc.workflows.ask_server import AskWords
+
+        asking = AskWords(tuple(inputs or ()), tuple(arg or ()), accept, output, at_once)
+        ask_server(here, target, asking, dry_run=dry_run)
+        return
+    if output is not None:
+        raise InputError("--output is for servers; a batch has its results in its run folder", "leave it out")
     if results is not None:
         _tell_results(here, results)
         return

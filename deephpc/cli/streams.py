@@ -34,6 +34,25 @@ def write_answer(text: str, end: str = "\n") -> None:
         raise unwritable_stdout(error) from error
 
 
+def write_bytes(content: bytes) -> None:
+    """Write an answer that need not be text to stdout, all of it.
+
+    Raises
+    ------
+    SiteError
+        It cannot be written: the disk is full, or stdout was closed.
+    BrokenPipeError
+        The reader left.
+    """
+    try:
+        sys.stdout.buffer.write(content)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise unwritable_stdout(error) from error
+
+
 def unwritable_stdout(error: OSError) -> SiteError:
     """Return the error for a stdout that cannot be written; what is left in its buffer is dropped."""
     drop_stdout()

@@ -14,6 +14,11 @@ class Prediction:
     content: bytes
 
     @property
+    def is_text(self) -> bool:
+        """Whether it is JSON or other text."""
+        return self.content_type == "application/json" or self.content_type.startswith("text/")
+
+    @property
     def value(self) -> JsonValue:
         """What a JSON answer says; text for any other.
 
