@@ -119,9 +119,8 @@ def test_a_port_that_is_taken_is_refused(deephpc, served):
     assert f"port {taken} cannot be used" in done.stderr
 
 
-@pytest.mark.parametrize("word", ["nothing-like-it", "", "serve-x'\n$(id)", "größe"])
-def test_a_run_that_is_not_there_is_told(deephpc, word):
-    done = deephpc("tunnel", word)
+def test_a_run_that_is_not_there_is_told(deephpc):
+    done = deephpc("tunnel", "serve-größe'\n$(id)")
     assert done.returncode == 2
     assert "no run named" in done.stderr
 
