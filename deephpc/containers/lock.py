@@ -226,7 +226,7 @@ def _parse_owner(text: str) -> Owner:
 
 def _this_host() -> str:
     """Name this machine so that no other one, no container on it and no earlier boot has the same name."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     return f"{os.uname().nodename} {boot} {Path('/proc/self/ns/pid').readlink()}"
 
 
