@@ -51,6 +51,9 @@ COMMANDS = {
 }
 
 
+#: Commands that bring a server of --host here; all others run there, or do not go with it (`cli.far`).
+_BROUGHT_HERE = ("tunnel", "predict")
+
 #: What writing to a full disk or a closed stdout ends with.
 _NOT_WRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EBADF})
 
@@ -84,7 +87,10 @@ class _LazyGroup(TyperGroup):
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override] # noqa: ANN401 - Click's
         """Run the command; a reader that left is told apart before Typer sees it, which would end with a bug's code."""
+        words = [*ctx._protected_args, *ctx.args]
         try:
+            if ctx.params.get("host") is not None and words and words[0] not in _BROUGHT_HERE:
+                return _pass_on(ctx, words)
             return super().invoke(ctx)
         except BrokenPipeError as error:
             raise _ReaderLeft from error
@@ -93,6 +99,14 @@ class _LazyGroup(TyperGroup):
         """Write the table of commands without loading them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+def _pass_on(ctx: typer.Context, words: list[str]) -> int:
+    """Have the machine of --host run a command."""
+    from deephpc.cli.far import pass_on
+
+    ctx.invoke(_root, ctx, **ctx.params)
+    return pass_on(ctx.obj, words)
 
 
 app = typer.Typer(
@@ -113,10 +127,17 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _root(
     ctx: typer.Context,
+    *,
     site: Annotated[
         str | None, typer.Option(help="Site profile to use, such as `lumi`; see `deephpc site list`.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings file to read instead of the user's own.")] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            help="From a laptop: ask deephpc on this login node, over ssh.", metavar="USER@LOGIN", show_default=False
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON; may stand anywhere before `--`.")] = False,
     verbose: Annotated[
         bool | None,
@@ -131,7 +152,9 @@ def _root(
 
     Example: deephpc train train.py --gpus-per-node 4 --time 2:00:00 -- --epochs 40
     """
-    ctx.obj = Globals(site=site, config=config, json=as_json, verbose=verbose is True, quiet=verbose is False)
+    ctx.obj = Globals(
+        site=site, config=config, json=as_json, verbose=verbose is True, quiet=verbose is False, host=host
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from deephpc.cli.context import Context
 from deephpc.cli.options import JobOptionWords
-from deephpc.cli.signals import cleaning_up
+from deephpc.cli.servers import open_server
 from deephpc.cli.streams import write_answer, write_bytes
-from deephpc.cli.tunnel import open_server
 from deephpc.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def names_server(here: Context, target: str) -> bool:
-    """Whether a target is a server of the record, not a module or an image.
+    """Whether a target is a server of the record, not a module or an image; behind --host it can be nothing else.
 
     Raises
     ------
@@ -27,6 +26,8 @@ def names_server(here: Context, target: str) -> bool:
     """
     from deephpc.workflows.reach_server import is_meant_as_server
 
+    if here.options.host is not None:
+        return True
     with here.open_record_if_any() as record:
         return is_meant_as_server(target, record)
 
@@ -75,15 +76,15 @@ def _client(here: Context, target: str) -> "Iterator[Client]":
     from deephpc.serve.tunnel import Tunnel, plan_ways
     from deephpc.shell import start_child
 
-    with cleaning_up(), here.open_record() as record:
-        reached = open_server(here, record, target).wait()
+    with open_server(here, target) as found:
+        reached = found.server.wait()
         endpoint = reached.address.endpoint
         if endpoint.kind != "deepaas":
             raise InputError(
                 f"{endpoint.run_id} serves {endpoint.kind}, which predicts nothing",
                 f"`deephpc tunnel {endpoint.run_id}` leads to it",
             )
-        tunnel = Tunnel(reached.address, plan_ways(endpoint), start_child, tell=here.tell_more)
+        tunnel = Tunnel(reached.address, plan_ways(endpoint, found.login), start_child, tell=here.tell_more)
         with closing(tunnel), Client(tunnel.open()) as client:
             yield client
 

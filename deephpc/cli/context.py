@@ -36,6 +36,7 @@ class Globals:
     json: bool = False
     verbose: bool = False
     quiet: bool = False
+    host: str | None = None
 
 
 @dataclass

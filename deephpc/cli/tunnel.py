@@ -1,18 +1,14 @@
 """`deephpc tunnel`."""
 
 import socket
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from deephpc.cli.completion import complete_run_id
-from deephpc.cli.context import Context, context
-from deephpc.cli.signals import cleaning_up
+from deephpc.cli.context import context
+from deephpc.cli.servers import open_server
 from deephpc.cli.streams import write_answer
-
-if TYPE_CHECKING:
-    from deephpc.jobs.record import Record
-    from deephpc.workflows.reach_server import RecordedServer
 
 Server = Annotated[
     str,
@@ -42,28 +38,18 @@ def tunnel(
     from deephpc.workflows.keep_tunnel import TunnelRequest, keep_tunnel
 
     here = context(ctx)
-    with cleaning_up(), here.open_record() as record:
-        found = open_server(here, record, server)
+    with open_server(here, server) as found:
         if dry_run:
-            write_answer(render_address(found.wait(), as_json=here.json))
+            write_answer(render_address(found.server.wait(), as_json=here.json))
             return
-        request = TunnelRequest(port=port, here=f"{here.environ['USER']}@{socket.gethostname()}")
+        request = TunnelRequest(port, found.login, f"{here.environ['USER']}@{socket.gethostname()}")
         try:
             keep_tunnel(
-                found, request, start_child, here.say, lambda one: write_answer(render_tunnel(one, as_json=here.json))
+                found.server,
+                request,
+                start_child,
+                here.say,
+                lambda one: write_answer(render_tunnel(one, as_json=here.json)),
             )
         except KeyboardInterrupt:
             here.say("the tunnel is closed")
-
-
-def open_server(here: Context, record: "Record", word: str) -> "RecordedServer":
-    """Return the server that a word names.
-
-    Raises
-    ------
-    InputError
-        There is no such run, or it is no server.
-    """
-    from deephpc.workflows.reach_server import RecordedServer, find_server
-
-    return RecordedServer(find_server(word, record), record, here.schedulers, here.say, clock=here.clock)

@@ -47,6 +47,8 @@ class UserFile(Model):
     """What every job's shell sets up."""
     binds: tuple[Bind, ...] = ()
     """Folders that every container sees where a node has them, as SRC[:DST][:ro]."""
+    far_program: str | None = Field(None, min_length=1)
+    """Where deephpc lies on machines of --host, when a login shell there does not find it."""
 
 
 def built_in_layer(places: UserPlaces, environ: Mapping[str, str], home: Path) -> Layer:
@@ -98,7 +100,7 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
         A value is bad; names the variable.
     """
     layer: Layer = {}
-    for key in ("site", "work_dir", "cache_dir", "state_dir"):
+    for key in ("site", "work_dir", "cache_dir", "state_dir", "far_program"):
         variable = f"DEEPHPC_{key.upper()}"
         if environ.get(variable):
             layer[key] = (environ[variable], f"environment {variable}")

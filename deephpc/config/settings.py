@@ -39,6 +39,8 @@ class Settings(Model):
     """What every job's shell sets up."""
     binds: tuple[str, ...] = ()
     """Folders that every container sees where a node has them, as SRC[:DST][:ro]."""
+    far_program: str | None = None
+    """Where deephpc lies on machines of --host, when a login shell there does not find it."""
     own_sites: tuple[str, ...] = ()
     """Names of the user's own profiles."""
     origins: Mapping[str, str]

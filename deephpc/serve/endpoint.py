@@ -91,11 +91,22 @@ def prepare_token(run_folder: Path) -> str:
     token = load_token(run_folder)
     if token is None:
         token = secrets.token_hex(32)
-        folder = (run_folder / TOKEN).parent
-        folder.mkdir(mode=0o700, exist_ok=True)
-        _write(run_folder / AUTHORIZATION, f"Authorization: Bearer {token}\n")
-        _write(run_folder / TOKEN, f"{token}\n")
+        _write_token(run_folder, token)
     return token
+
+
+def keep(folder: Path, endpoint: Endpoint, token: str) -> None:
+    """Write what is known of a server elsewhere into a folder, as it lies in its run folder (laptop).
+
+    Raises
+    ------
+    SiteError
+        It is no token, or the files cannot be written.
+    """
+    if not _TOKEN.fullmatch(token):
+        raise SiteError(f"{endpoint.run_id} has no token", "start the server anew")
+    _write_token(folder, token)
+    publish(folder, endpoint)
 
 
 def publish(run_folder: Path, endpoint: Endpoint) -> None:
@@ -154,6 +165,12 @@ def load_token(run_folder: Path) -> str | None:
     if not _TOKEN.fullmatch(text.strip()):
         raise SiteError(f"{run_folder / TOKEN} holds no token", "start the server anew")
     return text.strip()
+
+
+def _write_token(folder: Path, token: str) -> None:
+    (folder / TOKEN).parent.mkdir(mode=0o700, exist_ok=True)
+    _write(folder / AUTHORIZATION, f"Authorization: Bearer {token}\n")
+    _write(folder / TOKEN, f"{token}\n")
 
 
 def _read(path: Path, forbidden: int) -> str | None:
