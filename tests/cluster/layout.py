@@ -175,8 +175,11 @@ AcceptEnv LANG LC_*
 UseDNS no
 MaxStartups 100
 MaxSessions 100
+Banner /etc/ssh/banner
 Subsystem sftp internal-sftp
 """
+
+SSH_BANNER = "Authorized use only. All that you do is seen.\n"
 
 CLIENT_CONFIG = """\
 StrictHostKeyChecking no

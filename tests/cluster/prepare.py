@@ -11,6 +11,7 @@ from .host import call
 from .layout import (
     CLIENT_CONFIG,
     SHARED_GROUP,
+    SSH_BANNER,
     SSHD_CONFIG,
     USERS,
     Layout,
@@ -78,6 +79,7 @@ def _write_keys(state: Path, rootfs: Path) -> None:
     make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", ""]
     call([*make, "-C", "box", "-f", str(ssh / "ssh_host_ed25519_key")])
     (ssh / "sshd_config").write_text(SSHD_CONFIG)
+    (ssh / "banner").write_text(SSH_BANNER)
     for user in USERS:
         call([*make, "-C", f"{user}@box", "-f", str(state / f"id_{user}")])
     munge = state / "cfg/etc/munge"
