@@ -10,11 +10,10 @@ from typing import Protocol
 from deephpc.errors import InputError
 from deephpc.jobs.job import Job
 from deephpc.jobs.record import Record
-from deephpc.jobs.run_folder import read_json_lines
 from deephpc.jobs.state import JobState
 from deephpc.serve.connection import Address, load_address
 from deephpc.serve.endpoint import Endpoint, load_endpoint
-from deephpc.serve.service import SERVICE
+from deephpc.workflows.servers import load_stages, service_of
 from deephpc.workflows.watch import Schedulers, refresh
 
 _POLL_S = 0.3
@@ -96,7 +95,8 @@ class RecordedServer:
         self._next_refresh = 0.0
         while True:
             self._refresh(_REFRESH_EVERY_S)
-            endpoint, stage = load_endpoint(self.job.folder), load_stage(self.job)
+            endpoint, stages = load_endpoint(self.job.folder), load_stages(self.job.files)
+            stage = stages[-1].stage if stages else ""
             if self.job.state.is_final:
                 raise _ended(self.job)
             is_running = self.job.state is JobState.RUNNING  # a node that died leaves its endpoint behind
@@ -132,8 +132,7 @@ def find_server(word: str, record: Record) -> Job:
         There is no such run, or it is no server.
     """
     job, _ = record.resolve(word)
-    if not is_server(job):
-        raise InputError(f"run {job.run_id} is no server but a {job.kind} run", "`deephpc serve list` shows servers")
+    service_of(job)
     return job
 
 
@@ -149,27 +148,11 @@ def is_meant_as_server(word: str, record: Record | None) -> bool:
     if record is None:
         return looks_so
     try:
-        return is_server(record.resolve(word)[0])
+        return record.resolve(word)[0].kind == "serve"
     except InputError:
         if looks_so:
             raise
         return False
-
-
-def is_server(job: Job) -> bool:
-    """Whether a run is a server."""
-    return (job.folder / SERVICE).exists()
-
-
-def load_stage(job: Job) -> str:
-    """Return the stage that the server's newest attempt has reached, as its gateway noted it."""
-    stage = ""
-    for event in read_json_lines(job.files.task(None).events):
-        if event.get("event") == "started":
-            stage = "starting"
-        elif event.get("event") == "serve":
-            stage = str(event.get("stage", ""))
-    return stage
 
 
 def _ended(job: Job) -> ServerEnded:

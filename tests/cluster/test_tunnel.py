@@ -22,6 +22,14 @@ exec ~/deephpc-venv/bin/python -I -m deephpc.node.gateway "$run" --socket "$priv
   --address "$address" --job-id "$SLURM_JOB_ID" --log "$run/job.log" -- \\
   ~/deephpc-venv/bin/python ~/tunnels/upstream.py "$private/s"
 """
+#: And how it records it.
+RECORD = """\
+import datetime, pathlib, sys
+from deephpc.jobs.record import Record
+with Record(pathlib.Path("~/.local/state/deephpc/deephpc.db").expanduser()) as record:
+    now = datetime.datetime.now(datetime.timezone.utc)
+    record.change(sys.argv[1], lambda job: job.model_copy(update={"kind": "serve"}), now)
+"""
 NOISE = (
     "echo 'Welcome to the cluster'\necho '{\"quota\": 97}'\necho 'module: command not found' >&2\nprintf unfinished\n"
 )
@@ -32,7 +40,7 @@ def alice(cluster: Cluster) -> Session:
     """The one whose servers they are."""
     session = Session(cluster, "tunnels")
     session.write("upstream.py", UPSTREAM.read_text())
-    session.write(SERVICE, render_service(Service(run_id="demo", model="demo-module")))
+    session.write(SERVICE, render_service(Service(model="demo-module")))
     session.write("serve.sh", SERVE)
     return session
 
@@ -41,6 +49,7 @@ def start_server(alice: Session, address: str = "0.0.0.0") -> str:
     """Start a server and return its run's id."""
     run_id = alice.submit("run", "--name", "server", "--time", "10", "--", "bash", "serve.sh", address)
     alice.box.run(["cp", f"tunnels/{SERVICE}", f"deephpc/runs/{run_id}/"])
+    alice.box.run(["python", "-c", RECORD, run_id])
     return run_id
 
 

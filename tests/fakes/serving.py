@@ -43,7 +43,7 @@ def serving(deephpc: CommandLine, mode: str = "ok", state: str = "RUNNING", **se
     with gateway(mode, **service) as running:
         now = datetime.now(timezone.utc)
         times = {"created_at": now, "submitted_at": now, "seen_at": now}
-        job = a_job(running.folder.parent, RUN, site="generic", state=JobState.PENDING, **times)
+        job = a_job(running.folder.parent, RUN, site="generic", kind="serve", state=JobState.PENDING, **times)
         job = job.model_copy(update={"folder": running.folder})
         with Record(deephpc.home / "state" / "deephpc.db") as record:
             record.add(job)
