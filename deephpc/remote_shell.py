@@ -6,7 +6,6 @@ What banners and start-up files print is told apart from the script's own output
 import contextlib
 import secrets
 import shlex
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -125,7 +124,7 @@ class RemoteShell:
             self._connection.close()
             self._connection = None
 
-    def run(self, script: str, out: Emit, err: Emit, *, prepare: str = ":") -> Finished:
+    def run(self, script: str, out: Emit, err: Emit, *, prepare: str = ":", silence_s: float | None = None) -> Finished:
         """Run a script in a login bash, and pass on what it writes as it comes.
 
         Parameters
@@ -134,6 +133,8 @@ class RemoteShell:
             One line of bash. Its standard input ends when the connection does.
         prepare
             One line of bash before the mark, whose output is dropped; it may set `greeting`.
+        silence_s
+            How long nothing may come before the connection counts as lost; None for ever.
 
         Raises
         ------
@@ -142,13 +143,16 @@ class RemoteShell:
         """
         mark = f"deephpc-{secrets.token_hex(16)}"
         channel = self._open_channel()
+        channel.settimeout(silence_s)
         try:
             channel.exec_command(render_command(script, mark, prepare))
             streams = MarkedStream(mark.encode(), out), MarkedStream(mark.encode(), err)
             _carry(channel, *streams)
-            code = channel.recv_exit_status()
+            channel.status_event.wait(_CONNECT_S)
+            code = channel.recv_exit_status() if channel.exit_status_ready() else -1
         except (paramiko.SSHException, OSError) as error:
-            raise self._lost(error) from error
+            self.close()  # a network that has gone says nothing: the next script gets a connection of its own
+            raise self._lost(str(error) or "nothing comes any more") from error
         finally:
             channel.close()
         if code < 0:
@@ -169,7 +173,7 @@ class RemoteShell:
                 self.close()
             if self._connection is None:
                 self._connection = _connect(self.destination, self._config)
-            return self._connection.create_session()
+            return self._connection.transport.open_session(timeout=_CONNECT_S)
 
     def _lost(self, reason: object) -> SiteError:
         told = f"the connection to {self.destination} broke off: {reason}"
@@ -294,7 +298,7 @@ def _carry(channel: Any, out: MarkedStream, err: MarkedStream) -> None:  # noqa:
     """Pass on both streams until they end."""
 
     def carry_errors() -> None:
-        with contextlib.suppress(OSError, socket.timeout):
+        with contextlib.suppress(OSError):  # the other stream tells
             while data := channel.recv_stderr(_CHUNK):
                 err.feed(data)
 

@@ -80,6 +80,13 @@ def test_what_runs_there_is_told_when_the_connection_ends(login, shell, tmp_path
         time.sleep(0.05)
 
 
+def test_a_silent_connection_counts_as_lost_and_the_next_script_has_another(shell):
+    with pytest.raises(SiteError, match="broke off") as caught:
+        collect(shell, "sleep 60", silence_s=0.2)
+    assert caught.value.transient
+    assert collect(shell, "echo hi", silence_s=30)[1] == b"hi\n"
+
+
 def test_a_machine_that_is_not_known_is_refused(login):
     login.configure(UserKnownHostsFile="/dev/null")
     with (

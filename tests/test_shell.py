@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deephpc.errors import SiteError
-from deephpc.shell import CommandNotFound, run, start_detached
+from deephpc.shell import CommandNotFound, run, start_child, start_detached
 from tests.fakes.waiting import wait_until
 
 
@@ -82,6 +82,36 @@ def test_a_killed_parent_takes_along_a_child_that_dies_with_it(tmp_path: Path):
     parent.kill()
     assert parent.wait(30) == -signal.SIGKILL
     wait_until(lambda: not is_alive(int((tmp_path / "pid").read_text())))
+
+
+def test_a_child_ends_with_a_killed_parent(tmp_path: Path):
+    program = (
+        "import time; from deephpc.shell import start_child\n"
+        "start_child(['bash', '-c', 'echo $$ > pid; exec sleep 60'])\n"
+        "time.sleep(60)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(Path.cwd())}
+    )
+    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip() != "")
+    parent.kill()
+    assert parent.wait(30) == -signal.SIGKILL
+    wait_until(lambda: not is_alive(int((tmp_path / "pid").read_text())))
+
+
+def test_a_child_says_why_it_ended_and_is_ended_with_its_own_children(tmp_path: Path):
+    child = start_child(["bash", "-c", "echo first >&2; printf 'last words' >&2; exit 3"])
+    assert child.wait(30) == 3
+    assert child.last_words() == "last words"
+    child.terminate()
+    assert child.last_words() == "last words"
+    child = start_child(["bash", "-c", f"sleep 60 & echo $! >{tmp_path}/pid; wait"])
+    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip() != "")
+    child.terminate()
+    assert child.poll() == -signal.SIGTERM
+    wait_until(lambda: not is_alive(int((tmp_path / "pid").read_text())))
+    with pytest.raises(CommandNotFound, match="no-such-program"):
+        start_child(["no-such-program"])
 
 
 def test_a_detached_process_outlives_us_and_logs(tmp_path: Path):

@@ -87,7 +87,7 @@ class _LazyGroup(TyperGroup):
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override] # noqa: ANN401 - Click's
         """Run the command; a reader that left is told apart before Typer sees it, which would end with a bug's code."""
-        words = [*ctx._protected_args, *ctx.args]
+        words = [*ctx._protected_args, *ctx.args]  # Click's own way to them, before it looks for the command
         try:
             if ctx.params.get("host") is not None and words and words[0] not in _BROUGHT_HERE:
                 return _pass_on(ctx, words)

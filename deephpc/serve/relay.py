@@ -8,6 +8,7 @@ import threading
 from deephpc.errors import InputError
 
 _CHUNK = 1 << 17
+_BACKLOG = 128
 _CONNECT_S = 10.0
 _ENDS_S = 5.0
 
@@ -47,13 +48,14 @@ class Relay:
             self._loop.close()
 
     async def _serve(self) -> None:
-        server = await asyncio.start_server(self._pass_on, sock=self._socket, limit=_CHUNK)
+        server = await asyncio.start_server(self._pass_on, sock=self._socket, limit=_CHUNK, backlog=_BACKLOG)
         await self._stop.wait()
         server.close()
         ours = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in ours:
             task.cancel()
         await asyncio.gather(*ours, return_exceptions=True)
+        await asyncio.sleep(0)  # one more turn of the loop closes the sockets
 
     async def _pass_on(self, near: asyncio.StreamReader, near_out: asyncio.StreamWriter) -> None:
         """Connect to the target and carry bytes both ways; a target that is away closes the connection."""
@@ -87,6 +89,7 @@ def _bind(port: int) -> socket.socket:
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what ended a moment ago is no hindrance
         bound.bind(("127.0.0.1", port))
+        bound.listen(_BACKLOG)  # from now on connections wait for the thread, rather than being refused
     except OSError as error:
         bound.close()
         raise InputError(f"port {port} cannot be used: {error.strerror}", "leave --port out") from error

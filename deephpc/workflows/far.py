@@ -21,7 +21,8 @@ _BY_CODE: dict[int, type[DeephpcError]] = {
     error.exit_code: error for error in (InputError, SiteError, EngineError, DataError, ProgramError)
 }
 _NOT_THERE = 127
-_LOOKS_APART_S = 5.0
+_LOOKS_APART_S = 15.0
+_READS_WITHIN_S = 20.0
 _ASKS_APART_S = 60.0
 #: Where README.md has people install it; a login shell need not have that on PATH.
 _USUAL_PLACE = '"$HOME"/deephpc-env/bin/deephpc'
@@ -98,7 +99,7 @@ class FarDeephpc:
         """
         content = bytearray()
         script = "; ".join(f"cat -- {quote_for_bash(path)} 2>/dev/null; printf '\\0'" for path in paths)
-        self._shell.run(script, content.extend, _drop)
+        self._shell.run(script, content.extend, _drop, silence_s=_READS_WITHIN_S)
         return tuple(bytes(content).split(b"\0")[: len(paths)])
 
     def _compare(self, greeting: str) -> None:

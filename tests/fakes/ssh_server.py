@@ -18,14 +18,23 @@ class Server(asyncssh.SSHServer):
     def begin_auth(self, user):
         self.connection.send_auth_banner("Authorized use only. deephpc-\\n")
         return True
+async def carry(reader, writer):
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+async def carry_in(process, run):
+    try:
+        await carry(process.stdin, run.stdin)
+    except (OSError, asyncssh.Error):
+        pass
+    run.stdin.close()
 async def serve(process):
-    shell = environ["SHELL"]
     run = await asyncio.create_subprocess_exec(
-        shell, "-c", process.command, env=environ, cwd=environ["HOME"], stdin=-1, stdout=-1, stderr=-1)
-    await process.redirect(stdin=run.stdin, stdout=run.stdout, stderr=run.stderr)
-    code = await run.wait()
-    await process.stdout.drain()
-    process.exit(code)
+        environ["SHELL"], "-c", process.command, env=environ, cwd=environ["HOME"], stdin=-1, stdout=-1, stderr=-1)
+    coming = asyncio.ensure_future(carry_in(process, run))
+    await asyncio.gather(carry(run.stdout, process.stdout), carry(run.stderr, process.stderr), return_exceptions=True)
+    process.exit(await run.wait())
+    coming.cancel()
 async def main():
     server = await asyncssh.create_server(
         Server, "127.0.0.1", 0, server_host_keys=[key], authorized_client_keys=authorized, process_factory=serve,
