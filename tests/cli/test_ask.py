@@ -1,6 +1,10 @@
 """The real `deephpc predict SERVER`, on a real gateway whose job stands in the queue of a fake Slurm."""
 
 import json
+import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +34,15 @@ def test_one_answer_goes_to_stdout_as_it_came(deephpc, served):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)["predictions"]
     assert (found["size"], found["top"], found["labels"], found["filename"]) == (3, "3", ["x"], "c.png")
+
+
+def test_on_a_terminal_json_is_indented(deephpc, served):
+    ours, theirs = pty.openpty()
+    words = [Path(sys.executable).with_name("deephpc"), "predict", RUN, "--input", "image=cells/c.png"]
+    with os.fdopen(ours, "rb", buffering=0) as shown:
+        subprocess.run(words, cwd=deephpc.home, env=deephpc.environ(), stdout=theirs, check=True, timeout=120)
+        os.close(theirs)
+        assert b'  "predictions": {\r\n    "size": 3,\r\n' in shown.read(100_000)
 
 
 def test_its_form_and_its_file_are_the_users(deephpc, served):
