@@ -50,12 +50,14 @@ class Relay:
     async def _serve(self) -> None:
         server = await asyncio.start_server(self._pass_on, sock=self._socket, limit=_CHUNK, backlog=_BACKLOG)
         await self._stop.wait()
+        self._loop.remove_reader(self._socket.fileno())  # asyncio stumbles over what it accepts while a server closes
+        await _turns()  # what is accepted already reaches its handler, which closes it
         server.close()
         ours = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in ours:
             task.cancel()
         await asyncio.gather(*ours, return_exceptions=True)
-        await asyncio.sleep(0)  # one more turn of the loop closes the sockets
+        await _turns()  # transports close their sockets in the next one
 
     async def _pass_on(self, near: asyncio.StreamReader, near_out: asyncio.StreamWriter) -> None:
         """Connect to the target and carry bytes both ways; a target that is away closes the connection."""
@@ -82,6 +84,12 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         await writer.drain()
     with contextlib.suppress(OSError):
         writer.write_eof()
+
+
+async def _turns() -> None:
+    """Let the loop turn as often as asyncio needs from accepting a connection to its handler: three times."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 def _bind(port: int) -> socket.socket:
