@@ -95,7 +95,7 @@ def keep_tunnel(
 
 
 def _rarely(server: Server, endpoint: Endpoint) -> Callable[[], bool]:
-    """Return whether the server has gone, looked at again only after a while."""
+    """Return what tells whether the server has gone; it looks again only after a while."""
     last = time.monotonic()
 
     def is_gone() -> bool:
