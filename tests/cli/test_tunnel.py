@@ -26,6 +26,11 @@ def served(deephpc: CommandLine):
         yield one
 
 
+def _hear_ctrl_c() -> None:
+    """Undo what a shell does to programs in its background, such as pytest there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Tunnel:
     """A `deephpc tunnel` that runs."""
 
@@ -34,6 +39,7 @@ class Tunnel:
         self.process = subprocess.Popen(
             [program, *words], cwd=deephpc.home, env=deephpc.environ(), stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            preexec_fn=_hear_ctrl_c,  # noqa: PLW1509 - one call, no lock
         )  # fmt: skip
 
     def __enter__(self) -> "Tunnel":
