@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from deephpc.data.disk import unwritable
 from deephpc.data.ledger import Seen
 from deephpc.data.local import entry_of
 from deephpc.data.location import join
-from deephpc.data.part_file import Block, PartFile
+from deephpc.data.part_file import Block, PartFile, runs_of
 from deephpc.data.plan import transfer_key
 from deephpc.data.progress import Progress
 from deephpc.data.retries import Retries
@@ -76,7 +77,7 @@ class Arrival:
         self._path = join(download.top, entry.path)
         self._part: PartFile | None = None
         self._turn = threading.Lock()
-        self._blocks_left = 0
+        self._runs_left = 0
         self._active = 0
         self._failure: BaseException | None = None
         self._farthest = 0
@@ -123,12 +124,13 @@ class Arrival:
             self._finish(part)
             return
         missing = [block for block in part.blocks if block.at < block.stop]
-        self._blocks_left = len(missing)
-        if not missing or self._bring(part, missing[0], is_first=True):
+        if not missing or self._bring(part, missing[:1], is_first=True):
             self._finish(part)
             return
-        download.crew.add_first(self._later(part, block) for block in missing[1:])
-        self._end_block(part)
+        runs = runs_of(missing[1:], download.crew.parallel)
+        self._runs_left = 1 + len(runs)
+        download.crew.add_first(self._later(part, run) for run in runs)
+        self._end_run(part)
 
     def _look(self) -> None:
         seen = self._download.storage.look(self._path)
@@ -139,29 +141,31 @@ class Arrival:
         self._entry = replace(seen, path=self._entry.path)
         self._download.progress.expect(seen.size_bytes or 0, 0)
 
-    def _later(self, part: PartFile, block: Block) -> Callable[[], None]:
+    def _later(self, part: PartFile, run: list[Block]) -> Callable[[], None]:
         def work() -> None:
-            self._bring(part, block)
-            self._end_block(part)
+            self._bring(part, run)
+            self._end_run(part)
 
         return lambda: self._guarded(work)
 
-    def _end_block(self, part: PartFile) -> None:
+    def _end_run(self, part: PartFile) -> None:
         with self._turn:
-            self._blocks_left -= 1
-            is_last = self._blocks_left == 0
+            self._runs_left -= 1
+            is_last = self._runs_left == 0
         if is_last:
             self._finish(part)
 
-    def _bring(self, part: PartFile, block: Block, *, is_first: bool = False) -> bool:
-        """Bring a block; True when the whole file came with it, from a server that knows no ranges."""
+    def _bring(self, part: PartFile, run: list[Block], *, is_first: bool = False) -> bool:
+        """Bring blocks that follow one another; True when the whole file came, from a server that knows no ranges."""
         retries = Retries(self._download.limits.patience, self._download.crew.stop)
         takes_all = False
-        while block.at < block.stop:
+        left = deque(run)
+        while left:
+            start, stop = left[0].at, left[-1].stop
             try:
-                with self._download.storage.open_range(self._path, self._entry, block.at, block.stop) as stream:
-                    if not stream.whole and stream.start == block.at:
-                        self._fill(part, block, stream.chunks, retries)
+                with self._download.storage.open_range(self._path, self._entry, start, stop) as stream:
+                    if not stream.whole and stream.start == start:
+                        self._fill(part, left, stream.chunks, retries)
                     elif is_first and stream.start == 0:
                         takes_all = True
                         self._fill_all(part, stream.chunks, retries)
@@ -175,19 +179,28 @@ class Arrival:
                 retries.again(error)
         return False
 
-    def _fill(self, part: PartFile, block: Block, chunks: Iterable[bytes], retries: Retries) -> None:
+    def _fill(self, part: PartFile, left: deque[Block], chunks: Iterable[bytes], retries: Retries) -> None:
+        """Fill blocks from where the first one ends so far; whole ones leave the queue."""
         for chunk in chunks:
             self._download.crew.check()
-            taken = chunk[: block.stop - block.at]
+            self._fill_on(part, left, chunk, retries)
+            if not left:
+                return
+        if left:
+            raise Interrupted(f"{self._shown} broke off after {left[0].at} bytes")
+
+    def _fill_on(self, part: PartFile, left: deque[Block], chunk: bytes, retries: Retries) -> None:
+        while chunk and left:
+            block = left[0]
+            size = block.stop - block.at
+            taken, chunk = chunk[:size], chunk[size:]
             part.write(block, taken)
             self._count(len(taken))
             if block.at > block.farthest:  # one that always breaks at the same place must end
                 block.farthest = block.at
                 retries.progress()
             if block.at >= block.stop:
-                return
-        if block.at < block.stop:
-            raise Interrupted(f"{self._shown} broke off after {block.at} bytes")
+                left.popleft()
 
     def _fill_all(self, part: PartFile, chunks: Iterable[bytes], retries: Retries) -> None:
         """Fill the file from its beginning."""

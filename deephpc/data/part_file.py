@@ -10,6 +10,7 @@ import os
 import struct
 import threading
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from deephpc.data.disk import unwritable
 
 BLOCK_BYTES = 8 << 20
 _READ_BYTES = 1 << 20
+_MAX_RUN_BYTES = 64 << 20
 _RECORD = struct.Struct("<II")
 
 
@@ -31,6 +33,28 @@ class Block:
     crc: int = 0
     farthest: int = 0
     """How far any try came."""
+
+
+def runs_of(blocks: Sequence[Block], parallel: int) -> list[list[Block]]:
+    """Group blocks into runs without a gap, each to be asked for at once.
+
+    A request costs a server more than the bytes it answers with: some read the whole file for each.
+
+    Parameters
+    ----------
+    blocks
+        In the file's order.
+    parallel
+        How many runs at once are wanted, at least where there are as many blocks.
+    """
+    most = max(1, min(_MAX_RUN_BYTES // BLOCK_BYTES, len(blocks) // parallel))
+    runs: list[list[Block]] = []
+    for block in blocks:
+        if runs and runs[-1][-1].stop == block.at and len(runs[-1]) < most:
+            runs[-1].append(block)
+        else:
+            runs.append([block])
+    return runs
 
 
 class PartFile:

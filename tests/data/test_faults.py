@@ -186,6 +186,16 @@ def test_whatever_a_web_server_lacks_files_arrive_whole(web: Web, desk: Desk, la
     assert (got.files, got.size_bytes) == (1, size)
 
 
+def test_a_long_range_that_breaks_goes_on_where_it_broke(web: Web, desk: Desk):
+    url, root, mood = web
+    wanted = random_file(root / "file", 40 * MIB)
+    mood.break_after, mood.breaks = 10 * MIB, 1
+    got = carry_out_get(ask(f"{url}/file", desk.tmp / "back"), desk.places(parallel=1))
+    assert sha256(desk.tmp / "back") == wanted
+    assert got.transferred_bytes == 40 * MIB
+    assert mood.requests.count(("GET", "/file")) == 3  # the first block, and the rest twice
+
+
 def test_a_server_without_ranges_that_breaks_once_starts_over(web: Web, desk: Desk):
     url, root, mood = web
     wanted = random_file(root / "file", 20 * MIB)

@@ -1,6 +1,7 @@
 """The pure parts and those that only touch the disk: plans, manifests, part files, ledgers, signatures, listings."""
 
 import hashlib
+import itertools
 import random
 import threading
 from datetime import datetime, timezone
@@ -14,7 +15,7 @@ from deephpc.data.crew import Crew
 from deephpc.data.http import parse_links
 from deephpc.data.ledger import Ledger, Seen
 from deephpc.data.manifest import FileFact, Manifest, parse_manifest, render_manifest
-from deephpc.data.part_file import BLOCK_BYTES, PartFile
+from deephpc.data.part_file import BLOCK_BYTES, PartFile, runs_of
 from deephpc.data.plan import Action, plan_transfer
 from deephpc.data.retries import persist
 from deephpc.data.s3 import part_bytes
@@ -102,6 +103,17 @@ def test_a_part_file_goes_on_with_what_is_sound_and_drops_what_is_not(tmp_path: 
     for block in again.blocks:
         again.write(block, content[block.at : block.stop])
     assert again.finish(None, None) == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize(("parallel", "longest"), [(1, 8), (8, 4), (64, 1)])
+def test_blocks_are_asked_for_in_runs_without_a_gap(tmp_path: Path, parallel: int, longest: int):
+    blocks = PartFile(tmp_path / ".part", 40 * BLOCK_BYTES, may_resume=True).blocks
+    blocks[5].at += 1000  # as an earlier try left it
+    missing = blocks[:11] + blocks[12:]
+    runs = runs_of(missing, parallel)
+    assert [block for run in runs for block in run] == missing
+    assert max(len(run) for run in runs) == longest
+    assert all(one.stop == two.at for run in runs for one, two in itertools.pairwise(run))
 
 
 def test_a_part_file_of_perhaps_other_content_is_thrown_away(tmp_path: Path):
