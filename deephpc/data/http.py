@@ -56,7 +56,7 @@ class HttpStorage:
         try:
             found, kind = persist(self._patience, lambda: self._head(path))
         except Missing:
-            return None
+            return Entry("", is_folder=True) if self._is_page(path) else None
         return Entry("", is_folder=True) if path.endswith("/") or not path or kind == "folder" else found
 
     def list_folder(self, path: str) -> Iterator[Entry]:
@@ -108,6 +108,16 @@ class HttpStorage:
         if "html" not in response.headers.get("content-type", ""):
             raise DataError(f"{self.show(folder)} is no folder that the server lists", "name its files one by one")
         return parse_links(content.decode("utf-8", "replace"), str(response.url))
+
+    def _is_page(self, path: str) -> bool:
+        """Say whether a page answers to a name with `/` after it; some servers do not redirect to that."""
+        if not path or path.endswith("/"):
+            return False
+        try:
+            response, _ = persist(self._patience, lambda: self._web.ask(self._request("HEAD", f"{path}/"), _NO_HEAD))
+        except Missing:
+            return False
+        return response.is_success and "html" in response.headers.get("content-type", "")
 
     def _head(self, path: str) -> tuple[Entry, str]:
         response, _ = self._web.ask(self._request("HEAD", path), _NO_HEAD)

@@ -115,6 +115,16 @@ def test_a_folder_of_links_is_brought_once(web: Web, desk: Desk):
     assert command.here(desk.tmp / "back") == ["a b", "empty", "sub", "sub/ü?#.bin"]
 
 
+def test_a_folder_that_is_not_redirected_to_is_found_without_its_slash(web: Web, desk: Desk):
+    url, root, mood = web
+    random_file(root / "set/file", 3)
+    mood.fail = lambda _, path: 404 if (root / path[1:]).is_dir() and not path.endswith("/") else 0
+    carry_out_get(ask(f"{url}/set", desk.tmp / "back"), desk.places())
+    assert command.here(desk.tmp / "back") == ["file"]
+    with pytest.raises(Missing, match="does not exist"):
+        carry_out_get(ask(f"{url}/nowhere", desk.tmp / "back"), desk.places())
+
+
 def test_a_certificate_of_ones_own_authority_is_trusted_when_named(desk: Desk):
     (desk.tmp / "web").mkdir()
     (desk.tmp / "web" / "file").write_bytes(b"content")
