@@ -45,6 +45,18 @@ Data go to and come from the same server for both: rclone's own for WebDAV and H
 which is a slow one and tells little. deephpc hashes every byte and syncs every file to the disk before it gets its
 name; `rclone copy` does neither unless the protocol has hashes (for SFTP it starts a shell on the server for each file
 to ask for one). Both start from nothing in each round; a start costs deephpc 0.3 s.
+
+## What the numbers of training and of servers mean
+
+Two ranks of `examples/digits/train.py` share one node and have one thread each, ours and bare. torchrun and horovodrun
+are called in a batch script of the user's own; each starts a process of Python that starts the ranks, where deephpc
+starts them as tasks of Slurm. Samples are counted from the end of the first step to the end of the last, with all that
+`train.py` does between: the test after each epoch, and the checkpoint.
+
+The bare server has no gateway, no token, no TLS and no check that it is ready: whoever reaches the node may ask it. Its
+time ends with the first prediction it answers to one who asks twenty times a second. The first prediction after ready
+is asked by a client that knows nothing: it also connects, and reads what the module takes; so does each client of the
+median beside it.
 """
 
 

@@ -1,19 +1,26 @@
-"""Brings the test cluster up for the benchmarks, installs deephpc and submitit on it, and takes it down again."""
+"""Brings the test cluster up for the benchmarks, puts on it what they need, and takes it down again."""
 
 import os
 import tempfile
 from pathlib import Path
 
 from tests.cluster.cluster import Cluster
+from tests.cluster.horovod import put_horovod
 from tests.cluster.install import build_wheel, install_deephpc
 from tests.cluster.layout import RICH
+from tests.cluster.module_images import put_layout
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
 _STATE = Path(os.environ.get("DEEPHPC_TEST_STATE") or "/var/tmp/deephpc-cluster")
 _TIMEOUT_S = 900
+HOROVOD, IMAGE = "/scratch/horovod", "/scratch/images/digits"
 
 
-_SCRIPTS = ("on_cluster.py", "containers.py")
+_SCRIPTS = ("on_cluster.py", "containers.py", "launch.py", "serving.py")
+_BESIDE = (
+    *("bench/__init__.py", "bench/row.py", "bench/login.py", "bench/timed_training.py"),
+    *("examples/digits/train.py", "examples/deepaas-digits/samples/seven.pgm"),
+)
 
 
 def run_on_cluster() -> list[str]:
@@ -25,8 +32,11 @@ def run_on_cluster() -> list[str]:
             with tempfile.TemporaryDirectory() as folder:
                 install_deephpc(cluster, build_wheel(_REPOSITORY, Path(folder)), users=["alice"], extras=["bench"])
             cluster.run(["mkdir", "-p", "bench"])
-            for name in ("__init__.py", "row.py", *_SCRIPTS):
-                cluster.run(["tee", f"bench/{name}"], stdin=(_REPOSITORY / "bench" / name).read_text(encoding="utf-8"))
+            for path in (*_BESIDE, *(f"bench/{name}" for name in _SCRIPTS)):
+                text = (_REPOSITORY / path).read_text(encoding="utf-8")
+                cluster.run(["tee", f"bench/{Path(path).name}"], stdin=text)
+            put_horovod(cluster, HOROVOD)
+            put_layout(cluster, "digits", IMAGE)
             return [
                 cluster.run(["python3", f"bench/{name}"], timeout=_TIMEOUT_S).stdout.splitlines()[-1]
                 for name in _SCRIPTS
