@@ -35,10 +35,10 @@ def start(desk: Desk, *words: object, file_limit_bytes: int | None = None) -> "s
     )
 
 
-def run(desk: Desk, *words: object, file_limit_bytes: int | None = None) -> tuple[int, str, str]:
+def run(desk: Desk, *words: object, file_limit_bytes: int | None = None, timeout_s: float = 60) -> tuple[int, str, str]:
     """Run `deephpc …` to its end; returns its exit code, stdout and stderr."""
     with start(desk, *words, file_limit_bytes=file_limit_bytes) as process:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=timeout_s)
     return process.returncode, out, err
 
 

@@ -23,6 +23,10 @@ from .conftest import IMPATIENT, Desk, Server
 from .servers import PASSWORD, Mood, Relay, wait_until
 
 MIB = 1 << 20
+#: What a set is made of whose transfer is killed; `DEEPHPC_TEST_FILES=2000 DEEPHPC_TEST_LARGE_MIB=500` by hand.
+SMALL_FILES = int(os.environ.get("DEEPHPC_TEST_FILES", "60"))
+LARGE_BYTES = int(os.environ.get("DEEPHPC_TEST_LARGE_MIB", "17")) * MIB
+_PATIENCE_S = 60 + LARGE_BYTES / MIB
 Web = tuple[str, Path, Mood]
 Relayed = Callable[[Server], Relay]
 
@@ -32,7 +36,8 @@ def ask(source: object, target: object) -> TransferRequest:
 
 
 def random_file(path: Path, size: int) -> str:
-    content = random.Random(size).randbytes(size)
+    rng = random.Random(size)
+    content = b"".join(rng.randbytes(min(64 * MIB, size - at)) for at in range(0, size, 64 * MIB))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return hashlib.sha256(content).hexdigest()
@@ -299,7 +304,7 @@ def test_an_interrupted_get_goes_on(web: Web, desk: Desk, which: signal.Signals)
 @pytest.mark.slow
 def test_killed_five_times_at_random_all_files_come_with_little_extra(server: Server, desk: Desk, relayed: Relayed):
     rng = random.Random(5)
-    sizes = {f"small/{n // 10}/{n}": rng.randrange(1, 4000) for n in range(60)} | {"large": 17 * MIB}
+    sizes = {f"small/{n // 10}/{n}": rng.randrange(1, 4000) for n in range(SMALL_FILES)} | {"large": LARGE_BYTES}
     wanted = {name: random_file(desk.tmp / "set" / name, size) for name, size in sizes.items()}
     relay = relayed(server)
     relay.nap_s = 0.002  # slower than the client, as networks are: else what is in its buffers counts as passed
@@ -316,7 +321,7 @@ def test_killed_five_times_at_random_all_files_come_with_little_extra(server: Se
 def test_killed_five_times_at_random_all_files_come_from_a_web_server_with_little_extra(web: Web, desk: Desk):
     url, root, _ = web
     rng = random.Random(6)
-    sizes = {f"small/{n // 10}/{n}": rng.randrange(1, 4000) for n in range(60)} | {"large": 17 * MIB}
+    sizes = {f"small/{n // 10}/{n}": rng.randrange(1, 4000) for n in range(SMALL_FILES)} | {"large": LARGE_BYTES}
     wanted = {name: random_file(root / "set" / name, size) for name, size in sizes.items()}
     with servers.relay(int(url.rpartition(":")[2])) as relay:
         relay.nap_s = 0.002
@@ -328,12 +333,12 @@ def test_killed_five_times_at_random_all_files_come_from_a_web_server_with_littl
 
 def _until_done(desk: Desk, relay: Relay, rng: random.Random, words: tuple[object, ...]) -> None:
     for _ in range(5):
-        before, limit = relay.passed, rng.randrange(MIB // 2, 8 * MIB)
+        before, limit = relay.passed, rng.randrange(LARGE_BYTES // 34, LARGE_BYTES // 2)
         with command.start(desk, *words) as process:
-            wait_until(lambda: relay.passed - before > limit or process.poll() is not None)  # noqa: B023 - used at once
+            wait_until(lambda: relay.passed - before > limit or process.poll() is not None, _PATIENCE_S)  # noqa: B023 - used at once
             process.kill()
             process.communicate()
-    code, _, err = command.run(desk, *words)
+    code, _, err = command.run(desk, *words, timeout_s=_PATIENCE_S)
     assert code == 0, err
 
 
