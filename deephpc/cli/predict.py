@@ -11,7 +11,7 @@ from deephpc.cli.completion import complete_run_id
 from deephpc.cli.context import Context, context
 from deephpc.cli.options import JobOptionWords, load_options, takes_job_options
 from deephpc.cli.streams import write_answer
-from deephpc.cli.submitting import DryRun, ReadyBatch, Wait, enclose, fit_to_module, stay, submit
+from deephpc.cli.submitting import DryRun, Models, ReadyBatch, Wait, enclose, fit_to_module, stay, submit
 from deephpc.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,6 +23,71 @@ if TYPE_CHECKING:
 
 #: The target is the image, and the inputs make the array.
 _OPTIONS = tuple(f.name for f in fields(JobOptionWords) if f.name not in ("array", "image"))
+
+_Target = Annotated[
+    str | None,
+    typer.Argument(
+        help="A module, an image with one in it, or a server that runs.",
+        metavar="[TARGET|SERVER]",
+        show_default=False,
+    ),
+]
+_Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        help="Argument and what it is given, one after the other: a quoted pattern, a folder, or @FILE with a "
+        "list; repeatable.",
+        metavar="NAME=FILES",
+        show_default=False,
+    ),
+]
+_Arguments = Annotated[
+    list[str] | None,
+    typer.Option(help="Argument that is the same for all inputs; repeatable.", metavar="K=V", show_default=False),
+]
+_Accept = Annotated[
+    str | None, typer.Option(help="Form of the answers, such as text/csv.", metavar="TYPE", show_default=False)
+]
+_Output = Annotated[
+    Path | None,
+    typer.Option(
+        help="Of a server: file for the answer, folder for many; stdout otherwise.",
+        metavar="FILE|DIR",
+        show_default=False,
+    ),
+]
+_Tasks = Annotated[
+    int | None,
+    typer.Option(
+        help="Tasks that share the inputs (one for every eight inputs, ten at most, if not said).",
+        min=1,
+        max=100_000,
+        show_default=False,
+    ),
+]
+_AtOnce = Annotated[
+    int | None,
+    typer.Option(help="How many tasks may run, or a server is asked for, at the same time.", min=1, show_default=False),
+]
+_Resume = Annotated[
+    str | None,
+    typer.Option(
+        help="Go on with this run: predict what has no result there.",
+        metavar="RUN",
+        autocompletion=complete_run_id,
+        show_default=False,
+    ),
+]
+_Results = Annotated[
+    str | None,
+    typer.Option(
+        help="Make the table of this run from what there is, and say how it stands.",
+        metavar="RUN",
+        autocompletion=complete_run_id,
+        show_default=False,
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -38,81 +103,16 @@ def predict(
     *,
     ctx: typer.Context,
     words: JobOptionWords,
-    target: Annotated[
-        str | None,
-        typer.Argument(
-            help="A module, an image with one in it, or a server that runs.",
-            metavar="[TARGET|SERVER]",
-            show_default=False,
-        ),
-    ] = None,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input",
-            help="Argument and what it is given, one after the other: a quoted pattern, a folder, or @FILE with a "
-            "list; repeatable.",
-            metavar="NAME=FILES",
-            show_default=False,
-        ),
-    ] = None,
-    arg: Annotated[
-        list[str] | None,
-        typer.Option(help="Argument that is the same for all inputs; repeatable.", metavar="K=V", show_default=False),
-    ] = None,
-    accept: Annotated[
-        str | None, typer.Option(help="Form of the answers, such as text/csv.", metavar="TYPE", show_default=False)
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            help="Of a server: file for the answer, folder for many; stdout otherwise.",
-            metavar="FILE|DIR",
-            show_default=False,
-        ),
-    ] = None,
-    tasks: Annotated[
-        int | None,
-        typer.Option(
-            help="Tasks that share the inputs (one for every eight inputs, ten at most, if not said).",
-            min=1,
-            max=100_000,
-            show_default=False,
-        ),
-    ] = None,
-    at_once: Annotated[
-        int | None,
-        typer.Option(
-            help="How many tasks may run, or a server is asked for, at the same time.", min=1, show_default=False
-        ),
-    ] = None,
-    models: Annotated[
-        str | None,
-        typer.Option(
-            help="What to predict with instead of the image's own models: a training run, or a folder.",
-            metavar="RUN|DIR",
-            autocompletion=complete_run_id,
-            show_default=False,
-        ),
-    ] = None,
-    resume: Annotated[
-        str | None,
-        typer.Option(
-            help="Go on with this run: predict what has no result there.",
-            metavar="RUN",
-            autocompletion=complete_run_id,
-            show_default=False,
-        ),
-    ] = None,
-    results: Annotated[
-        str | None,
-        typer.Option(
-            help="Make the table of this run from what there is, and say how it stands.",
-            metavar="RUN",
-            autocompletion=complete_run_id,
-            show_default=False,
-        ),
-    ] = None,
+    target: _Target = None,
+    inputs: _Inputs = None,
+    arg: _Arguments = None,
+    accept: _Accept = None,
+    output: _Output = None,
+    tasks: _Tasks = None,
+    at_once: _AtOnce = None,
+    models: Models = None,
+    resume: _Resume = None,
+    results: _Results = None,
     dry_run: DryRun = False,
     wait: Wait = False,
 ) -> None:

@@ -12,7 +12,7 @@ from deephpc.cli.context import Context, context
 from deephpc.cli.logs import logs
 from deephpc.cli.options import JobOptionWords, load_options, takes_job_options
 from deephpc.cli.streams import write_answer
-from deephpc.cli.submitting import DryRun, ReadyBatch, enclose, fit_to_module, submit
+from deephpc.cli.submitting import DryRun, Models, ReadyBatch, enclose, fit_to_module, submit
 from deephpc.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,71 +37,72 @@ _OPTIONS = tuple(
 ServerId = Annotated[
     str, typer.Argument(metavar="ID", help="Server, or start of its id.", autocompletion=complete_run_id)
 ]
+_Target = Annotated[
+    str | None,
+    typer.Argument(
+        help="A module, an image with one in it, or a training run, whose models are served then. With --service "
+        "jupyter or --command the image they run in; natively without one.",
+        autocompletion=complete_run_id,
+        show_default=False,
+    ),
+]
+_Service = Annotated[
+    str | None, typer.Option(help="deepaas (if nothing is said), jupyter or command.", show_default=False)
+]
+_Command = Annotated[
+    str | None,
+    typer.Option(
+        help="A server of your own; it listens on the UNIX socket $DEEPHPC_SOCKET, or see --port-env.",
+        metavar="COMMAND",
+        show_default=False,
+    ),
+]
+_PortVariable = Annotated[
+    str | None,
+    typer.Option(
+        help="Variable that tells the command its port of 127.0.0.1, which other users of the node reach too.",
+        metavar="NAME",
+        show_default=False,
+    ),
+]
+_Sample = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Argument of the first prediction; files are copied. Made up where none is given; repeatable.",
+        metavar="NAME=VALUE",
+        show_default=False,
+    ),
+]
+_FirstPrediction = Annotated[
+    bool,
+    typer.Option(
+        "--first-prediction/--no-first-prediction", help="Count it as ready only once a prediction has succeeded."
+    ),
+]
+_ReadyWithin = Annotated[
+    str | None,
+    typer.Option(help="Give it up when it is not ready after: 15 (minutes), 0:00:30. 15 minutes if not said."),
+]
+_IdleStop = Annotated[
+    str | None, typer.Option(help="End it when nobody used it for: 30 (minutes), 2:00:00.", show_default=False)
+]
+_NoWait = Annotated[bool, typer.Option("--no-wait", help="Return once it is submitted.")]
 
 
 def start(
     *,
     ctx: typer.Context,
     words: JobOptionWords,
-    target: Annotated[
-        str | None,
-        typer.Argument(
-            help="A module, an image with one in it, or a training run, whose models are served then. With --service "
-            "jupyter or --command the image they run in; natively without one.",
-            autocompletion=complete_run_id,
-            show_default=False,
-        ),
-    ] = None,
-    service: Annotated[
-        str | None, typer.Option(help="deepaas (if nothing is said), jupyter or command.", show_default=False)
-    ] = None,
-    command: Annotated[
-        str | None,
-        typer.Option(
-            help="A server of your own; it listens on the UNIX socket $DEEPHPC_SOCKET, or see --port-env.",
-            metavar="COMMAND",
-            show_default=False,
-        ),
-    ] = None,
-    port_env: Annotated[
-        str | None,
-        typer.Option(
-            help="Variable that tells the command its port of 127.0.0.1, which other users of the node reach too.",
-            metavar="NAME",
-            show_default=False,
-        ),
-    ] = None,
-    models: Annotated[
-        str | None,
-        typer.Option(
-            help="What to serve instead of the image's own models: a training run, or a folder.",
-            metavar="RUN|DIR",
-            autocompletion=complete_run_id,
-            show_default=False,
-        ),
-    ] = None,
-    sample: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Argument of the first prediction; files are copied. Made up where none is given; repeatable.",
-            metavar="NAME=VALUE",
-            show_default=False,
-        ),
-    ] = None,
-    first_prediction: Annotated[
-        bool,
-        typer.Option(
-            "--first-prediction/--no-first-prediction", help="Count it as ready only once a prediction has succeeded."
-        ),
-    ] = True,
-    ready_within: Annotated[
-        str | None,
-        typer.Option(help="Give it up when it is not ready after: 15 (minutes), 0:00:30. 15 minutes if not said."),
-    ] = None,
-    idle_stop: Annotated[
-        str | None, typer.Option(help="End it when nobody used it for: 30 (minutes), 2:00:00.", show_default=False)
-    ] = None,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return once it is submitted.")] = False,
+    target: _Target = None,
+    service: _Service = None,
+    command: _Command = None,
+    port_env: _PortVariable = None,
+    models: Models = None,
+    sample: _Sample = None,
+    first_prediction: _FirstPrediction = True,
+    ready_within: _ReadyWithin = None,
+    idle_stop: _IdleStop = None,
+    no_wait: _NoWait = False,
     dry_run: DryRun = False,
 ) -> None:
     """Serve a module in a job, with a token and a certificate of its own, and return when it is ready.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deephpc.cli.completion import complete_run_id
 from deephpc.cli.homecoming import bring_home
 from deephpc.cli.streams import write_answer
 from deephpc.errors import InputError, SiteError
@@ -25,6 +26,16 @@ if TYPE_CHECKING:
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and the exact script, and do nothing.")]
 Wait = Annotated[
     bool, typer.Option("--wait", "-w", help="Show the output and end as the run ends; exit 6 if it fails.")
+]
+
+Models = Annotated[
+    str | None,
+    typer.Option(
+        help="What to use instead of the image's own models: a training run, or a folder.",
+        metavar="RUN|DIR",
+        autocompletion=complete_run_id,
+        show_default=False,
+    ),
 ]
 
 

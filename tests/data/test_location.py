@@ -13,7 +13,7 @@ from deephpc.data.surroundings import Surroundings
 from deephpc.errors import InputError
 from tests.fakes.samples import A_TENTH
 
-AROUND = Surroundings({}, Path("/home/me"), Path("/work/here"))
+AROUND = Surroundings({}, Path("/home/me"), Path("/project/here"))
 SEGMENT = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=30).filter(
     lambda text: text not in (".", "..")
 )
@@ -23,8 +23,8 @@ PATH = st.lists(SEGMENT, min_size=1, max_size=4).map("/".join)
 @pytest.mark.parametrize(
     ("text", "kind", "shown", "path"),
     [
-        ("data", "file", "/work/here/data", "/work/here/data"),
-        ("./a/../b/", "file", "/work/here/b/", "/work/here/b/"),
+        ("data", "file", "/project/here/data", "/project/here/data"),
+        ("./a/../b/", "file", "/project/here/b/", "/project/here/b/"),
         ("~/x", "file", "/home/me/x", "/home/me/x"),
         ("file:///a%20b", "file", "/a b", "/a b"),
         ("s3://bucket/a b?c#d", "s3", "s3://bucket/a b?c#d", "bucket/a b?c#d"),
@@ -44,7 +44,7 @@ def test_a_text_is_read_as_the_place_it_names(text: str, kind: str, shown: str, 
 
 def rclone(**options: str) -> Surroundings:
     environ = {f"RCLONE_CONFIG_RSHARE_{name.upper()}": value for name, value in options.items()}
-    return Surroundings(environ, Path("/home/me"), Path("/work/here"))
+    return Surroundings(environ, Path("/home/me"), Path("/project/here"))
 
 
 def test_a_nextcloud_remote_of_variables_is_webdav_with_the_password_revealed():
@@ -69,7 +69,7 @@ def test_an_alias_leads_on_and_in_a_circle_nowhere():
         "RCLONE_CONFIG_LOOP_TYPE": "alias",
         "RCLONE_CONFIG_LOOP_REMOTE": "loop:x",
     }
-    around = Surroundings(environ, Path("/home/me"), Path("/work/here"))
+    around = Surroundings(environ, Path("/home/me"), Path("/project/here"))
     found = read_location("short:set", around)
     assert (found.kind, str(found)) == ("s3", "store:bucket/deep/set")
     with pytest.raises(InputError, match="alias of itself"):
