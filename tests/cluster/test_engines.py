@@ -407,7 +407,7 @@ def test_what_killed_jobs_left_on_a_node_goes_with_the_next_and_secrets_go_befor
 ) -> None:
     left = "mkdir -m 700 /tmp/deephpc-c1-left.1 /tmp/deephpc-c1-held.2 && touch -d '-1 hour' /tmp/deephpc-c1-*"
     alice.box.run(left, user="alice", node="c1")
-    with alice.box.popen("exec flock -s /tmp/deephpc-c1-held.2 sleep 300", user="alice", node="c1"):
+    with alice.box.popen("exec 9</tmp/deephpc-c1-held.2 && flock -s 9 && exec sleep 300", user="alice", node="c1"):
         answer = alice.deephpc(
             *("run", "--image", images["plain"], "--engine", "apptainer", "--time", "5", "--sbatch", "--nodelist=c1"),
             *("--env", "TOKEN=s3cret", "--wait", "--", "sh", "-c", "ls /deephpc/env.sh; echo has $TOKEN"),

@@ -119,19 +119,13 @@ def alone(alice: Session) -> str:
 @pytest.fixture
 def nothing_left(alice: Session) -> Iterator[None]:
     """Check that no process of the user's and none of his private folders is left on a node."""
-    nodes = ("c1", "c2", "c3")
-
-    def there(node: str) -> set[str]:
-        command = "pgrep -a -u alice; ls -d /tmp/deephpc-* 2>/dev/null"
-        return set(alice.box.root(command, node=node, check=False).stdout.splitlines())
-
-    before = {node: there(node) for node in nodes}  # of what other tests of this cluster killed a moment ago
     yield
-    for node in nodes:
+    for node in ("c1", "c2", "c3"):
+        left = "pgrep -a -u alice; ls -d /tmp/deephpc-* 2>/dev/null"
         wait_until(
-            lambda node=node: there(node) <= before[node],  # type: ignore[misc]
+            lambda node=node, left=left: alice.box.root(left, node=node, check=False).stdout == "",  # type: ignore[misc]
             20,
-            lambda node=node: f"left on {node}: {there(node) - before[node]}",  # type: ignore[misc]
+            lambda node=node, left=left: alice.box.root(left, node=node, check=False).stdout,  # type: ignore[misc]
         )
 
 

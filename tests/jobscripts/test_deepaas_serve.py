@@ -76,7 +76,7 @@ def test_a_module_that_fails_to_import_is_never_replaced_by_the_test_model(pytho
     with serving(python, tmp_path, "import weights_that_are_not_there\n") as running:
         assert running.wait_for_end() == 1
         last = running.last_event()
-        assert last["reason"].startswith("the server ended with exit code 3: ")
+        assert last["reason"] == f"the server ended with exit code 3: {last['last_lines'][-1]}"
         assert "No module named 'weights_that_are_not_there'" in last["last_lines"][-1]
 
 
