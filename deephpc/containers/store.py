@@ -21,7 +21,6 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
-from deephpc.containers.lock import Lock, hold
 from deephpc.containers.manifest import (
     MAX_DOCUMENT_BYTES,
     OCI_INDEX,
@@ -37,6 +36,7 @@ from deephpc.containers.source import Corrupt
 from deephpc.containers.space import unwritable
 from deephpc.containers.stored_image import StoredImage
 from deephpc.errors import EngineError
+from deephpc.lock import Lock, hold
 from deephpc.whole_file import replacing
 
 NAME = "org.opencontainers.image.ref.name"

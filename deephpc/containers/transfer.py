@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from deephpc.containers.lock import Lock
 from deephpc.containers.manifest import Descriptor
 from deephpc.containers.source import Corrupt, ImageSource, Interrupted, Patience, Retries
 from deephpc.containers.space import is_full, unwritable
 from deephpc.containers.store import BLOB_MODE, Store
+from deephpc.lock import Lock
 
 _READ_BYTES = 1 << 20
 

@@ -11,10 +11,10 @@ import stat
 import uuid
 from pathlib import Path
 
-from deephpc.containers.lock import hold
 from deephpc.containers.space import check_quota, check_room, unwritable
 from deephpc.containers.stored_image import StoredImage
 from deephpc.containers.tree import remove_tree, unpack
+from deephpc.lock import hold
 
 FAKECHROOT = "udocker-f"
 _LOCK_WAIT_S = 3600.0

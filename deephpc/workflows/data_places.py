@@ -5,11 +5,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deephpc.containers.lock import hold
 from deephpc.data.location import Location, read_location
 from deephpc.data.staging import Cache
 from deephpc.data.storage import Limits
 from deephpc.data.surroundings import Surroundings
+from deephpc.lock import hold
 
 
 @dataclass(frozen=True)

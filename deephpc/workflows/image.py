@@ -9,7 +9,6 @@ from pathlib import Path
 from deephpc.containers.auth import find_credentials
 from deephpc.containers.layers import file_digest
 from deephpc.containers.layout import open_local
-from deephpc.containers.lock import hold
 from deephpc.containers.lockfile import LockedImage, load_lockfile, render_lockfile
 from deephpc.containers.manifest import Platform
 from deephpc.containers.pull import Pulled, pull
@@ -28,6 +27,7 @@ from deephpc.containers.tags import choose_tag
 from deephpc.containers.transfer import Progress, Silent, Transfer
 from deephpc.errors import EngineError, InputError
 from deephpc.jobs.run_folder import write_atomically
+from deephpc.lock import hold
 from deephpc.model import Model
 
 _SIF_MAGIC = b"SIF_MAGIC"

@@ -17,11 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deephpc.containers.engine import ENGINES
-from deephpc.containers.lock import hold
 from deephpc.containers.manifest import Descriptor
 from deephpc.containers.store import Store
 from deephpc.containers.udocker import container_name, prepare, remove, root_path
 from deephpc.errors import EngineError, SiteError
+from deephpc.lock import hold
 from deephpc.places import shipped
 from tests.containers.colleagues import closed, ordinary_user, umask
 from tests.containers.trees import file, folder, link, store_image

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from deephpc.containers.lock import Owner, Timing, hold
 from deephpc.errors import SiteError
+from deephpc.lock import Owner, Timing, hold
 from tests.fakes.waiting import wait_until
 
 QUICK = Timing(beat_s=0.1, stale_s=0.6)
 HOLD = """
 import sys, time
 from pathlib import Path
-from deephpc.containers.lock import Timing, hold
+from deephpc.lock import Timing, hold
 with hold(Path(sys.argv[1]), timeout_s=10, timing=Timing(0.1, 0.6)):
     print("held", flush=True)
     time.sleep(60)
