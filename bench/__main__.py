@@ -55,8 +55,10 @@ starts them as tasks of Slurm. Samples are counted from the end of the first ste
 
 The bare server has no gateway, no token, no TLS and no check that it is ready: whoever reaches the node may ask it. Its
 time ends with the first prediction it answers to one who asks twenty times a second. The first prediction after ready
-is asked by a client that has done nothing before: it connects, and reads what the module takes; so does each client of
-the median beside it. A client that goes on asking does that once, and later predictions are quicker for it alone.
+is asked of two kinds of servers: by one `deephpc.serve.Client` in a process of its own, which connects and reads what
+the module takes when it is opened (told beside), and by a `deephpc predict` among others, each of which starts Python,
+connects and reads anew. The model takes 2 ms: what is left between the first prediction and those right after it is
+what any prediction pays that follows a pause.
 """
 
 

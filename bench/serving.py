@@ -12,8 +12,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,14 @@ from bench.row import Row, dump
 from deephpc.serve import Client
 
 SERVERS = 5
-FOLLOWING = 30
+FOLLOWING = 20
+PAUSES, PAUSE_S = 5, 1.0
 _IMAGE = "oci:/scratch/images/digits"
 _SAMPLE = Path(__file__).resolve().parent / "seven.pgm"
 _ENGINE = ("--engine", "apptainer", "--time", "10", "--mem", "2000")
 _NODE, _PORT, _MODEL, _HOME = "c1", 5000, "deepaas_digits", "/srv/deepaas-digits"
 _DEADLINE_S = 120.0
+_BY_CLIENT, _BY_COMMAND = "one client", "a `deephpc predict`"
 _BARE = """\
 #!/bin/bash
 exec apptainer --silent exec --bind {models}:{home}/models --pwd {home} {sif} \\
@@ -41,38 +43,57 @@ exec apptainer --silent exec --bind {models}:{home}/models --pwd {home} {sif} \\
 
 
 @dataclass(frozen=True)
+class Asked:
+    """Predictions after ready, in milliseconds, the first of them the very first."""
+
+    predicted_ms: list[float]
+    opened_ms: float = 0.0
+    """What the first one's client took to connect and to learn of the module; a command's predictions include it."""
+    opened_later_ms: float = 0.0
+    """Median of other clients, later."""
+    rested_ms: float = 0.0
+    """Median of later predictions by the same client, each after a pause: processors and caches rest, too."""
+
+    @property
+    def first_ms(self) -> float:
+        """The first prediction after ready."""
+        return self.predicted_ms[0]
+
+    @property
+    def following_ms(self) -> float:
+        """Median of those after it."""
+        return statistics.median(self.predicted_ms[1:])
+
+
+@dataclass(frozen=True)
 class Started:
     """What one server took: its stages, all from the command to the first prediction, and predictions."""
 
     stages_ms: dict[str, float]
     whole_ms: float
-    first_ms: float
-    """The first prediction after ready, by a client that has to connect and to learn of the module."""
-    cold_ms: float
-    """Median of those after it, each by such a client."""
-    first_alone_ms: float
-    """Of the first, without what the client does before it asks for a prediction."""
-    cold_alone_ms: float
-    again_ms: float
-    """Median of the predictions of one client that has predicted before."""
+    asked: Asked
 
 
 def main() -> None:
-    """Run everything and print the rows; as `serving.py FOLDER` only ask the server of that run."""
+    """Run everything and print the rows; as `serving.py FOLDER` only ask the server of that run with one client."""
     if len(sys.argv) > 1:
-        print(json.dumps(ask(Path(sys.argv[1]))))
+        print(json.dumps(asdict(ask_by_client(Path(sys.argv[1])))))
         return
     trained = quietly("deephpc", "--quiet", "train", _IMAGE, *_ENGINE, "--wait", "--", "--epochs", "5").strip()
-    ours, bare = [], []
+    ours, by_command, bare = [], [], []
     with tempfile.TemporaryDirectory(prefix="bench-", dir=Path.home()) as folder:
         for number in range(SERVERS + 1):  # the first makes files warm and does not count
-            mine, container = start_ours(trained)
+            mine, container = start_ours(trained, _ask_in_a_process)
+            other, _ = start_ours(trained, ask_by_commands)
             theirs = start_bare(Path(folder), container)
-            print(f"{mine} bare {theirs:.0f} load {os.getloadavg()[0]:.1f}", flush=True)
+            print(f"{mine}\n{other}\nbare {theirs:.0f} load {os.getloadavg()[0]:.1f}", flush=True)
             if number:
                 ours.append(mine)
+                by_command.append(other.asked)
                 bare.append(theirs)
-    print(dump([*_cold(ours, bare), *_warm(ours)]))
+    clients = [one.asked for one in ours]
+    warm = [*_warm(_BY_CLIENT, clients), *_of_client(clients), *_warm(_BY_COMMAND, by_command)]
+    print(dump([*_cold(ours, bare), *warm]))
 
 
 def _cold(ours: Sequence[Started], bare: Sequence[float]) -> list[Row]:
@@ -83,36 +104,50 @@ def _cold(ours: Sequence[Started], bare: Sequence[float]) -> list[Row]:
     return [Row(name, statistics.median(taken), peer, peer_ms) for name, taken in every]
 
 
-def _warm(ours: Sequence[Started]) -> list[Row]:
-    def median(name: str) -> float:
-        return statistics.median(float(getattr(one, name)) for one in ours)
-
-    worst = max(ours, key=lambda one: one.first_ms / one.cold_ms)
-    what, peer = "first prediction after ready", f"median of the next {FOLLOWING}"
-    cold, bar = f"{peer}, each by a new client", "≤ 1.5"
+def _warm(by: str, servers: Sequence[Asked]) -> list[Row]:
+    what, peer, bar = (
+        f"first prediction after ready, by {by}",
+        f"median of the next {FOLLOWING}, in the same way",
+        "≤ 1.5",
+    )
+    first, following = ([getattr(one, name) for one in servers] for name in ("first_ms", "following_ms"))
+    worst = max(servers, key=lambda one: one.first_ms / one.following_ms)
     return [
-        Row(f"{what}, by a new client, {len(ours)} servers", median("first_ms"), cold, median("cold_ms"), bar),
-        Row(f"{what}, by a new client, the worst of them", worst.first_ms, cold, worst.cold_ms, bar),
-        Row(f"{what}, the request alone", median("first_alone_ms"), cold, median("cold_alone_ms"), bar),
-        Row(f"{what}, the request alone", median("first_alone_ms"), f"{peer} by one client", median("again_ms")),
+        Row(f"{what}, {len(servers)} servers", statistics.median(first), peer, statistics.median(following), bar),
+        Row(f"{what}, the worst of them", worst.first_ms, peer, worst.following_ms, bar),
     ]
 
 
-def start_ours(trained: str) -> tuple[Started, dict[str, Any]]:
-    """Start a server by deephpc, ask it from a process of its own, stop it; return also what its container was."""
+def _of_client(servers: Sequence[Asked]) -> list[Row]:
+    def median(name: str) -> float:
+        return statistics.median(float(getattr(one, name)) for one in servers)
+
+    first, opening = (
+        f"first prediction after ready, by {_BY_CLIENT}",
+        f"opening {_BY_CLIENT}, before its first prediction",
+    )
+    rested = f"a later one of its own, after a pause of {PAUSE_S:g} s"
+    return [
+        Row(first, median("first_ms"), rested, median("rested_ms")),
+        Row(opening, median("opened_ms"), "opening another one, later", median("opened_later_ms")),
+    ]
+
+
+def start_ours(trained: str, ask: Callable[[str, Path], Asked]) -> tuple[Started, dict[str, Any]]:
+    """Start a server by deephpc, ask it, stop it; return also what its container was."""
     commanded_at = time.time()
     words = ["serve", "start", trained, *_ENGINE, "--sample", f"image={_SAMPLE}"]
     run_id = quietly("deephpc", "--quiet", *words).strip()
     returned_at = time.time()
     detail = json.loads(quietly("deephpc", "--json", "jobs", "show", run_id))
     folder = Path(detail["job"]["folder"])
-    asked = json.loads(quietly(sys.executable, str(Path(__file__).resolve()), str(folder)))
+    asked = ask(run_id, folder)
     stages = stages_ms(folder, commanded_at, returned_at)
     quietly("deephpc", "--quiet", "serve", "stop", run_id)
     await_empty_queue()
-    whole_ms = (returned_at - commanded_at) * 1000 + asked["first_ms"]
+    whole_ms = (returned_at - commanded_at) * 1000 + asked.opened_ms + asked.first_ms
     container: dict[str, Any] = json.loads((folder / "plan.json").read_text())["container"]
-    return Started(stages, whole_ms, **asked), container
+    return Started(stages, whole_ms, asked), container
 
 
 def stages_ms(folder: Path, commanded_at: float, returned_at: float) -> dict[str, float]:
@@ -133,48 +168,53 @@ def stages_ms(folder: Path, commanded_at: float, returned_at: float) -> dict[str
     return {name: seconds * 1000 for name, seconds in taken.items()}
 
 
-def ask(folder: Path) -> dict[str, float]:
-    """Predict once, then by others as cold as the first was, then again and again by one client.
+def ask_by_commands(run_id: str, _folder: Path) -> Asked:
+    """Predict by one command after the other, as in a shell; each starts, connects and learns of the module."""
 
-    Each cold client lives in a process forked from one that has never made a client, so all of them have done equally
-    little before they are asked.
-    """
-    cold = [_in_a_fork(folder, 1)[0] for _ in range(FOLLOWING + 1)]
-    again = _in_a_fork(folder, FOLLOWING + 1)[1:]
-    return {
-        "first_ms": sum(cold[0]),
-        "cold_ms": statistics.median(sum(one) for one in cold[1:]),
-        "first_alone_ms": cold[0][1],
-        "cold_alone_ms": statistics.median(one[1] for one in cold[1:]),
-        "again_ms": statistics.median(one[1] for one in again),
-    }
+    def predict_ms() -> float:
+        started = time.perf_counter()
+        quietly("deephpc", "--quiet", "predict", run_id, "--input", f"image={_SAMPLE}")
+        return (time.perf_counter() - started) * 1000
+
+    return Asked([predict_ms() for _ in range(FOLLOWING + 1)])
 
 
-def _in_a_fork(folder: Path, times: int) -> list[tuple[float, float]]:
-    """Predict with one new client; return what it took to connect and to learn of the module, and the prediction."""
+def _ask_in_a_process(_run_id: str, folder: Path) -> Asked:
+    """Ask from a new process, whose client is its first."""
+    return Asked(**json.loads(quietly(sys.executable, str(Path(__file__).resolve()), str(folder))))
+
+
+def ask_by_client(folder: Path) -> Asked:
+    """Predict again and again by one client; then open others, each in a process forked from one that made none."""
+    opened_ms, *predicted_ms = _in_a_fork(folder, FOLLOWING + 1, PAUSES)
+    predicted_ms, rested_ms = predicted_ms[:-PAUSES], predicted_ms[-PAUSES:]
+    later = [_in_a_fork(folder, 0, 0)[0] for _ in range(FOLLOWING)]
+    return Asked(predicted_ms, opened_ms, statistics.median(later), statistics.median(rested_ms))
+
+
+def _in_a_fork(folder: Path, times: int, pauses: int) -> list[float]:
+    """Open a client in a process of its own and predict with it; return what the one and each of the others took."""
     fork = multiprocessing.get_context("fork")
     reader, writer = fork.Pipe(duplex=False)
-    child = fork.Process(target=lambda: writer.send(predict_ms(folder, times)))
+    child = fork.Process(target=lambda: writer.send(_open_and_predict_ms(folder, times, pauses)))
     child.start()
     writer.close()
-    taken: list[tuple[float, float]] = reader.recv()
+    taken: list[float] = reader.recv()
     child.join()
     return taken
 
 
-def predict_ms(folder: Path, times: int) -> list[tuple[float, float]]:
-    """Return the milliseconds of `describe`, which a client does once, and of the prediction after it."""
-    taken = []
+def _open_and_predict_ms(folder: Path, times: int, pauses: int) -> list[float]:
     started = time.perf_counter()
     with Client.of_run(folder) as client:
-        for _ in range(times):
-            client.describe()
-            described = time.perf_counter()
+        taken = [time.perf_counter() - started]
+        for pause_s in [0.0] * times + [PAUSE_S] * pauses:
+            if pause_s:
+                time.sleep(pause_s)
+            started = time.perf_counter()
             client.predict(image=_SAMPLE)
-            done = time.perf_counter()
-            taken.append(((described - started) * 1000, (done - described) * 1000))
-            started = done
-    return taken
+            taken.append(time.perf_counter() - started)
+    return [seconds * 1000 for seconds in taken]
 
 
 def start_bare(folder: Path, container: dict[str, Any]) -> float:

@@ -76,7 +76,7 @@ class Client:
 
     @classmethod
     def of_run(cls, run_folder: Path | str, *, port: int | None = None, patience_s: float = _STARTS_S) -> "Client":
-        """Return a client for the server of a run, from a machine that sees the run's folder.
+        """Return an open client for the server of a run, on a machine that sees the run's folder.
 
         Parameters
         ----------
@@ -86,18 +86,34 @@ class Client:
         Raises
         ------
         DeephpcError
-            The run has no server, or its files are not safe.
+            The run has no server, its files are not safe, or as `open` does.
         """
         address = load_address(Path(run_folder))
-        return cls(address.through(port) if port else address, patience_s=patience_s)
+        return cls(address.through(port) if port else address, patience_s=patience_s).open()
 
     def __enter__(self) -> "Client":
-        return self
+        return self.open()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def open(self) -> "Client":
+        """Connect, wait while the server starts, and read what it serves: the first prediction is like all others then.
+
+        Raises
+        ------
+        DeephpcError
+            The server cannot be reached, or as `describe` does.
+        """
+        try:
+            self.describe()
+        except BaseException:
+            self.close()
+            raise
+        mimetypes.guess_type("")  # reads the system's table, once, which takes as long as a small prediction
+        return self
 
     def close(self) -> None:
         """Close the connections."""
@@ -258,9 +274,7 @@ def _several(value: JsonValue | Path) -> list[Any]:
 
 
 def _text(value: JsonValue | Path) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, dict):
+    if isinstance(value, bool | dict):
         return json.dumps(value, ensure_ascii=False)
     return str(value)
 

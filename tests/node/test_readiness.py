@@ -49,6 +49,25 @@ def test_a_server_that_does_not_come_up_is_ended_by_its_deadline(mode, reason):
         wait_until(lambda: not processes_in(running.folder), "the end of everything")
 
 
+def test_before_a_server_is_ready_it_has_been_asked_all_that_a_client_asks_by_the_way_of_a_client():
+    with gateway() as running:
+        running.wait_for_stage("ready")
+        with running.session() as session:
+            asked = [(path, kind) for path, way, kind in session.get("/seen").json()["requests"] if way == "https"]
+    predicted = ("/v2/models/demo_module/predict/", "multipart/form-data")
+    assert 2 < asked.count(predicted) <= 11, "a quick module predicts again, and again"
+    assert {path for path, _ in asked} >= {"/v2/models/", "/v2/models/demo_module/", "/swagger.json"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mode", "ready_within_s"), [("hang-later", 1.5), ("fail-later", 20)])
+def test_what_goes_wrong_after_the_first_prediction_keeps_no_server_from_being_ready(mode, ready_within_s):
+    with gateway(mode, ready_within_s=ready_within_s) as running:
+        running.wait_for_stage("ready")
+        told = (running.folder / "gateway.err").read_text()
+    assert ("prediction 2 of the same sample: 500: ValueError: no weights" in told) == (mode == "fail-later")
+
+
 def test_while_a_server_gets_ready_its_clients_are_told_to_come_again():
     with gateway("hang") as running:
         running.wait_for_stage("warming")

@@ -1,6 +1,7 @@
 """A server for the gateway's tests: speaks a little of DEEPaaS's API, echoes, streams, stalls and dies on demand.
 
-upstream.py SOCKET|PORT [--mode ok|stand-in|crash|hang|silent|fail|import-fails] [--tls CERTIFICATE_AND_KEY]
+upstream.py SOCKET|PORT [--mode ok|stand-in|crash|hang|silent|fail|import-fails|hang-later|fail-later]
+            [--tls CERTIFICATE_AND_KEY]
 """
 
 import argparse
@@ -35,6 +36,7 @@ def swagger(model):
 class Module:
     def __init__(self, mode):
         self.mode = mode
+        self.has_predicted = False
         self.name = "deepaas-test" if mode == "stand-in" else "demo_module"
 
     async def models(self, _request):
@@ -50,9 +52,11 @@ class Module:
         if self.mode == "crash":
             print("the model crashes now: no weights", flush=True)
             os._exit(9)
-        if self.mode == "hang":
+        mode = self.mode.removesuffix("-later") if self.has_predicted else self.mode
+        self.has_predicted = True
+        if mode == "hang":
             await asyncio.sleep(3600)
-        if self.mode == "fail":
+        if mode == "fail":
             return web.json_response({"status": "error", "message": "ValueError: no weights"}, status=500)
         await asyncio.sleep(float(request.query.get("slow_s", "0")))
         size, digest, filename = 0, hashlib.sha256(), None
@@ -117,14 +121,14 @@ async def under_way(request):
 
 
 async def seen(request):
-    """The paths of all requests that ever came."""
-    return web.json_response({"paths": sorted(request.app["state"]["seen"])})
+    """All requests that ever came, in order: path, how the gateway says it was asked, type of the body."""
+    return web.json_response({"requests": request.app["state"]["seen"]})
 
 
 @web.middleware
 async def notice(request, handler):
     state = request.app["state"]
-    state["seen"].add(request.path)
+    state["seen"].append((request.path, request.headers.get("X-Forwarded-Proto"), request.content_type))
     state["under_way"] += 1
     try:
         return await handler(request)
@@ -186,7 +190,7 @@ async def main():
         print("ModuleNotFoundError: No module named 'weights'", flush=True)
         sys.exit(3)
     app = web.Application(client_max_size=1 << 40, middlewares=[notice])
-    app["state"] = {"seen": set(), "under_way": 0}
+    app["state"] = {"seen": [], "under_way": 0}
     app["tick"] = asyncio.Event()
     module = Module(options.mode)
     app.router.add_get("/v2/models/", module.models)

@@ -1,6 +1,7 @@
 """The client against a real gateway with a real server behind it."""
 
 import hashlib
+import mimetypes
 import threading
 from pathlib import Path
 
@@ -51,6 +52,18 @@ def test_a_prediction_sends_files_and_values_and_returns_the_answer(client, imag
     }
 
 
+def test_what_a_client_has_to_learn_it_has_learnt_when_it_is_open(served, image):
+    def asked():
+        with served.session() as session:
+            return [path for path, *_ in session.get("/seen").json()["requests"]]
+
+    with Client.of_run(served.folder, patience_s=5) as client:
+        before = asked()
+        client.predict(image=image)
+        assert asked()[len(before) :] == ["/v2/models/demo_module/predict/", "/seen"]
+    assert mimetypes.inited
+
+
 def test_the_form_of_the_answer_is_the_callers(client, image, tmp_path):
     answer = client.predict(accept="text/csv", image=image)
     assert (answer.content_type, answer.value) == ("text/csv", "size\n100004\n")
@@ -97,11 +110,8 @@ def test_a_client_waits_while_the_server_starts(image):
 def test_a_client_without_patience_says_that_the_server_is_not_ready():
     with gateway("hang") as running:
         running.wait_for_stage("warming")
-        with (
-            Client.of_run(running.folder, patience_s=0) as client,
-            pytest.raises(SiteError, match="not ready yet") as it,
-        ):
-            client.models()
+        with pytest.raises(SiteError, match="not ready yet") as it:
+            Client.of_run(running.folder, patience_s=0)
     assert it.value.transient
 
 
@@ -115,20 +125,14 @@ def test_a_module_that_fails_is_told_with_its_own_words(image):
 def test_a_server_with_another_certificate_is_refused_at_once(served):
     other = make_certificate("demo-1a2b", "localhost")
     pinned = served.address.endpoint.model_copy(update={"certificate": other.pem})
-    with (
-        Client(Address(pinned, served.address.token), patience_s=60) as client,
-        pytest.raises(SiteError, match="another certificate") as caught,
-    ):
-        client.models()
+    with pytest.raises(SiteError, match="another certificate") as caught:
+        Client(Address(pinned, served.address.token), patience_s=60).open()
     assert not caught.value.transient
 
 
 def test_a_wrong_token_is_refused(served):
-    with (
-        Client(Address(served.address.endpoint, "0" * 64)) as client,
-        pytest.raises(SiteError, match="refuses the token"),
-    ):
-        client.models()
+    with pytest.raises(SiteError, match="refuses the token"):
+        Client(Address(served.address.endpoint, "0" * 64)).open()
 
 
 def test_a_run_without_a_server_is_told(tmp_path):
@@ -137,8 +141,8 @@ def test_a_run_without_a_server_is_told(tmp_path):
 
 
 def test_nobody_listening_is_told(served):
-    with Client(served.address.through(1), patience_s=0) as client, pytest.raises(SiteError, match="cannot be reached"):
-        client.models()
+    with pytest.raises(SiteError, match="cannot be reached"):
+        Client(served.address.through(1), patience_s=0).open()
 
 
 def test_the_token_is_not_in_the_text_of_an_address(served):
