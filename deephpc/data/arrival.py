@@ -17,7 +17,7 @@ from deephpc.data.part_file import Block, PartFile, runs_of
 from deephpc.data.plan import transfer_key
 from deephpc.data.progress import Progress
 from deephpc.data.retries import Retries
-from deephpc.data.storage import Changed, Entry, Interrupted, Limits, Storage, changed, missing
+from deephpc.data.storage import Changed, Entry, Interrupted, Limits, Piece, Storage, changed, missing
 from deephpc.errors import DataError
 
 _ENDLESS = 1 << 62
@@ -179,7 +179,7 @@ class Arrival:
                 retries.again(error)
         return False
 
-    def _fill(self, part: PartFile, left: deque[Block], chunks: Iterable[bytes], retries: Retries) -> None:
+    def _fill(self, part: PartFile, left: deque[Block], chunks: Iterable[Piece], retries: Retries) -> None:
         """Fill blocks from where the first one ends so far; whole ones leave the queue."""
         for chunk in chunks:
             self._download.crew.check()
@@ -189,7 +189,7 @@ class Arrival:
         if left:
             raise Interrupted(f"{self._shown} broke off after {left[0].at} bytes")
 
-    def _fill_on(self, part: PartFile, left: deque[Block], chunk: bytes, retries: Retries) -> None:
+    def _fill_on(self, part: PartFile, left: deque[Block], chunk: Piece, retries: Retries) -> None:
         while chunk and left:
             block = left[0]
             size = block.stop - block.at
@@ -202,7 +202,7 @@ class Arrival:
             if block.at >= block.stop:
                 left.popleft()
 
-    def _fill_all(self, part: PartFile, chunks: Iterable[bytes], retries: Retries) -> None:
+    def _fill_all(self, part: PartFile, chunks: Iterable[Piece], retries: Retries) -> None:
         """Fill the file from its beginning."""
         self._download.progress.advance(-part.start_over())
         at = 0
@@ -214,7 +214,7 @@ class Arrival:
         if at < part.size_bytes:
             raise Interrupted(f"{self._shown} broke off after {at} bytes")
 
-    def _spread(self, part: PartFile, at: int, chunk: bytes) -> None:
+    def _spread(self, part: PartFile, at: int, chunk: Piece) -> None:
         """Write a chunk that may go over the end of a block."""
         while chunk:
             if at >= part.size_bytes:

@@ -1,5 +1,6 @@
 """Ends what takes too long."""
 
+import math
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ def within(seconds: float, why: str) -> Iterator[None]:
 
     def over(number: int, frame: FrameType | None) -> None:
         del number, frame
-        raise Interrupted(why)
+        raise Interrupted(why, retry_after_s=math.inf)  # else a request under way would be tried again
 
     before = signal.signal(signal.SIGALRM, over)
     signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))

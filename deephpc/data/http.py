@@ -8,8 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
-import httpx
-
+from deephpc.data.answer import Answer
 from deephpc.data.location import join
 from deephpc.data.retries import persist
 from deephpc.data.storage import ByteStream, Entry, Limits, Missing, Refused, Upload
@@ -104,27 +103,27 @@ class HttpStorage:
     def _links(self, path: str) -> list[str]:
         folder = f"{path.rstrip('/')}/" if path else ""
         request = self._request("GET", folder)
-        response, content = persist(self._patience, lambda: self._web.ask(request))
-        if "html" not in response.headers.get("content-type", ""):
+        answer, content = persist(self._patience, lambda: self._web.ask(request))
+        if "html" not in answer.headers.get("content-type", ""):
             raise DataError(f"{self.show(folder)} is no folder that the server lists", "name its files one by one")
-        return parse_links(content.decode("utf-8", "replace"), str(response.url))
+        return parse_links(content.decode("utf-8", "replace"), answer.url)
 
     def _is_page(self, path: str) -> bool:
         """Say whether a page answers to a name with `/` after it; some servers do not redirect to that."""
         if not path or path.endswith("/"):
             return False
         try:
-            response, _ = persist(self._patience, lambda: self._web.ask(self._request("HEAD", f"{path}/"), _NO_HEAD))
+            answer, _ = persist(self._patience, lambda: self._web.ask(self._request("HEAD", f"{path}/"), _NO_HEAD))
         except Missing:
             return False
-        return response.is_success and "html" in response.headers.get("content-type", "")
+        return answer.is_success and "html" in answer.headers.get("content-type", "")
 
     def _head(self, path: str) -> tuple[Entry, str]:
-        response, _ = self._web.ask(self._request("HEAD", path), _NO_HEAD)
-        if response.status_code in _NO_HEAD:
-            with self._web.send(self._request("GET", path)) as response:
-                return entry_of(response.headers), _kind_of(response)
-        return entry_of(response.headers), _kind_of(response)
+        answer, _ = self._web.ask(self._request("HEAD", path), _NO_HEAD)
+        if answer.status in _NO_HEAD:
+            with self._web.send(self._request("GET", path)) as answer:
+                return entry_of(answer), _kind_of(answer)
+        return entry_of(answer), _kind_of(answer)
 
     def _request(self, method: str, path: str) -> Request:
         return Request(method, f"{self._base}/{quote_path(path)}{self._query}", self.show(path), {})
@@ -164,6 +163,6 @@ class _Links(HTMLParser):
             self.found += [value for name, value in attrs if name == "href" and value]
 
 
-def _kind_of(response: httpx.Response) -> str:
+def _kind_of(answer: Answer) -> str:
     """Say whether a server redirected a name to the folder of that name."""
-    return "folder" if response.history and str(response.url).partition("?")[0].endswith("/") else "file"
+    return "folder" if answer.was_redirected and answer.url.partition("?")[0].endswith("/") else "file"

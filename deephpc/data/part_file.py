@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deephpc.data.disk import unwritable
+from deephpc.data.storage import Piece
 
 BLOCK_BYTES = 8 << 20
 _READ_BYTES = 1 << 20
@@ -120,7 +121,7 @@ class PartFile:
         with contextlib.suppress(OSError):
             self._discard_old()
 
-    def write(self, block: Block, chunk: bytes) -> None:
+    def write(self, block: Block, chunk: Piece) -> None:
         """Write a block's next bytes.
 
         Raises

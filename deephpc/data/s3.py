@@ -12,8 +12,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from urllib.parse import unquote_plus
 
-import httpx
-
+from deephpc.data.answer import Answer
 from deephpc.data.retries import persist
 from deephpc.data.s3_account import find_account
 from deephpc.data.s3_signing import render_query, sign
@@ -52,15 +51,15 @@ class S3Storage:
         bucket, key = _split(path)
         if key and not key.endswith("/"):
             try:
-                response, _ = persist(self._patience, lambda: self._ask("HEAD", path))
+                answer, _ = persist(self._patience, lambda: self._ask("HEAD", path))
             except Missing:
                 pass
             else:
-                found = entry_of(response.headers)
-                is_sealed = "kms" in response.headers.get("x-amz-server-side-encryption", "") or bool(
-                    response.headers.get("x-amz-server-side-encryption-customer-algorithm")
+                found = entry_of(answer)
+                is_sealed = "kms" in answer.headers.get("x-amz-server-side-encryption", "") or bool(
+                    answer.headers.get("x-amz-server-side-encryption-customer-algorithm")
                 )
-                return replace(found, md5="" if is_sealed else _md5_of(response.headers.get("etag", "")))
+                return replace(found, md5="" if is_sealed else _md5_of(answer.headers.get("etag", "")))
         query = {"list-type": "2", "max-keys": "1", "prefix": _folder(key)}
         try:
             root = self._document("GET", bucket, query)
@@ -90,9 +89,9 @@ class S3Storage:
             raise InputError(f"{self.show(path)} is a bucket, not a place for a file", "write BUCKET/KEY")
         if upload.size_bytes <= _PART_BYTES:
             content = upload.read(0, upload.size_bytes) if upload.size_bytes else b""
-            response, _ = self._ask("PUT", path, content=content)
+            answer, _ = self._ask("PUT", path, content=content)
             upload.advance(len(content))
-            etag = response.headers.get("etag", "")
+            etag = answer.headers.get("etag", "")
         else:
             etag = self._write_parts(path, upload)
         return Entry("", upload.size_bytes, version_of(etag, ""), md5=_md5_of(etag))
@@ -132,8 +131,8 @@ class S3Storage:
 
     def _send_part(self, path: str, which: tuple[str, int], content: bytes) -> str:
         query = {"uploadId": which[0], "partNumber": str(which[1])}
-        response, _ = persist(self._patience, lambda: self._ask("PUT", path, query, content))
-        return str(response.headers.get("etag", ""))
+        answer, _ = persist(self._patience, lambda: self._ask("PUT", path, query, content))
+        return str(answer.headers.get("etag", ""))
 
     def _begin(self, path: str, upload: Upload) -> tuple[str, dict[int, str]]:
         """Return the upload that an earlier try left, with its parts' ETags, or a new one.
@@ -195,16 +194,14 @@ class S3Storage:
 
     def _ask(
         self, method: str, path: str, query: Mapping[str, str] | None = None, content: bytes = b""
-    ) -> tuple[httpx.Response, bytes]:
+    ) -> tuple[Answer, bytes]:
         """Send a signed request; once more where the bucket turns out to be in another region."""
-        response, said = self._web.ask(self._request(method, path, query, content), _MOVED)
-        if response.status_code not in _MOVED:
-            return response, said
-        bucket, region = _split(path)[0], response.headers.get("x-amz-bucket-region", "")
+        answer, said = self._web.ask(self._request(method, path, query, content), _MOVED)
+        if answer.status not in _MOVED:
+            return answer, said
+        bucket, region = _split(path)[0], answer.headers.get("x-amz-bucket-region", "")
         if not region or region == self._region(bucket):
-            raise DataError(
-                f"{self.show(path)}: {_reason(said) or response.reason_phrase}", "check endpoint and region"
-            )
+            raise DataError(f"{self.show(path)}: {_reason(said) or answer.reason}", "check endpoint and region")
         self._regions[bucket] = region
         return self._web.ask(self._request(method, path, query, content))
 

@@ -7,6 +7,8 @@ from typing import Protocol
 
 from deephpc.errors import DataError
 
+Piece = bytes | memoryview
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -30,7 +32,8 @@ class ByteStream:
     """The bytes of a file from `start` on; a server that cannot begin in the middle begins at 0."""
 
     start: int
-    chunks: Iterator[bytes]
+    chunks: Iterator[Piece]
+    """Each good until the next is asked for: servers' come in one buffer."""
     whole: bool = False
     """Whether the server paid no heed to the range, so that the bytes go on to the file's end."""
 

@@ -14,9 +14,9 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-import httpx
-
 from deephpc import __version__
+from deephpc.data.answer import Answer, Broken, Silent
+from deephpc.data.connections import Connections, Message, Misled, Unreachable
 from deephpc.data.storage import ByteStream, Entry, Interrupted, Limits, Missing, Refused, Unwritable, changed, missing
 from deephpc.errors import DataError
 
@@ -33,7 +33,6 @@ _REFUSALS: Mapping[int, tuple[type[DataError], str, str]] = {
     507: _NO_ROOM,
 }
 _SAFE = frozenset({"GET", "HEAD", "PROPFIND", "OPTIONS"})
-_CHUNK_BYTES = 1 << 16  # larger ones leave the processor's cache between socket and disk: thrice the system time
 _MAX_DOCUMENT_BYTES = 256 << 20
 
 
@@ -62,25 +61,18 @@ class Web:
     """
 
     def __init__(self, base: str, authorization: str, limits: Limits) -> None:
-        patience = limits.patience
-        headers = {"User-Agent": f"deephpc/{__version__}", "Accept-Encoding": "identity"}
+        self._headers = {"User-Agent": f"deephpc/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
         if authorization:
-            headers["Authorization"] = authorization
-        self._client = httpx.Client(
-            headers=headers,
-            timeout=httpx.Timeout(patience.stall_s, connect=patience.connect_s, pool=None),
-            limits=httpx.Limits(max_connections=limits.parallel + 4, max_keepalive_connections=limits.parallel + 4),
-            trust_env=not is_loopback(base),  # no proxy between us and ourselves
-            verify=ssl.create_default_context() if base.startswith("https") else False,
-        )
-        self._client.auth = _no_auth  # ours is a header; httpx would look into ~/.netrc for every host
+            self._headers["Authorization"] = authorization
+        # no proxy between us and ourselves
+        self._connections = Connections(limits.patience, trust_proxies=not is_loopback(base))
 
     def close(self) -> None:
         """End the connections."""
-        self._client.close()
+        self._connections.close()
 
     @contextmanager
-    def send(self, request: Request, also_fine: frozenset[int] = frozenset()) -> Iterator[httpx.Response]:
+    def send(self, request: Request, also_fine: frozenset[int] = frozenset()) -> Iterator[Answer]:
         """Send a request; the caller reads the body. A redirect to another host gets no credentials.
 
         Raises
@@ -90,37 +82,31 @@ class Web:
         DataError
             The server refuses: `Missing`, `Refused`, `Unwritable`, `Changed`.
         """
+        message = Message(request.method, request.url, self._headers | dict(request.headers), request.content)
         try:
-            with self._client.stream(
-                request.method,
-                request.url,
-                headers=dict(request.headers),
-                content=request.content,
-                follow_redirects=request.follow and request.method in _SAFE,
-            ) as response:
-                if not response.is_success and response.status_code not in also_fine:
-                    raise _refusal(request, response)
-                yield response
-        except httpx.TimeoutException as error:
+            with self._connections.send(message, follow=request.follow and request.method in _SAFE) as answer:
+                if not answer.is_success and answer.status not in also_fine:
+                    answer.drain()
+                    raise _refusal(request, answer)
+                yield answer
+        except Silent as error:
             raise Interrupted(f"{request.shown}: the server was silent for too long") from error
-        except httpx.UnsupportedProtocol as error:
-            raise DataError(f"{request.shown}: redirected to a protocol other than HTTP", "ask its owner") from error
-        except httpx.TooManyRedirects as error:
-            raise DataError(f"{request.shown}: redirected in a circle", "ask its owner") from error
-        except httpx.ConnectError as error:
+        except Misled as error:
+            raise DataError(f"{request.shown}: {error}", "ask its owner") from error
+        except Unreachable as error:
             raise _unreachable(request.shown, error) from error
-        except httpx.TransportError as error:
+        except Broken as error:
             raise Interrupted(f"{request.shown}: the connection broke ({_words(error)})") from error
 
-    def ask(self, request: Request, also_fine: frozenset[int] = frozenset()) -> tuple[httpx.Response, bytes]:
+    def ask(self, request: Request, also_fine: frozenset[int] = frozenset()) -> tuple[Answer, bytes]:
         """Send a request and read its whole answer."""
-        with self.send(request, also_fine) as response:
+        with self.send(request, also_fine) as answer:
             content = bytearray()
-            for chunk in response.iter_raw():
+            for chunk in answer.chunks():
                 content += chunk
                 if len(content) > _MAX_DOCUMENT_BYTES:
                     raise DataError(f"{request.shown}: an endless answer", "is this the right address?")
-            return response, bytes(content)
+            return answer, bytes(content)
 
     @contextmanager
     def open_range(self, request: Request, entry: Entry, start: int, stop: int) -> Iterator[ByteStream]:
@@ -136,20 +122,21 @@ class Web:
         if not whole:
             headers["Range"] = f"bytes={start}-{stop - 1}"
         ranged = replace(request, headers=headers)
-        with self.send(ranged, frozenset({416})) as response:
-            if response.status_code == 416:
+        with self.send(ranged, frozenset({416})) as answer:
+            if answer.status == 416:
                 raise changed(request.shown)
-            begins = _check_answer(response, entry, start, request.shown)
-            ignored = not whole and response.status_code != 206
-            yield ByteStream(begins, response.iter_raw(_CHUNK_BYTES), whole=ignored)
+            begins = _check_answer(answer, entry, start, request.shown)
+            ignored = not whole and answer.status != 206
+            yield ByteStream(begins, answer.chunks(), whole=ignored)
 
 
-def entry_of(headers: Mapping[str, str], path: str = "") -> Entry:
+def entry_of(answer: Answer) -> Entry:
     """Return what the headers of an answer tell of a file."""
+    headers = answer.headers
     length = headers.get("content-length", "")
     modified = http_time(headers.get("last-modified", ""))
     return Entry(
-        path,
+        "",
         size_bytes=int(length) if length.isdigit() else None,
         version=version_of(headers.get("etag", ""), headers.get("last-modified", "")),
         modified_s=modified,
@@ -203,11 +190,11 @@ def is_loopback(url: str) -> bool:
         return False
 
 
-def _check_answer(response: httpx.Response, entry: Entry, start: int, shown: str) -> int:
+def _check_answer(answer: Answer, entry: Entry, start: int, shown: str) -> int:
     """Return where the body begins, once it is sure to be of the file that was listed."""
-    begins, total = 0, response.headers.get("content-length", "")
-    if response.status_code == 206:
-        unit, _, rest = response.headers.get("content-range", "").partition(" ")
+    begins, total = 0, answer.headers.get("content-length", "")
+    if answer.status == 206:
+        unit, _, rest = answer.headers.get("content-range", "").partition(" ")
         first, _, _ = rest.partition("-")
         total = rest.rpartition("/")[2]
         if unit != "bytes" or not first.isdigit() or int(first) != start:
@@ -215,7 +202,7 @@ def _check_answer(response: httpx.Response, entry: Entry, start: int, shown: str
         begins = start
     if total.isdigit() and entry.size_bytes is not None and int(total) != entry.size_bytes:
         raise changed(shown)
-    seen = version_of(response.headers.get("etag", ""), response.headers.get("last-modified", ""))
+    seen = version_of(answer.headers.get("etag", ""), answer.headers.get("last-modified", ""))
     if entry.version and seen and _comparable(entry.version, seen) and seen != entry.version:
         raise changed(shown)
     return begins
@@ -226,11 +213,11 @@ def _comparable(one: str, other: str) -> bool:
     return one.partition(":")[0] == other.partition(":")[0]
 
 
-def _refusal(request: Request, response: httpx.Response) -> DataError:
-    code, shown = response.status_code, request.shown
-    said = f"{shown}: the server answers {code} {response.reason_phrase}".rstrip()
+def _refusal(request: Request, answer: Answer) -> DataError:
+    code, shown = answer.status, request.shown
+    said = f"{shown}: the server answers {code} {answer.reason}".rstrip()
     if code in _BUSY:
-        return Interrupted(said, retry_after_s=_retry_after(response.headers.get("retry-after", "")))
+        return Interrupted(said, retry_after_s=_retry_after(answer.headers.get("retry-after", "")))
     if code in (404, 410):
         return missing(shown)
     if code == 412:
@@ -238,12 +225,12 @@ def _refusal(request: Request, response: httpx.Response) -> DataError:
     if code in _REFUSALS and not (code == 405 and request.method in _SAFE):
         kind, reason, hint = _REFUSALS[code]
         return kind(f"{shown}: {reason} ({code})", hint)
-    if response.is_redirect:
+    if answer.is_redirect:
         return DataError(f"{said}, which points elsewhere", "use the address it redirects to")
     return DataError(said, "check the address with `deephpc data ls`")
 
 
-def _unreachable(shown: str, error: httpx.ConnectError) -> DataError:
+def _unreachable(shown: str, error: Unreachable) -> DataError:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -255,8 +242,9 @@ def _unreachable(shown: str, error: httpx.ConnectError) -> DataError:
     return Interrupted(f"{shown}: cannot connect ({_words(error)})", "check the address and the network")
 
 
-def _words(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _words(error: Broken) -> str:
+    cause = error.__cause__ or error
+    return " ".join(str(cause).split()) or type(cause).__name__
 
 
 def _retry_after(text: str) -> float | None:
@@ -269,7 +257,3 @@ def _retry_after(text: str) -> float | None:
     if moment is None:
         return None
     return max(0.0, (moment - datetime.now(timezone.utc)).total_seconds())
-
-
-def _no_auth(request: httpx.Request) -> httpx.Request:
-    return request

@@ -135,8 +135,8 @@ class WebdavStorage:
     def _propfind(self, path: str, depth: str) -> list[Entry]:
         headers = {"Depth": depth, "Content-Type": "application/xml"}
         request = Request("PROPFIND", self._url(path), self.show(path), headers, FIELDS)
-        response, content = persist(self._patience, lambda: self._web.ask(request))
-        if response.status_code != 207:
+        answer, content = persist(self._patience, lambda: self._web.ask(request))
+        if answer.status != 207:
             raise DataError(f"{self.show(path)}: the server does not speak WebDAV there", "check the address")
         return parse_listing(content, self._url(path), self.show(path))
 
