@@ -42,6 +42,17 @@ def bring_home(here: Context, record: "Record", only: Collection[str] | None = N
             here.say(f"note: results of {run_id} wait here; `deephpc collect {run_id}` sends them")
 
 
+def bring_table(here: Context, run_id: str) -> None:
+    """Send the table of a batch after its results, if they were to leave, and say so."""
+    from deephpc.workflows.deliveries import deliver_table, place_of
+
+    with here.open_record() as record:
+        job = record.get(run_id)
+    told = deliver_table(job, storage_places(here, 1), _IN_PASSING_S) if place_of(job) else None
+    if told is not None:
+        here.say(f"note: {told}")
+
+
 def storage_places(here: Context, parallel: int) -> "DataPlaces":
     """Return what is needed to move data, with the settings' cache."""
     from deephpc.data.storage import Limits

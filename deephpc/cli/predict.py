@@ -9,6 +9,7 @@ import typer
 from deephpc.cli.ask import ask_server, check_no_job_options, names_server
 from deephpc.cli.completion import complete_run_id
 from deephpc.cli.context import Context, context
+from deephpc.cli.homecoming import bring_table
 from deephpc.cli.options import JobOptionWords, load_options, takes_job_options
 from deephpc.cli.streams import write_answer
 from deephpc.cli.submitting import DryRun, Models, ReadyBatch, Wait, enclose, fit_to_module, stay, submit
@@ -254,6 +255,7 @@ def _stay(here: Context, job: "Job") -> None:
             stay(here, record, job)
     finally:
         here.say(render_batch(merge_results(job.files), as_json=False))
+        bring_table(here, job.run_id)
 
 
 def _tell_results(here: Context, run: str) -> None:
@@ -263,3 +265,4 @@ def _tell_results(here: Context, run: str) -> None:
     with here.open_record() as record:
         job, _ = record.resolve(run)
     write_answer(render_batch(merge_results(job.files), as_json=here.json))
+    bring_table(here, job.run_id)

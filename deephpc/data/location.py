@@ -20,7 +20,7 @@ _REMOTE = re.compile(r"([\w.+@-][\w .+@-]*):(.*)", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 #: What may follow a colon as a data set's name, and what before it is complete without it.
 _NAMED = re.compile(
-    r"(?P<place>(?:[A-Za-z][\w+.-]*://[^/]+/|[\w.+@-][\w .+@-]*:(?!//)|[/.~]).*):(?P<name>[^/:]+)", re.DOTALL
+    r"(?P<place>(?:[A-Za-z][\w+.-]*://[^/]+/|[\w.+@-][\w .+@-]*:(?!//)|[/.~]|[^:/]+/).*):(?P<name>[^/:]+)", re.DOTALL
 )
 _LONGEST = 4096
 _MAX_ALIASES = 8

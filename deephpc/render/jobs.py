@@ -191,7 +191,7 @@ def _facts(detail: "JobDetail") -> str:
         ("known from", source + (f", the scheduler says {job.raw_state}" if job.raw_state else "")),
         ("asked for", job.resources.describe() or "the site's defaults"),
         *(
-            ("data", visible(f"{each.name} from {each.source} {each.digest or ''}"))
+            ("data", visible(f"{each.name} from {each.source} {each.digest or ''}".rstrip()))
             for each in (plan.data if plan else ())
         ),
         ("nodes", job.nodes),

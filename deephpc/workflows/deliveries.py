@@ -17,7 +17,7 @@ from deephpc.jobs.run_folder import RunFolder
 from deephpc.workflows.collect import CollectPlan, CollectResult, carry_out_collect, plan_collect
 from deephpc.workflows.data_places import DataPlaces
 from deephpc.workflows.plan import load_plan
-from deephpc.workflows.results import piece_of
+from deephpc.workflows.results import piece_of, pieces_of
 
 #: After a failure such commands leave storage alone this long.
 _PAUSE = timedelta(minutes=10)
@@ -107,6 +107,23 @@ def deliver_owed(
     except (DataError, InputError, SiteError) as error:
         return f"results of {job.run_id} wait here ({error.message}); `deephpc collect {job.run_id}` sends them"
     return f"results of {job.run_id} are at {result.destination}: {result.files} files"
+
+
+def deliver_table(job: Job, places: DataPlaces, seconds: float) -> str | None:
+    """Send what lies beside an array's tasks, its plan and table, where their results went (login node).
+
+    Returns how it went in one line; None where results go nowhere, or the run has not ended.
+    """
+    place = place_of(job)
+    if not place or not job.state.is_final:
+        return None
+    plan = CollectPlan(run_id=job.run_id, task=None, folder=job.folder, place=place, pieces=pieces_of(job, None)[-1:])
+    try:
+        with within(seconds, "it takes longer"):
+            result = carry_out_collect(plan, places)
+    except (DataError, InputError, SiteError) as error:
+        return f"the table of {job.run_id} waits here ({error.message}); `deephpc collect {job.run_id}` sends it"
+    return f"the table of {job.run_id} is at {result.destination}"
 
 
 def deliver_in_job(folder: RunFolder, task: int | None, seconds: float, places: DataPlaces, clock: Clock) -> None:

@@ -99,6 +99,17 @@ def test_the_table_can_be_had_at_any_time_as_json_too(deephpc: CommandLine):
     assert Path(answer["table"]).is_file()
 
 
+def test_the_table_follows_the_results_to_where_they_are_collected(deephpc: CommandLine):
+    words = ("--input", "image=data/*.txt", "--tasks", "2", "--collect", str(deephpc.home / "there"))
+    run_id = predict(deephpc, *NATIVE, *words, "--wait").stdout.strip()
+    there, here = deephpc.home / "there" / run_id, deephpc.home / "work" / run_id
+    for name in ("results.csv", "results.jsonl", "plan.json", "tasks/0/result.json", "tasks/1/output/results.jsonl"):
+        assert (there / name).read_bytes() == (here / name).read_bytes()
+    (there / "results.csv").unlink()
+    assert f"the table of {run_id} is at {there}" in predict(deephpc, "--results", run_id).stderr
+    assert (there / "results.csv").is_file()
+
+
 def test_another_question_does_not_go_on_with_a_run(deephpc: CommandLine):
     run_id = predict(deephpc, *NATIVE, "--input", "image=data/a.txt", "--wait").stdout.strip()
     done = predict(deephpc, *NATIVE, "--input", "image=data/*.txt", "--arg", "top=3", "--resume", run_id)

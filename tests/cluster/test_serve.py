@@ -12,6 +12,11 @@ from tests.cluster.module_images import EXAMPLE, put_layout
 
 pytestmark = pytest.mark.cluster
 UPSTREAM = Path(__file__).resolve().parents[1] / "node" / "upstream.py"
+COMMON = ("--time", "10", "--mem", "2000")
+WITH_DATA = (
+    *("--data", "./set:labels", "--collect", "results"),
+    *("--bind", "sees:/opt/sees:ro", "--env", "PYTHONPATH=/opt/sees"),
+)
 IMAGE, BROKEN = "oci:/scratch/images/digits", "oci:/scratch/images/broken-import"
 #: In place of the python3 that would run `deepaas_serve.py`.
 DOUBLE = """\
@@ -19,6 +24,13 @@ DOUBLE = """\
 case $1 in */container/deepaas_serve.py) ;; *) exec /usr/bin/python3 "$@" ;; esac
 IFS=- read -r _ mode _ <<<"$DEEPHPC_RUN_ID"
 exec ~/deephpc-venv/bin/python upstream.py "$DEEPHPC_SOCKET" --mode "$mode"
+"""
+#: Python reads this first, in every image: with it on PYTHONPATH each says what it sees of the run's data.
+SEES = """\
+import os, pathlib, sys
+top = pathlib.Path(os.environ.get("DEEPHPC_DATA_DIR", "/nowhere"))
+seen = {str(path.relative_to(top)): path.read_text() for path in top.glob("labels/*") if path.is_file()}
+print("sees", seen, file=sys.stderr)
 """
 PREDICT = """\
 import pathlib, sys
@@ -41,7 +53,25 @@ def alice(cluster: Any) -> Session:
     session.write("venv/bin/activate", f"PATH={session.folder}/venv/bin:$PATH\n")
     session.write("venv/bin/python3", DOUBLE)
     cluster.run(["chmod", "755", "venv/bin/python3"], cwd=session.folder)
+    cluster.run(["mkdir", "-p", "sees", "set"], cwd=session.folder)
+    session.write("sees/sitecustomize.py", SEES)
+    session.write("set/cells.csv", "a,b\n")
     return session
+
+
+@pytest.fixture(scope="module")
+def trained(alice: Session) -> str:
+    """The run that trained the module of the image."""
+    return alice.submit("train", IMAGE, "--engine", "apptainer", *COMMON, "--wait", "--", "--epochs", "5")
+
+
+def collected(alice: Session, run_id: str) -> set[str]:
+    """Return what of a run arrived where results go, by the names of its folder; each as it lies there."""
+    there = alice.box.on_host(f"{alice.folder}/results/{run_id}")
+    left = alice.box.on_host(alice.job(run_id)["job"]["folder"])
+    found = {str(path.relative_to(there)) for path in there.rglob("*") if path.is_file()}
+    assert [name for name in found if (there / name).read_bytes() != (left / name).read_bytes()] == []
+    return found
 
 
 def status(alice: Session, run_id: str) -> dict[str, Any]:
@@ -74,15 +104,15 @@ def nothing_is_left(alice: Session) -> None:
     wait_until(lambda: not left_of(alice), 60, lambda: "\n".join(left_of(alice)))
 
 
-def test_a_training_is_served_to_its_owner_alone(alice: Session) -> None:
-    common = ("--time", "10", "--mem", "2000")
-    trained = alice.submit("train", IMAGE, "--engine", "apptainer", *common, "--wait", "--", "--epochs", "5")
-    done = alice.deephpc("serve", "start", trained, *common, "--sample", "image=seven.pgm")
+def test_a_training_is_served_to_its_owner_alone(alice: Session, trained: str) -> None:
+    done = alice.deephpc("serve", "start", trained, *COMMON, *WITH_DATA, "--sample", "image=seven.pgm")
     assert done.returncode == 0, done.stderr
     run_id = done.stdout.strip()
     stages = [line.split()[2] for line in done.stderr.splitlines() if " s  " in line]
     assert stages[-4:] == ["listening", "loading", "warming", "ready"]
-    assert "with your sample (seven.pgm)" in alice.deephpc("logs", run_id).stdout
+    log = alice.deephpc("logs", run_id).stdout
+    assert "with your sample (seven.pgm)" in log
+    assert "sees {'labels/cells.csv': 'a,b\\n'}" in log
     server = status(alice, run_id)
     folder = server["folder"]
     assert alice.box.run(["python", "predict.py", folder], user="alice", cwd=alice.folder).stdout == "7\n"
@@ -105,6 +135,21 @@ def test_a_training_is_served_to_its_owner_alone(alice: Session) -> None:
 
     assert alice.deephpc("serve", "stop", run_id).stdout == f"{run_id}: stopped (CANCELLED)\n"
     nothing_is_left(alice)
+    assert alice.deephpc("jobs", "wait", run_id).returncode == 6  # which sends what the job had no time for
+    assert collected(alice, run_id) == {"job.log", "plan.json", "result.json", "usage.jsonl"}
+
+
+def test_a_batch_sees_its_data_and_all_it_found_is_delivered(alice: Session, trained: str) -> None:
+    batch = ("--models", trained, "--engine", "apptainer", *COMMON, *WITH_DATA, "--input", "image=*.pgm", "--wait")
+    done = alice.deephpc("predict", IMAGE, *batch)
+    assert done.returncode == 0, done.stderr
+    run_id = done.stdout.strip()
+    assert "[0] sees {'labels/cells.csv': 'a,b\\n'}" in done.stderr
+    arrived = collected(alice, run_id)
+    assert {"job-0.log", "plan.json", "results.csv", "results.jsonl", "tasks/0/output/results.jsonl"} < arrived
+    there = f"results/{run_id}"
+    (answer,) = (name for name in arrived if name.startswith("tasks/0/output/seven-"))
+    assert '"digit": 7' in alice.box.run(["cat", f"{alice.folder}/{there}/{answer}"], user="alice").stdout
 
 
 def test_whatever_ends_a_server_nothing_is_left_and_the_record_is_true(alice: Session) -> None:

@@ -127,6 +127,8 @@ def test_remotes_are_known_by_the_names_of_both_places():
         ("https://host:8443/x", "https://host:8443/x", None),
         ("/local/path:cells", "/local/path", "cells"),
         ("./path", "./path", None),
+        ("a folder/x.csv:cells", "a folder/x.csv", "cells"),
+        ("folder/x", "folder/x", None),
         ("https://host:8443", "https://host:8443", None),
     ],
 )
