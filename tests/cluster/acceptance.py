@@ -82,3 +82,12 @@ def wait_until(condition: Callable[[], bool], timeout: float, complaint: Callabl
     while not condition():
         assert time.monotonic() < deadline, complaint()
         time.sleep(0.5)
+
+
+def open_tunnel(process: Process) -> dict[str, str]:
+    """Return what a tunnel says of itself once it is open."""
+    assert process.popen.stdout is not None
+    line = process.popen.stdout.readline()
+    assert line, process.communicate()
+    told: dict[str, str] = json.loads(line)
+    return told

@@ -15,6 +15,9 @@ from .install import build_wheel, install_deephpc
 from .layout import CHEAP, RICH, Layout
 
 PROJECT = Path(__file__).resolve().parents[2]
+NOISE = (
+    "echo 'Welcome to the cluster'\necho '{\"quota\": 97}'\necho 'module: command not found' >&2\nprintf unfinished\n"
+)
 HOW_TO = (
     "the test cluster needs root on Debian 12 or 13; run: "
     f"sudo {PROJECT}/tests/cluster/setup.sh && sudo {sys.executable} -m pytest {PROJECT}/tests/cluster"
@@ -69,6 +72,19 @@ def cheap_cluster(bare_cheap_cluster: Cluster, deephpc_wheel: Path) -> Cluster:
     """The cheap cluster, with deephpc installed for alice and bob from the wheel."""
     install_deephpc(bare_cheap_cluster, deephpc_wheel)
     return bare_cheap_cluster
+
+
+@pytest.fixture
+def laptop(cluster: Cluster) -> Iterator[None]:
+    """Let bob, on a machine that is no login node, into alice's account, whose start-up files are noisy."""
+    home = cluster.on_host("/home/alice")
+    key = cluster.run("ssh-keygen -y -f ~/.ssh/id_ed25519", user="bob", node="ctl").stdout
+    before = {path: path.read_text() for path in (home / ".ssh/authorized_keys", home / ".bashrc")}
+    (home / ".ssh/authorized_keys").write_text(before[home / ".ssh/authorized_keys"] + key)
+    (home / ".bashrc").write_text(NOISE + before[home / ".bashrc"])
+    yield
+    for path, text in before.items():
+        path.write_text(text)
 
 
 @pytest.fixture(scope="session")

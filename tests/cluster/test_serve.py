@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cluster.acceptance import Session, wait_until
+from tests.cluster.acceptance import Session, open_tunnel, wait_until
 from tests.cluster.module_images import EXAMPLE, put_layout
 
 pytestmark = pytest.mark.cluster
@@ -104,6 +106,21 @@ def nothing_is_left(alice: Session) -> None:
     wait_until(lambda: not left_of(alice), 60, lambda: "\n".join(left_of(alice)))
 
 
+def check_from_a_laptop(alice: Session, run_id: str) -> None:
+    """The server is asked from a machine that sees no run folder, by a command and by a client through a tunnel."""
+    run, far = partial(alice.box.run, user="bob", node="ctl"), ["deephpc", "--host", "alice@login"]
+    run(["tee", "seven.pgm"], stdin=(EXAMPLE / "samples" / "seven.pgm").read_text())
+    answer = run([*far, "predict", run_id, "--input", "image=seven.pgm"])
+    assert json.loads(answer.stdout)["predictions"][0]["digit"] == 7
+    with alice.box.popen([*far, "--json", "tunnel", run_id], user="bob", node="ctl") as process:
+        told = open_tunnel(process)
+        asking = f"{told['python']}; from pathlib import Path; print(client.predict(image=Path('seven.pgm')).value)"
+        assert "{'digit': 7," in run(["python", "-c", asking]).stdout
+        process.send(signal.SIGTERM)
+        assert process.wait(30) == 128 + signal.SIGTERM
+
+
+@pytest.mark.usefixtures("laptop")
 def test_a_training_is_served_to_its_owner_alone(alice: Session, trained: str) -> None:
     done = alice.deephpc("serve", "start", trained, *COMMON, *WITH_DATA, "--sample", "image=seven.pgm")
     assert done.returncode == 0, done.stderr
@@ -132,6 +149,8 @@ def test_a_training_is_served_to_its_owner_alone(alice: Session, trained: str) -
     places = f"{folder} /home/alice/.local/state/deephpc"
     hold = alice.box.run(f"grep -rlF {token} {places}", user="alice").stdout.split()
     assert sorted(hold) == [f"{folder}/secrets/authorization", f"{folder}/secrets/token"]
+
+    check_from_a_laptop(alice, run_id)
 
     assert alice.deephpc("serve", "stop", run_id).stdout == f"{run_id}: stopped (CANCELLED)\n"
     nothing_is_left(alice)

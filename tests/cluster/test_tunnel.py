@@ -3,14 +3,12 @@
 import json
 import shlex
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from deephpc.serve.service import SERVICE, Service, render_service
-from tests.cluster.acceptance import Session, wait_until
-from tests.cluster.box import Process
+from tests.cluster.acceptance import Session, open_tunnel, wait_until
 from tests.cluster.cluster import Cluster
 
 UPSTREAM = Path(__file__).resolve().parents[1] / "node" / "upstream.py"
@@ -30,9 +28,6 @@ with Record(pathlib.Path("~/.local/state/deephpc/deephpc.db").expanduser()) as r
     now = datetime.datetime.now(datetime.timezone.utc)
     record.change(sys.argv[1], lambda job: job.model_copy(update={"kind": "serve"}), now)
 """
-NOISE = (
-    "echo 'Welcome to the cluster'\necho '{\"quota\": 97}'\necho 'module: command not found' >&2\nprintf unfinished\n"
-)
 
 
 @pytest.fixture
@@ -52,15 +47,6 @@ def start_server(alice: Session, address: str = "0.0.0.0") -> str:
     alice.box.run(["sed", "-i", 's/"kind": "run"/"kind": "serve"/', f"deephpc/runs/{run_id}/plan.json"])
     alice.box.run(["python", "-c", RECORD, run_id])
     return run_id
-
-
-def open_tunnel(process: Process) -> dict[str, str]:
-    """Return what a tunnel says of itself once it is open."""
-    assert process.popen.stdout is not None
-    line = process.popen.stdout.readline()
-    assert line, process.communicate()
-    told: dict[str, str] = json.loads(line)
-    return told
 
 
 def test_from_the_login_node_it_is_reached_directly_and_by_its_owner_alone(cluster: Cluster, alice: Session) -> None:
@@ -93,19 +79,6 @@ def test_where_only_ssh_leads_to_a_node_it_goes_through_ssh(cluster: Cluster, al
         assert not cluster.run(["pgrep", "-f", ours], check=False).stdout
     answer = alice.deephpc("predict", run_id, "--input", "image=serve.sh")
     assert json.loads(answer.stdout)["predictions"]["size"] == len(SERVE), answer.stderr
-
-
-@pytest.fixture
-def laptop(cluster: Cluster) -> Iterator[None]:
-    """Let bob, on a machine that is no login node, into alice's account, whose start-up files are noisy."""
-    home = cluster.on_host("/home/alice")
-    key = cluster.run("ssh-keygen -y -f ~/.ssh/id_ed25519", user="bob", node="ctl").stdout
-    before = {path: path.read_text() for path in (home / ".ssh/authorized_keys", home / ".bashrc")}
-    (home / ".ssh/authorized_keys").write_text(before[home / ".ssh/authorized_keys"] + key)
-    (home / ".bashrc").write_text(NOISE + before[home / ".bashrc"])
-    yield
-    for path, text in before.items():
-        path.write_text(text)
 
 
 def test_from_a_laptop_through_the_login_node(cluster: Cluster, alice: Session, laptop: None) -> None:
