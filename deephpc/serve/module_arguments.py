@@ -143,6 +143,14 @@ def _is_value_of(argument: Argument, word: str) -> bool:
 def _check_required(declared: Sequence[Argument], given: set[str], dashes: str) -> None:
     missing = [argument for argument in declared if argument.required and argument.name not in given]
     if missing:
-        names = ", ".join(f"{dashes}{argument.name}" for argument in missing)
-        first = missing[0]
-        raise InputError(f"the module needs {names}", f"add {dashes}{first.name}=VALUE ({describe_argument(first)})")
+        words = [_word(argument, dashes) for argument in missing]
+        raise InputError(f"the module needs {', '.join(words)}", f"add {words[0]}={_value(missing[0])}")
+
+
+def _word(argument: Argument, dashes: str) -> str:
+    """Return how an argument is written: files of a prediction have an option of their own."""
+    return f"{'--input ' if argument.type == 'file' and dashes == '--arg ' else dashes}{argument.name}"
+
+
+def _value(argument: Argument) -> str:
+    return f"{'FILE' if argument.type == 'file' else 'VALUE'} ({describe_argument(argument)})"

@@ -144,7 +144,9 @@ def _files(name: str, text: str, option: str, kind: str, cwd: Path) -> list[str]
     """Return the files that a text names; there are some, and they can be read."""
     files = _found(text, option, cwd)
     if not files:
-        hint = _HOW if kind == "file" else f"the argument {name} takes {kind}; put values into a file: {name}=@FILE"
+        hint = _HOW if glob.has_magic(text) or _is_folder(_absolute(text, cwd)) else f"there is no {text} here"
+        if kind != "file":
+            hint = f"the argument {name} takes {kind}; put values into a file: {name}=@FILE"
         raise InputError(f"--input {option!r} meets no file", hint)
     for file in files:
         _check_file(file, option)

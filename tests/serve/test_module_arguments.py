@@ -103,7 +103,7 @@ def test_what_is_required_is_asked_for() -> None:
     declared = (Argument(name="data", type="file", required=True, description="The\n images."), *DECLARED)
     error = refused("--epochs=1", declared=declared)
     assert error.message == "the module needs --data"
-    assert error.hint == "add --data=VALUE (file: The images.)"
+    assert error.hint == "add --data=FILE (file: The images.)"
 
 
 def test_a_module_without_arguments_says_so() -> None:

@@ -47,7 +47,7 @@ def test_each_input_is_a_question_and_arguments_belong_to_all(client, cells):
         (AskWords(("image=a.png",), ("tpo=1",)), "no argument --arg tpo"),
         (AskWords(("image=a.png",), ("=1",)), "is not NAME=VALUE"),
         (AskWords(("image=a.png",), ("image=c.png",)), "given by --arg and by --input"),
-        (AskWords((), ("top=1",)), "needs --arg image"),
+        (AskWords((), ("top=1",)), "needs --input image"),
         (AskWords(("image=",)), "is not NAME=FILES"),
         (AskWords(("image=nowhere/*.png",)), "meets no file"),
         (AskWords(("image=no\nwhere",)), "meets no file"),

@@ -178,3 +178,8 @@ def test_keys_follow_from_the_values_alone_and_name_files(args: dict[str, str]) 
     assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", key)
     assert len(key) <= 60
     assert key != input_key({**args, "another": "value"}) or "another" in args
+
+
+def test_a_lone_file_that_is_not_there_needs_no_lesson_in_patterns(tmp_path: Path) -> None:
+    assert refused("image=nothing.png", cwd=tmp_path).hint == "there is no nothing.png here"
+    assert "data/*.png" in refused("image=*.png", cwd=tmp_path).hint

@@ -167,7 +167,7 @@ def test_what_holds_for_all_inputs_is_checked_against_the_module(tmp_path: Path)
         (["top=x"], None, ["image"], "--arg top: 'x' is not a whole number"),
         (["top"], None, ["image"], "--arg 'top' is not NAME=VALUE"),
         (["top=\udcff"], None, ["image"], "not valid UTF-8"),
-        ([], None, ["prior"], "the module needs --arg image"),
+        ([], None, ["prior"], "the module needs --input image"),
         (["image=a"], None, ["image"], "image is given by --arg and by --input"),
         ([], "image/png", ["image"], "--accept: 'image/png' is not among its choices"),
         (["accept=text/csv"], "text/csv", ["image"], "say the same thing twice"),
