@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -169,7 +169,7 @@ def _spec(request: JobRequest, settings: Settings, new: NewRun, dependencies: Se
         dependencies=tuple(dependencies),
         max_requeues=settings.max_requeues if options.max_requeues is None else options.max_requeues,
         chain=options.chain and settings.scheduler != "local",
-        grace=settings.grace if options.grace is None else options.grace,
+        grace=_grace(options.grace, settings.grace, resources.walltime),
         mail=options.mail,
         raw_options=options.raw_options,
         has_secrets=bool(options.variable_names),
@@ -178,6 +178,13 @@ def _spec(request: JobRequest, settings: Settings, new: NewRun, dependencies: Se
         collection=Collection(python=Path(sys.executable), cache_dir=settings.cache_dir) if options.collect else None,
         node_scratch=site.node_scratch,
     )
+
+
+def _grace(asked: timedelta | None, usual: timedelta, walltime: timedelta | None) -> timedelta:
+    """Return how long before its limit a program is told: as asked for; else as usual, at most half of the limit."""
+    if asked is not None:
+        return asked
+    return usual if walltime is None else min(usual, walltime / 2)
 
 
 def _gateway(request: JobRequest) -> Gateway | None:

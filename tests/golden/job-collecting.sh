@@ -32,7 +32,8 @@ here=${here:-.}                   # this script works in the run folder itself, 
 # What a job writes down of itself while it runs: part of the job script, and sourced by container.sh in the run folder.
 # Expects attempt, job_id, host, and here: the folder of this job or task.
 now() { TZ=UTC0 printf '%(%Y-%m-%dT%H:%M:%SZ)T' -1; }
-text() { printf '%s' "${1//[^A-Za-z0-9 ._:,;\/=+@\[\]()\'-]/?}"; }    # safe between JSON's quotes
+unsafe='[^A-Za-z0-9 ._:,;/=+@()!#$%&*<>?^`{|}~\[\]'\''-]'               # between JSON's quotes
+text() { printf '%s' "${1//$unsafe/?}"; }
 synced() { sync "$1" 2>/dev/null || sync; }
 
 event() { # NAME [, MORE JSON MEMBERS]

@@ -491,7 +491,9 @@ def test_any_text_in_a_reason_or_host_leaves_valid_json(make):
     run(SLURMD_NODENAME='n"1\\', SLURM_JOB_ID="1")
     lines = run.task().events.read_text().splitlines()
     assert all(json.loads(line) for line in lines)
-    assert load_result(run.task()) is not None
+    result = load_result(run.task())
+    assert result is not None
+    assert "/no/?quotes? and?lines? $(x) ?" in result.reason
 
 
 @pytest.mark.slow

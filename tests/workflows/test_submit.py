@@ -55,6 +55,18 @@ def test_equal_inputs_give_equal_bytes(request_: JobRequest, tmp_path: Path):
     assert first[1] == second[1]
 
 
+@pytest.mark.parametrize(("asked_s", "grace_s"), [(None, 30), (48, 48), (90, 90), (0, 0)])
+def test_a_short_job_is_told_of_its_end_when_half_of_it_is_over_unless_asked_otherwise(
+    request_: JobRequest, tmp_path: Path, asked_s: float | None, grace_s: float
+):
+    asked = None if asked_s is None else timedelta(seconds=asked_s)
+    options = request_.options.model_copy(
+        update={"resources": Resources(walltime=timedelta(minutes=1)), "grace": asked}
+    )
+    short = request_.model_copy(update={"options": options})
+    assert ready(short, tmp_path).plan.spec.grace == timedelta(seconds=grace_s)
+
+
 def test_deciding_touches_nothing(request_: JobRequest, tmp_path: Path):
     before = sorted(tmp_path.rglob("*"))
     ready(request_, tmp_path)
