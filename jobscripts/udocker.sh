@@ -326,6 +326,7 @@ fakechroot_exec() {
   within_image /bin/sh && shell=$root$REPLY
   gather_binds
   for bind in "${all_binds[@]}" /proc:/proc /sys:/sys /dev:/dev; do link_bind "${bind%%:*}" "${bind#*:}"; done
+  lay_code
   link_folder /
   chmod -R a-w "$work/root"
   [ "$gpu" != nvidia ] || link_driver
@@ -394,12 +395,37 @@ link_bind() { # SOURCE PATH; linked: path of a bind → its number among those s
   [ -e "$work/root$REPLY" ] || ln -s "$1" "$work/root$REPLY"
 }
 
+# Through links a program that asks where its own file really lies, as most modules do, would be sent to the image, where
+# nothing is bound: so the Python files beside what is bound for a module are copies, in folders of the root itself.
+declare -A laid=()
+lay_code() { # laid: paths in the root that need nothing more
+  local folder home entry name
+  laid=()
+  [ -e "$private/deephpc/folders.list" ] || return 0
+  while IFS= read -r folder; do
+    within_image "${folder%/*}"
+    home=$REPLY
+    for entry in "$root$home"/*; do
+      name=${entry##*/}
+      case $entry in *.py) ;; *) [ -d "$entry" ] || continue ;; esac
+      if [ -L "$entry" ] || [ -e "$work/root$home/$name" ]; then continue; fi
+      { cp -rs --no-preserve=mode "$entry" "$work/root$home/" && (cd "$root$home" && copy_code "./$name" "$work/root$home"); } ||
+        fail "$engine cannot lay out $home in $private"
+      laid[$home/$name]=1
+    done
+  done <"$private/deephpc/folders.list"
+}
+
+copy_code() { # FOLDER|FILE DESTINATION
+  find "$1" -type f -name '*.py' -exec cp --preserve=timestamps --parents --remove-destination -t "$2" {} +
+}
+
 link_folder() { # FOLDER: a folder of the root; what has no place in it yet is linked to the image's
   local folder=${1%/} entry name files=() links=()
   mkdir -p "$work/root$folder"
   for entry in "$root$folder"/* "$root$folder"/.[!.]* "$root$folder"/..?*; do
     name=$folder/${entry##*/}
-    if [ -L "$work/root$name" ]; then
+    if [ -L "$work/root$name" ] || [ -n "${laid[$name]+x}" ]; then
       continue
     elif [ -L "$entry" ]; then
       links+=("$entry")

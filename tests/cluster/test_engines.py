@@ -76,7 +76,7 @@ def run_id_of(answer: Answer) -> str:
     return answer.stdout.split()[0]
 
 
-@pytest.mark.parametrize("engine", [engine for engine in ENGINES if engine != "udocker-f"])  # it shows real paths
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_module_trains_the_same_in_every_engine(alice: Session, images: dict[str, str], engine: str) -> None:
     answer = alice.deephpc(
         "train", images["digits"], "--engine", engine, "--time", "5", "--wait", "--", "--epochs", "3", timeout=200

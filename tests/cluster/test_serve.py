@@ -158,6 +158,13 @@ def test_a_training_is_served_to_its_owner_alone(alice: Session, trained: str) -
     assert collected(alice, run_id) == {"job.log", "plan.json", "result.json", "usage.jsonl"}
 
 
+def test_a_training_is_served_where_links_stand_for_mounts(alice: Session, trained: str) -> None:
+    run_id = alice.submit("serve", "start", trained, "--engine", "udocker-f", *COMMON, "--sample", "image=seven.pgm")
+    answer = alice.deephpc("predict", run_id, "--input", "image=seven.pgm")
+    assert json.loads(answer.stdout)["predictions"][0]["digit"] == 7, answer.stderr
+    assert alice.deephpc("serve", "stop", run_id).returncode == 0
+
+
 def test_a_batch_sees_its_data_and_all_it_found_is_delivered(alice: Session, trained: str) -> None:
     batch = ("--models", trained, "--engine", "apptainer", *COMMON, *WITH_DATA, "--input", "image=*.pgm", "--wait")
     done = alice.deephpc("predict", IMAGE, *batch)

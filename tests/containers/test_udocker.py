@@ -29,7 +29,7 @@ from tests.containers.trees import file, folder, link, store_image
 SCRIPTS = shipped("jobscripts")
 DIGEST = "sha256:" + "ab12" * 16
 NODE_PROGRAMS = (
-    "awk", "cat", "chmod", "cp", "env", "getconf", "grep", "head", "id", "ldd", "ln", "mkdir", "mktemp", "nice",
+    "awk", "cat", "chmod", "cp", "env", "find", "getconf", "grep", "head", "id", "ldd", "ln", "mkdir", "mktemp", "nice",
     "readlink", "rm", "sed", "sh", "tail", "timeout", "tr", "uname", "unshare",
 )  # fmt: skip
 SAYS_ALL = r"""#!/bin/bash
@@ -416,12 +416,47 @@ def test_a_driver_that_only_a_module_shows_is_found_and_a_stub_is_not(node: Node
     assert f"{real}/libcuda.so.1:/deephpc/nvidia/lib/libcuda.so.1" in said(proot)
 
 
-def test_fakechroot_gets_a_root_of_links_and_the_libraries_of_the_image(node: Node) -> None:
+def fakechroot(node: Node) -> tuple[Path, Path]:
+    """Put what fakechroot needs where it is looked for: the image's loader, and the library."""
     machine = os.uname().machine
     name = {"x86_64": "lib64/ld-linux-x86-64.so.2", "aarch64": "lib/ld-linux-aarch64.so.1"}[machine]
-    loader = node.program(Path(name).name, folder=node.root / Path(name).parent)
     node.program("sh", folder=node.root / "usr/bin")
-    library = node.program("libfakechroot.so", folder=node.place / "lib")
+    loader = node.program(Path(name).name, folder=node.root / Path(name).parent)
+    return loader, node.program("libfakechroot.so", folder=node.place / "lib")
+
+
+def test_under_fakechroot_the_code_of_a_module_really_lies_beside_what_is_bound_for_it(node: Node) -> None:
+    loader, library = fakechroot(node)
+    home, code = node.root / "srv/a module", node.root / "srv/a module/package"
+    for place in (home / "models", code / "deep", home / "data"):
+        place.mkdir(parents=True)
+    for path in (
+        home / "set up.py",
+        home / "LICENSE",
+        home / "models/x.py",
+        code / "api.py",
+        code / "deep/weights.bin",
+    ):
+        path.write_text(path.name)
+    code.chmod(0o555)
+    (node.private / "deephpc").mkdir(exist_ok=True)
+    (node.private / "deephpc/folders.list").write_text("/srv/a module/data\n/srv/a module/models\n")
+    (node.place / "models").mkdir()
+    node.binds = [f"{node.private}/deephpc:/deephpc", f"{node.place}/models:/srv/a module/models"]
+    done = node.run("udocker-f", "w", UDOCKER_FAKECHROOT_SO=str(library))
+    assert done.returncode == 9, done.stderr
+    base = Path(environ_of(loader)["FAKECHROOT_BASE"]) / "srv/a module"
+    for name in ("set up.py", "package/api.py"):
+        assert (base / name).resolve() == base / name
+        assert (base / name).read_text() == Path(name).name
+    for name in ("LICENSE", "package/deep/weights.bin"):
+        assert (base / name).resolve() == home / name
+    assert (base / "models").readlink() == node.place / "models"
+    assert not list((node.place / "models").iterdir())
+
+
+def test_fakechroot_gets_a_root_of_links_and_the_libraries_of_the_image(node: Node) -> None:
+    loader, library = fakechroot(node)
     driver(node, "550.1")
     node.facts["gpu"] = "nvidia"
     node.binds = [
