@@ -63,7 +63,7 @@ class JobOptionWords:
     max_requeues: Annotated[
         Number,
         _option(
-            help="How often to start again: after a node failed, preemption, exit code 75 (3 if settings are silent).",
+            help="How often to start again what a node or preemption ended, or exit code 75 too soon (3 if unset).",
             min=0,
             max=100,
         ),

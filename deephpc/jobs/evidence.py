@@ -55,6 +55,8 @@ class Attempt(Model):
     """Whether that was at the time limit."""
     continues: Literal["requeue", "chain"] | None = None
     """How it goes on, where its program asked to be continued: in the same job queued again, or in a successor."""
+    earned: bool = False
+    """Whether it did its work until its end was near, or for a minute and more: its next start is no requeue then."""
     successor: str | None = None
     """The job submitted to go on with the run, where it could be submitted from this one."""
 
@@ -153,7 +155,12 @@ def _fold(attempts: list[Attempt], event: dict[str, Any]) -> None:
     elif attempts and event["event"] == "terminated":
         attempts[-1] = attempts[-1].model_copy(update={"was_terminated": True, "at_limit": event["at_limit"] is True})
     elif attempts and event["event"] == "continued":
-        ended = {"ended_at": event["at"], "exit_code": event["exit_code"], "continues": event["by"]}
+        ended = {
+            "ended_at": event["at"],
+            "exit_code": event["exit_code"],
+            "continues": event["by"],
+            "earned": event.get("earned", False),
+        }
         attempts[-1] = Attempt.model_validate({**attempts[-1].model_dump(), **ended})
     elif attempts and event["event"] == "chained":
         attempts[-1] = Attempt.model_validate({**attempts[-1].model_dump(), "successor": event["successor"]})

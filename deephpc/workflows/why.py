@@ -192,7 +192,7 @@ def _lost_node(one: Job, files: TaskFolder) -> str:
     allowed = plan.spec.max_requeues if plan else None
     if allowed == 0:
         among += "; it may not be queued again (--max-requeues 0)"
-    elif allowed is not None and len(attempts) > allowed:
+    elif allowed is not None and sum(not one.earned for one in attempts) > allowed:
         among += f"; its {allowed} requeues are used"
     return which + among
 

@@ -21,7 +21,10 @@ FINE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 @contextmanager
 def saying(*answers: bytes) -> Iterator[tuple[str, list[bytes]]]:
-    """Answer the heads that come with what is written down, each `b""` closing a connection; yields URL and heads, `b""` for closed."""
+    """Answer the heads that come with what is written down, each `b""` closing a connection.
+
+    Yields the URL and the heads, `b""` for a connection that was closed.
+    """
     heads: list[bytes] = []
     clients: list[socket.socket] = []
     left = list(answers)

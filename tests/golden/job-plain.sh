@@ -75,8 +75,10 @@ cpus() { local n=${SLURM_CPUS_ON_NODE:-}; [ -n "$n" ] || n=2; printf '%d' "$n"; 
 # shellcheck shell=bash disable=SC2154,SC2034  # set and read by the script it is part of
 # How a run goes on over many attempts: part of the job script. A program that ends with exit code 75 (EX_TEMPFAIL of
 # sysexits.h) asks to be continued: its job is queued again or, with --chain, a successor of the job is submitted, which
-# finds the same run folder. It ends where two attempts in a row leave no newer checkpoint, or all requeues are used.
+# finds the same run folder. It ends where two attempts in a row leave no newer checkpoint. An attempt that did its work, until
+# its end was near or for a minute and more, goes on for free; any other start again is one of the requeues that are allowed.
 continue_code=75
+least_work_s=60
 
 begun() { # how many attempts this run, or this task of it, has begun
   local line last=0
@@ -84,6 +86,14 @@ begun() { # how many attempts this run, or this task of it, has begun
     if [[ $line =~ \"event\":\"started\",\"attempt\":([0-9]+), ]]; then last=${BASH_REMATCH[1]}; fi
   done <"$here/events.jsonl"
   printf '%d' "$last"
+} 2>/dev/null
+
+used_requeues() {
+  local line used=$((attempt - 1))
+  while IFS= read -r line; do
+    [[ $line != *'"event":"continued"'*'"earned":true'* ]] || ((--used))
+  done <"$here/events.jsonl"
+  printf '%d' "$used"
 } 2>/dev/null
 
 claim_file() { # a run that was handed on to a successor has a claim of its own for each: who is first takes the next one
@@ -122,7 +132,7 @@ asks_to_continue() { # as do ranks that ended because they were told that their 
 was_cancelled() { [ -e cancelled.json ] || [ -e "$here/cancelled.json" ]; }
 
 continue_run() { # true when another attempt is on its way; else why_not is set, or the result is written
-  local LC_ALL=C newest newer=true idle=$here/attempts/idle
+  local LC_ALL=C newest newer=true earned=false idle=$here/attempts/idle
   asked="it asked to continue (exit code $code)"
   [ "$code" -eq "$continue_code" ] || asked="it had to make room for another job (exit code $code)"
   trap '' TERM INT USR1 # the next attempt's coming is what ends this job
@@ -131,6 +141,7 @@ continue_run() { # true when another attempt is on its way; else why_not is set,
   [[ $newest > $checkpoint_before ]] || newer=false
   if [ "$newer" = true ]; then
     rm -f "$idle"
+    if [ "$code" -eq "$continue_code" ] && { [ -n "$warned$told" ] || [ "$SECONDS" -ge "$least_work_s" ]; }; then earned=true; fi
   elif [ "$code" -eq "$continue_code" ]; then
     if [ -e "$idle" ] && ! [[ $newest > $(cat "$idle") ]]; then
       why_not="two attempts in a row asked to continue (exit code $code) and left no newer checkpoint"
@@ -141,10 +152,10 @@ continue_run() { # true when another attempt is on its way; else why_not is set,
   if was_cancelled; then
     write_result CANCELLED "$code" null signal "cancelled when it was to be continued"
     exit "$code"
-  elif [ "$attempt" -gt "$max_requeues" ]; then
+  elif [ "$max_requeues" -eq 0 ] || { [ "$earned" = false ] && [ "$(used_requeues)" -ge "$max_requeues" ]; }; then
     why_not="$asked at attempt $attempt, and $max_requeues requeues are allowed (--max-requeues)"
     return 1
-  elif ! event continued ",\"exit_code\":$code,\"by\":\"$continue_by\",\"newer_checkpoint\":$newer,\"elapsed_s\":$SECONDS"; then
+  elif ! event continued ",\"exit_code\":$code,\"by\":\"$continue_by\",\"newer_checkpoint\":$newer,\"earned\":$earned,\"elapsed_s\":$SECONDS"; then
     why_not="$asked, but the run folder cannot be written"
     return 1
   fi
@@ -259,7 +270,7 @@ trap : USR1 # nobody listens yet, and its default would end this script
 if [ "$attempt" -gt 1 ] && was_cancelled; then
   write_result CANCELLED 143 15 signal "cancelled between two attempts"
   exit 143
-elif [ "$attempt" -gt $((max_requeues + 1)) ]; then
+elif [ "$(used_requeues)" -gt "$max_requeues" ]; then
   write_result FAILED 1 null setup "started $attempt times, only $max_requeues requeues are allowed (--max-requeues)"
   exit 1
 fi
@@ -302,6 +313,7 @@ oom_kills() { # how many processes of this job the kernel killed for memory: cgr
 
 listener() { printf '%d' "$program"; }
 
+warned=
 told=
 preempted=
 warn() { # tell the program that its end is near, if it listens; the signal would kill one that does not
@@ -312,7 +324,7 @@ warn() { # tell the program that its end is near, if it listens; the signal woul
 }
 on_grace() { # the time limit is near
   local is_told=true
-  interrupted=yes
+  interrupted=yes warned=yes
   if ! warn; then
     is_told=false
     remind </dev/null >/dev/null 2>&1 &

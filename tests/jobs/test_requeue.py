@@ -233,6 +233,37 @@ def test_a_limit_too_short_for_slurms_own_signal_is_told_by_the_script(slurm: Sl
     assert run.events() == ["started", "grace", "continued"]
 
 
+def test_attempts_that_worked_until_their_end_was_near_use_up_no_requeues(slurm: Slurms, tmp_path: Path):
+    program = f"[ \"$DEEPHPC_ATTEMPT\" -le 3 ] || {{ kill -KILL $PPID; exit; }}; exec {sys.executable} -c '{SAVES}'"
+    run = slurm.run("bash", "-c", program, max_requeues=1)
+    for _ in range(3):
+        (tmp_path / "ready").unlink(missing_ok=True)
+        process = slurm.start(run)
+        wait_until((tmp_path / "ready").exists)
+        process.send_signal(signal.SIGUSR1)
+        assert run.end(process)[0] == 75
+    assert [attempt.earned for attempt in load_attempts(run.task())] == [True] * 3
+    for _ in range(2):  # which their node takes away
+        slurm(run)
+        assert not run.task().result.exists()
+    slurm(run)
+    result = load_result(run.task())
+    assert result is not None
+    assert result.reason == "started 6 times, only 1 requeues are allowed (--max-requeues)"
+
+
+def test_who_may_never_be_queued_again_is_not_continued_either(slurm: Slurms, tmp_path: Path):
+    run = slurm.run(sys.executable, "-c", SAVES, max_requeues=0)
+    process = slurm.start(run)
+    wait_until((tmp_path / "ready").exists)
+    process.send_signal(signal.SIGUSR1)
+    assert run.end(process)[0] == 75
+    result = load_result(run.task())
+    assert result is not None
+    assert "0 requeues are allowed (--max-requeues)" in result.reason
+    assert slurm.requests == []
+
+
 def test_a_program_that_still_loads_when_its_end_comes_near_is_told_once_it_listens(slurm: Slurms):
     program = f"touch ready; while [ ! -e listen ]; do sleep 0.05; done; exec {sys.executable} -c '{SAVES}'"
     run = slurm.run("bash", "-c", program, max_requeues=3)
