@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-_BUFFER_BYTES = 1 << 18  # fits the processor's cache, between socket and disk
+_BUFFER_BYTES = 1 << 17  # all threads' fit the processor's cache, between socket and disk: half the system time
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 

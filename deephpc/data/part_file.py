@@ -19,6 +19,7 @@ from deephpc.data.storage import Piece
 
 BLOCK_BYTES = 8 << 20
 _READ_BYTES = 1 << 20
+_BUFFER_BYTES = 1 << 17
 _MAX_RUN_BYTES = 64 << 20
 _RECORD = struct.Struct("<II")
 
@@ -82,6 +83,7 @@ class PartFile:
         self._hash = hashlib.sha256()
         self._hashed = 0
         self._hashing = threading.Lock()
+        self._buffer = memoryview(b"")
         self.blocks = [
             Block(index, start, min(start + BLOCK_BYTES, size_bytes), start)
             for index, start in enumerate(range(0, size_bytes, BLOCK_BYTES))
@@ -130,7 +132,8 @@ class PartFile:
             The disk is full, or refuses.
         """
         try:
-            view, at = memoryview(chunk), block.at
+            view, begin = memoryview(chunk), block.at
+            at = begin
             while view:
                 count = os.pwrite(self._file, view, at)
                 view, at = view[count:], at + count
@@ -141,7 +144,7 @@ class PartFile:
                 os.pwrite(self._state, record, block.index * _RECORD.size)
         except OSError as error:
             raise unwritable(self.path.parent, error) from error
-        self._hash_on(wait=False)
+        self._hash_on(begin, chunk)
 
     def start_over(self) -> int:
         """Forget all that is written; returns how many bytes that were."""
@@ -160,6 +163,7 @@ class PartFile:
     def blocks_of_unknown_size(self) -> Block:
         """Return the one block that a file has whose size is not known yet, empty."""
         self.blocks, self.size_bytes = [Block(0, 0, 1 << 62, 0)], 0
+        self._hash, self._hashed = hashlib.sha256(), 0
         return self.blocks[0]
 
     def resize(self, size_bytes: int) -> None:
@@ -192,19 +196,26 @@ class PartFile:
         if self._has_state:
             self._state_path.unlink(missing_ok=True)
 
-    def _hash_on(self, *, wait: bool) -> None:
-        """Hash what is written without a gap, read back while it is still in memory; one thread at a time."""
+    def _hash_on(self, at: int = -1, chunk: Piece = b"", *, wait: bool = False) -> None:
+        """Hash what is written without a gap: a chunk that goes on there as it is, the rest read back from memory.
+
+        One thread at a time: who finds another at it goes on receiving.
+        """
         if not self._hashing.acquire(blocking=wait):
             return
         try:
-            while self._hashed < self.size_bytes:
-                block = self.blocks[min(self._hashed // BLOCK_BYTES, len(self.blocks) - 1)]
-                wanted = min(_READ_BYTES, block.at - self._hashed)
-                chunk = os.pread(self._file, wanted, self._hashed) if wanted > 0 else b""
-                if not chunk:
-                    return
+            if at == self._hashed:
                 self._hash.update(chunk)
                 self._hashed += len(chunk)
+            while self._hashed < self.size_bytes:
+                block = self.blocks[min(self._hashed // BLOCK_BYTES, len(self.blocks) - 1)]
+                self._buffer = self._buffer or memoryview(bytearray(_BUFFER_BYTES))
+                view = self._buffer[: max(0, block.at - self._hashed)]
+                count = os.preadv(self._file, [view], self._hashed)
+                if not count:
+                    return
+                self._hash.update(view[:count])
+                self._hashed += count
         finally:
             self._hashing.release()
 

@@ -113,7 +113,7 @@ class S3Storage:
             upload.check()
             at = (part - 1) * size
             content = upload.read(at, min(size, upload.size_bytes - at))
-            if kept.get(part, "").strip('"') == hashlib.md5(content, usedforsecurity=False).hexdigest():
+            if part in kept and kept[part].strip('"') == hashlib.md5(content, usedforsecurity=False).hexdigest():
                 tags[part] = kept[part]
                 upload.keep(len(content))
             else:
