@@ -4,6 +4,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Model(BaseModel):
-    """A frozen value; unknown keys are refused and the docstring under a field is its help text."""
+    """A frozen value; unknown keys are refused. The docstring under a field is for readers of the code."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
