@@ -145,6 +145,9 @@ class PartFile:
         except OSError as error:
             raise unwritable(self.path.parent, error) from error
         self._hash_on(begin, chunk)
+        if self._has_state and block.at == block.stop:  # on its way to the disk, or the sync at the end waits for all
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(self._file, block.start, block.stop - block.start, os.POSIX_FADV_DONTNEED)
 
     def start_over(self) -> int:
         """Forget all that is written; returns how many bytes that were."""
