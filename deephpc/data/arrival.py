@@ -6,65 +6,20 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
-from deephpc.data.crew import Crew
-from deephpc.data.disk import unwritable
+from deephpc.data.disk import made_folder_for, unwritable
 from deephpc.data.ledger import Seen
 from deephpc.data.local import entry_of
 from deephpc.data.location import join
-from deephpc.data.part_file import Block, PartFile, runs_of
+from deephpc.data.part_file import BLOCK_BYTES, Block, PartFile, runs_of
 from deephpc.data.plan import transfer_key
-from deephpc.data.progress import Progress
 from deephpc.data.retries import Retries
-from deephpc.data.storage import Changed, Entry, Interrupted, Limits, Piece, Storage, changed, missing
+from deephpc.data.storage import Changed, Entry, Interrupted, Piece, changed, missing
+from deephpc.data.transport import Transport
 from deephpc.errors import DataError
 
 _ENDLESS = 1 << 62
 _READ_BYTES = 1 << 20
-
-
-class Home(Protocol):
-    """Where the files of a download go."""
-
-    @property
-    def root(self) -> Path:
-        """The folder whose disk takes them."""
-        ...
-
-    @property
-    def open_mode(self) -> int:
-        """Permissions of a file on its way."""
-        ...
-
-    @property
-    def final_mode(self) -> int | None:
-        """Those of a whole one; None for the same."""
-        ...
-
-    def part(self, path: str, key: str) -> Path:
-        """Return where a file lies while it is on its way."""
-        ...
-
-    def final(self, path: str, sha256: str) -> Path:
-        """Return where a whole file belongs; its folder is made by the caller."""
-        ...
-
-
-class Transport(Protocol):
-    """The download a file is part of."""
-
-    storage: Storage
-    top: str
-    home: Home
-    pair: str
-    limits: Limits
-    progress: Progress
-    crew: Crew
-
-    def received(self, size_bytes: int) -> None:
-        """Note bytes that came over the network."""
-        ...
 
 
 class Arrival:
@@ -111,15 +66,10 @@ class Arrival:
     def _begin(self) -> None:
         download = self._download
         download.crew.check()
+        if self._entry.size_bytes is None and self._bring_unlisted():
+            return
+        part = self._open_part()
         if self._entry.size_bytes is None:
-            self._look()
-        entry = self._entry
-        place = download.home.part(entry.path, transfer_key(download.pair, entry))
-        may_resume = entry.version != "" and entry.size_bytes is not None
-        part = PartFile(place, entry.size_bytes or 0, may_resume=may_resume, mode=download.home.open_mode)
-        self._part = part
-        download.progress.advance(part.open())
-        if entry.size_bytes is None:
             self._bring_unknown(part)
             self._finish(part)
             return
@@ -132,14 +82,44 @@ class Arrival:
         download.crew.add_first(self._later(part, run) for run in runs)
         self._end_run(part)
 
-    def _look(self) -> None:
-        seen = self._download.storage.look(self._path)
-        if seen is None:
+    def _open_part(self) -> PartFile:
+        """Open the part file; what an earlier try left in it counts as progress."""
+        download, entry = self._download, self._entry
+        place = download.home.part(entry.path, transfer_key(download.pair, entry))
+        may_resume = entry.version != "" and entry.size_bytes is not None
+        part = PartFile(place, entry.size_bytes or 0, may_resume=may_resume, mode=download.home.open_mode)
+        self._part = part
+        download.progress.advance(part.open())
+        return part
+
+    def _bring_unlisted(self) -> bool:
+        """Ask for a file whose size no list told; True when it came with the answer, as a small one does."""
+        download = self._download
+        retries = Retries(download.limits.patience, download.crew.stop)
+        while True:
+            try:
+                with download.storage.open_range(self._path, self._entry, 0, _ENDLESS) as stream:
+                    self._learn(stream.told or download.storage.look(self._path))
+                    if self._entry.size_bytes is None or self._entry.size_bytes > BLOCK_BYTES:
+                        return False
+                    part = self._part or self._open_part()
+                    self._fill_all(part, stream.chunks, retries)
+                self._finish(part)
+                return True
+            except Interrupted as error:
+                download.crew.check()
+                retries.again(error)
+
+    def _learn(self, told: Entry | None) -> None:
+        """Take the size and version that a server tells of a file it listed without."""
+        if self._entry.size_bytes is not None:
+            return
+        if told is None:
             raise missing(self._shown)
-        if seen.is_folder:
+        if told.is_folder:
             raise changed(self._shown)
-        self._entry = replace(seen, path=self._entry.path)
-        self._download.progress.expect(seen.size_bytes or 0, 0)
+        self._entry = replace(told, path=self._entry.path)
+        self._download.progress.expect(told.size_bytes or 0, 0)
 
     def _later(self, part: PartFile, run: list[Block]) -> Callable[[], None]:
         def work() -> None:
@@ -262,8 +242,7 @@ class Arrival:
             if entry.md5 and _md5(part.path) != entry.md5:
                 self._refuse_if_certain(part)
             target = download.home.final(entry.path, sha256)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            part.path.replace(target)
+            made_folder_for(target, lambda: part.path.replace(target))
             seen = entry_of(target.stat(), "", str(target))
         except OSError as error:
             raise unwritable(part.path.parent, error) from error

@@ -2,11 +2,14 @@
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from deephpc.data.storage import Missing, Refused, Unwritable
 from deephpc.errors import DataError
 
+_Found = TypeVar("_Found")
 _SPARE_BYTES = 1 << 20
 _SPARE_INODES = 16
 _WHY_NOT = {
@@ -48,6 +51,15 @@ def check_room(folder: Path, size_bytes: int, files: int) -> None:
             f"{folder} has {stats.f_favail} inodes free, {files + _SPARE_INODES} are needed",
             "remove files there, or name another folder",
         )
+
+
+def made_folder_for(path: Path, work: Callable[[], _Found]) -> _Found:
+    """Return what work on a path returns; its folder is made where it turns out to lack: to look first costs more."""
+    try:
+        return work()
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return work()
 
 
 def unwritable(place: Path | str, error: OSError) -> Unwritable:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deephpc.data.arrival import Arrival, Home
+from deephpc.data.arrival import Arrival
 from deephpc.data.crew import Crew
 from deephpc.data.disk import check_room
 from deephpc.data.ledger import Ledger, Seen
@@ -17,6 +17,7 @@ from deephpc.data.part_file import BLOCK_BYTES
 from deephpc.data.plan import Action, Step, TransferPlan, transfer_key
 from deephpc.data.progress import Progress, Silent
 from deephpc.data.storage import Entry, Limits, Storage, changed
+from deephpc.data.transport import Home
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
-from deephpc.data.answer import Answer
 from deephpc.data.location import join
 from deephpc.data.retries import persist
 from deephpc.data.storage import ByteStream, Entry, Limits, Missing, Refused, Upload
@@ -53,10 +52,10 @@ class HttpStorage:
     def look(self, path: str) -> Entry | None:
         """Ask for a file by HEAD, or by a GET whose body is not read; a page at `…/` is a folder."""
         try:
-            found, kind = persist(self._patience, lambda: self._head(path))
+            found = persist(self._patience, lambda: self._head(path))
         except Missing:
             return Entry("", is_folder=True) if self._is_page(path) else None
-        return Entry("", is_folder=True) if path.endswith("/") or not path or kind == "folder" else found
+        return Entry("", is_folder=True) if path.endswith("/") or not path or found.is_folder else found
 
     def list_folder(self, path: str) -> Iterator[Entry]:
         """Return what a page of links has directly below; sizes are asked for one by one."""
@@ -118,12 +117,12 @@ class HttpStorage:
             return False
         return answer.is_success and "html" in answer.headers.get("content-type", "")
 
-    def _head(self, path: str) -> tuple[Entry, str]:
+    def _head(self, path: str) -> Entry:
         answer, _ = self._web.ask(self._request("HEAD", path), _NO_HEAD)
         if answer.status in _NO_HEAD:
             with self._web.send(self._request("GET", path)) as answer:
-                return entry_of(answer), _kind_of(answer)
-        return entry_of(answer), _kind_of(answer)
+                return entry_of(answer)
+        return entry_of(answer)
 
     def _request(self, method: str, path: str) -> Request:
         return Request(method, f"{self._base}/{quote_path(path)}{self._query}", self.show(path), {})
@@ -161,8 +160,3 @@ class _Links(HTMLParser):
         """Note where an anchor leads."""
         if tag == "a":
             self.found += [value for name, value in attrs if name == "href" and value]
-
-
-def _kind_of(answer: Answer) -> str:
-    """Say whether a server redirected a name to the folder of that name."""
-    return "folder" if answer.was_redirected and answer.url.partition("?")[0].endswith("/") else "file"

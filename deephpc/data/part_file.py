@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deephpc.data.disk import unwritable
+from deephpc.data.disk import made_folder_for, unwritable
 from deephpc.data.storage import Piece
 
 BLOCK_BYTES = 8 << 20
@@ -98,12 +98,12 @@ class PartFile:
             The folder takes no file.
         """
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
             if not (self._may_resume and self._has_state):
-                self._discard_old()
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, self._mode)
+                flags |= os.O_TRUNC
+            self._file = made_folder_for(self.path, lambda: os.open(self.path, flags, self._mode))
             if self._has_state:
-                self._state = os.open(self._state_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                self._state = os.open(self._state_path, flags, 0o600)
                 return self._restore()
         except OSError as error:
             self.close()
@@ -121,7 +121,8 @@ class PartFile:
         """Close it and throw it away."""
         self.close()
         with contextlib.suppress(OSError):
-            self._discard_old()
+            self.path.unlink(missing_ok=True)
+            self._state_path.unlink(missing_ok=True)
 
     def write(self, block: Block, chunk: Piece) -> None:
         """Write a block's next bytes.
@@ -243,7 +244,3 @@ class PartFile:
             crc = zlib.crc32(chunk, crc)
             at += len(chunk)
         return crc
-
-    def _discard_old(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self._state_path.unlink(missing_ok=True)

@@ -36,6 +36,8 @@ class ByteStream:
     """Each good until the next is asked for: servers' come in one buffer."""
     whole: bool = False
     """Whether the server paid no heed to the range, so that the bytes go on to the file's end."""
+    told: Entry | None = None
+    """What the answer tells of the file, where that may be more than was listed."""
 
 
 @dataclass(frozen=True)

@@ -127,11 +127,11 @@ class Web:
                 raise changed(request.shown)
             begins = _check_answer(answer, entry, start, request.shown)
             ignored = not whole and answer.status != 206
-            yield ByteStream(begins, answer.chunks(), whole=ignored)
+            yield ByteStream(begins, answer.chunks(), whole=ignored, told=entry_of(answer) if whole else None)
 
 
 def entry_of(answer: Answer) -> Entry:
-    """Return what the headers of an answer tell of a file."""
+    """Return what the headers of an answer tell of a file; a folder, where a server redirected a name to that."""
     headers = answer.headers
     length = headers.get("content-length", "")
     modified = http_time(headers.get("last-modified", ""))
@@ -140,6 +140,7 @@ def entry_of(answer: Answer) -> Entry:
         size_bytes=int(length) if length.isdigit() else None,
         version=version_of(headers.get("etag", ""), headers.get("last-modified", "")),
         modified_s=modified,
+        is_folder=answer.was_redirected and answer.url.partition("?")[0].endswith("/"),
     )
 
 
