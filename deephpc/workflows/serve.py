@@ -33,6 +33,7 @@ from deephpc.workflows.trained import (
     with_models,
 )
 
+_SOCKET_VARIABLE = "DEEPHPC_SOCKET"
 _SAMPLES = "samples"
 _TRAINED = "train-"
 
@@ -137,6 +138,11 @@ def _of_command(asked: ServeWords, cwd: Path, options: JobOptions) -> JobRequest
         raise InputError(f"--command {asked.command!r}: {error}", "quote it as in a shell") from error
     if not words:
         raise InputError("--command is empty", "write --command 'python app.py'")
+    for name in (asked.port_variable, _SOCKET_VARIABLE):
+        if name and any(word in (f"${name}", f"${{{name}}}") for word in words):
+            raise InputError(
+                f"--command: no shell puts the value of ${name} there", "write --command \"sh -c 'exec …'\""
+            )
     return load_run_request(words, cwd, options, asked.target).model_copy(update={"kind": "serve"})
 
 

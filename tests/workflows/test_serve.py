@@ -136,6 +136,8 @@ def test_a_sample_that_cannot_be_one_is_refused(tmp_path: Path, samples: tuple[s
         (ServeWords("posenet", port_variable="PORT"), "--port-env is for --command"),
         (ServeWords(None, command="x 'y"), "No closing quotation"),
         (ServeWords(None, command=" "), "--command is empty"),
+        (ServeWords(None, command="x $PORT", port_variable="PORT"), "no shell puts the value of $PORT there"),
+        (ServeWords(None, command="x ${DEEPHPC_SOCKET}"), "no shell puts the value of $DEEPHPC_SOCKET there"),
         (ServeWords(None, command="x", service="jupyter"), "--command cannot be"),
         (ServeWords(None, command="x\ud800"), "not valid UTF-8"),
         (ServeWords(None, service="command"), "--service command needs --command"),
@@ -151,6 +153,8 @@ def test_options_that_make_no_server_are_named(tmp_path: Path, words: ServeWords
 
 
 def test_a_command_is_split_as_a_shell_would_and_runs_in_the_image_or_here(tmp_path: Path):
+    words = ServeWords(None, command="sh -c 'my $PORT'", port_variable="PORT")
+    assert load_serve_request(words, tmp_path, JobOptions(), None).command == ("sh", "-c", "my $PORT")
     words = ServeWords(None, command="python 'my app.py' --port 1", port_variable="PORT")
     here = load_serve_request(words, tmp_path, JobOptions(), None)
     assert (here.command, here.program, here.workdir) == (("python", "my app.py", "--port", "1"), "own", tmp_path)
