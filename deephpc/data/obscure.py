@@ -8,8 +8,6 @@ import base64
 import binascii
 import os
 
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-
 from deephpc.errors import InputError
 
 _KEY = bytes.fromhex("9c935b48730a554d6bfd7c63c886a92bd390198eb8128afbf4de162b8b95f638")
@@ -50,5 +48,7 @@ def obscure(password: str, start: bytes | None = None) -> str:
 
 
 def _crypt(start: bytes, content: bytes) -> bytes:
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes  # start-up time: few remotes need it
+
     cipher = Cipher(algorithms.AES(_KEY), modes.CTR(start)).encryptor()
     return cipher.update(content) + cipher.finalize()

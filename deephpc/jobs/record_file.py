@@ -7,6 +7,7 @@ take the write lock from their first statement, and a locked file is waited for.
 
 import random
 import sqlite3
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -110,7 +111,8 @@ class RecordFile:
     @cached_property
     def _database(self) -> "Database":
         """The file as what writes to it sees it."""
-        from sqlite_utils import Database  # slow to load, with numpy where that is installed; most commands only read
+        with _hidden("numpy", "pandas"):
+            from sqlite_utils import Database  # start-up time: most commands only read
 
         return Database(self._connection)
 
@@ -181,3 +183,15 @@ class RecordFile:
                 f"the record {self.path} stays locked by another process", "try again in a moment", transient=True
             )
         return SiteError(f"the record {self.path} is damaged: {text}", "move it away and run `deephpc jobs rebuild`")
+
+
+@contextmanager
+def _hidden(*names: str) -> Iterator[None]:
+    """Have libraries that are not loaded yet count as missing: sqlite-utils would load them, and works without."""
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: "cannot be imported"
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]

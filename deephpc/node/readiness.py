@@ -29,7 +29,9 @@ from deephpc.serve.swagger import (
     predict_path,
 )
 
-_POLL_S = 0.1
+_POLL_S, _LONGEST_POLL_S = 0.02, 0.5
+_LATE = 0.02
+"""How late it may be noticed that the server answers, as a part of what that took."""
 _AGAIN = 10
 _AGAIN_S = 1.0
 _GIVE_A_SAMPLE = "give the server an input of yours for it: --sample NAME=FILE"
@@ -108,6 +110,7 @@ class Readiness:
 
     async def _until_it_answers(self, path: str) -> None:
         """Wait until the server answers at all; what it says is judged later."""
+        began = time.monotonic()
         while True:
             with contextlib.suppress(aiohttp.ClientError, OSError):
                 async with self._ways.session.get(self._ways.url(URL(path)), allow_redirects=False) as answer:
@@ -115,7 +118,7 @@ class Readiness:
                     if answer.status < 500:
                         self._check_owner()
                         return
-            await asyncio.sleep(_POLL_S)
+            await asyncio.sleep(min(max(_POLL_S, _LATE * (time.monotonic() - began)), _LONGEST_POLL_S))
 
     def _check_owner(self) -> None:
         owner = self._ways.owner()

@@ -19,7 +19,6 @@ from deephpc.containers.reference import (
     Target,
     parse_reference,
 )
-from deephpc.containers.registry import Access, Registry
 from deephpc.containers.source import ImageSource, Patience
 from deephpc.containers.store import Store
 from deephpc.containers.stored_image import StoredImage
@@ -167,6 +166,8 @@ def _open_source(plan: PullPlan, places: ImagePlaces) -> Iterator[tuple[ImageSou
         with open_local(image, places.store.root / "partial") as source:
             yield source, plan.why
         return
+    from deephpc.containers.registry import Access, Registry  # start-up time: most images are here already
+
     credentials = find_credentials(image.registry, image.repository, places.environ, places.home)
     access = Access(credentials, places.insecure, places.patience)
     with Registry(image, access) as registry:

@@ -15,7 +15,9 @@ from deephpc.workflows.plan import load_plan
 from deephpc.workflows.servers import NOT_NOTED, Server, Stage, gather_server, service_of
 from deephpc.workflows.watch import Schedulers, refresh, wait_for
 
-_LOOK_S = 0.3
+_LOOK_S, _LONGEST_LOOK_S = 0.1, 1.0
+#: How late it may be noticed that a server is ready, as a part of what that took.
+_LATE = 0.02
 _REFRESH_S = 2.0
 #: What a gateway that works may take beyond the deadline that it keeps itself, and a job beyond its server's end.
 _SLACK_S = 60.0
@@ -89,7 +91,7 @@ def wait_until_ready(job: Job, desk: Desk, tell: Callable[[Stage], None]) -> Ser
     """
     deadlines = _Deadlines(service_of(job).ready_within_s)
     progress = _Progress(tell)
-    refreshed_at = -_REFRESH_S
+    began, refreshed_at = time.monotonic(), -_REFRESH_S
     while True:
         if time.monotonic() - refreshed_at >= _REFRESH_S:
             refresh(desk.record, desk.schedulers, desk.clock(), only=[job])
@@ -104,7 +106,7 @@ def wait_until_ready(job: Job, desk: Desk, tell: Callable[[Stage], None]) -> Ser
         if given_up:
             stop_server(job, desk)
             raise ProgramError(f"{job.run_id} failed: {given_up}; it is cancelled", _hint(job))
-        desk.sleep(_LOOK_S)
+        desk.sleep(min(max(_LOOK_S, _LATE * (time.monotonic() - began)), _LONGEST_LOOK_S))
 
 
 def stop_server(job: Job, desk: Desk) -> Job:
