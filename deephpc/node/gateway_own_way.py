@@ -6,9 +6,9 @@ import aiohttp
 from yarl import URL
 
 from deephpc.node.gateway_certificate import Certificate
+from deephpc.node.gateway_port import ANYWHERE
 from deephpc.node.gateway_proxy import EARLY
 
-ANYWHERE = "0.0.0.0"  # noqa: S104 - named, not bound
 NO_TIMEOUT = aiohttp.ClientTimeout(total=None)
 """The deadline of readiness is the only one: a first prediction may take minutes."""
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from deephpc.errors import SiteError
 
+ANYWHERE = "0.0.0.0"  # noqa: S104 - the token guards it
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _LOWEST = 61000
 _HIGHEST = 65535
 _TRIES = 64
 
 
-def bind_port(address: str = "0.0.0.0", chance: random.Random | None = None) -> socket.socket:  # noqa: S104 - the token guards it
+def bind_port(address: str = ANYWHERE, chance: random.Random | None = None) -> socket.socket:
     """Return a socket bound to a free port of an address; several tries, for other users bind there too.
 
     Raises

@@ -1,6 +1,7 @@
 """The gateway as a job runs it: a process, a server behind it, and clients of several kinds in front."""
 
 import asyncio
+import signal
 import socket
 import ssl
 import time
@@ -63,6 +64,17 @@ def test_headers_of_one_connection_end_at_the_gateway(session):
     headers = {"Connection": "keep-alive, X-Hop", "X-Hop": "1", "TE": "trailers", "Proxy-Authorization": "x"}
     seen = {name.lower() for name, _ in session.get("/echo", headers=headers).json()["headers"]}
     assert not {"x-hop", "te", "proxy-authorization", "connection"} & seen
+
+
+def test_told_to_end_while_it_still_loads_it_leaves_no_server():
+    with gateway(
+        words=lambda socket: ["sh", "-c", 'echo >"$1"; while :; do sleep 1; done', "sh", f"{socket}.began"]
+    ) as running:
+        wait_until((running.folder / "s.began").exists, "the server to be started")
+        running.process.terminate()
+        assert running.wait_for_end() in (0, 128 + signal.SIGTERM)
+        assert not processes_in(running.folder)
+        assert not (running.folder / "endpoint.json").exists()
 
 
 def test_every_answer_tells_how_much_time_is_left(session):
