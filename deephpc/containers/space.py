@@ -1,27 +1,17 @@
 """Whether a folder takes what is about to be written: free space, inodes, quota; and the errors when it does not."""
 
-import errno
 import os
 import shutil
 from pathlib import Path
 
 from deephpc.errors import SiteError
+from deephpc.room import lacking_room, why_refused
 from deephpc.shell import CommandNotFound, run
 
 _QUOTA_TIMEOUT_S = 5.0
 
 #: What the store needs beside the image's own bytes and files.
 _SPARE_BYTES = 16 << 20
-_SPARE_INODES = 16
-_NO_ROOM = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "over quota",
-    errno.EROFS: "read-only file system",
-    errno.EACCES: "no permission",
-    errno.EPERM: "no permission",
-    errno.ENOTDIR: "a file lies where a folder should be",
-    errno.EEXIST: "a file lies where a folder should be",
-}
 _HINT = "`deephpc image gc` frees space there; `cache_dir` (or DEEPHPC_CACHE_DIR) names another place"
 
 
@@ -36,16 +26,11 @@ def check_room(folder: Path, size_bytes: int, files: int) -> None:
         Less is free than needed.
     """
     try:
-        stats = os.statvfs(next(each for each in (folder, *folder.parents) if each.exists()))
+        lack = lacking_room(folder, size_bytes + _SPARE_BYTES, files)
     except OSError as error:
         raise unwritable(folder, error) from error
-    free_bytes = stats.f_bavail * stats.f_frsize
-    if free_bytes < size_bytes + _SPARE_BYTES:
-        raise SiteError(
-            f"{folder} has {render_size(free_bytes)} free, {render_size(size_bytes + _SPARE_BYTES)} are needed", _HINT
-        )
-    if stats.f_files and stats.f_favail < files + _SPARE_INODES:
-        raise SiteError(f"{folder} has {stats.f_favail} inodes free, {files + _SPARE_INODES} are needed", _HINT)
+    if lack is not None:
+        raise SiteError(lack, _HINT)
 
 
 def check_quota(folder: Path, size_bytes: int, files: int) -> None:
@@ -103,19 +88,4 @@ def parse_quota(text: str, folder: Path) -> tuple[int | None, int | None] | None
 
 def unwritable(place: Path, error: OSError) -> SiteError:
     """Return the error for a place that cannot be written, in words."""
-    reason = _NO_ROOM.get(error.errno or 0, error.strerror or str(error))
-    return SiteError(f"cannot write in {place}: {reason}", _HINT)
-
-
-def is_full(error: OSError) -> bool:
-    """Say whether a write failed for want of room."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
-def render_size(size_bytes: float) -> str:
-    """Return a size for people: 1.5 GiB."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size_bytes < 1024:
-            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1024
-    return f"{size_bytes:.1f} TiB"
+    return SiteError(f"cannot write in {place}: {why_refused(error)}", _HINT)

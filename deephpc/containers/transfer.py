@@ -10,9 +10,10 @@ from typing import Protocol
 
 from deephpc.containers.manifest import Descriptor
 from deephpc.containers.source import Corrupt, ImageSource, Interrupted, Patience, Retries
-from deephpc.containers.space import is_full, unwritable
+from deephpc.containers.space import unwritable
 from deephpc.containers.store import BLOB_MODE, Store
 from deephpc.lock import Lock
+from deephpc.room import is_full
 
 _READ_BYTES = 1 << 20
 

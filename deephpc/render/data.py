@@ -1,12 +1,13 @@
 """Answers about data as tables and sentences or as versioned JSON, and transfers as a bar on a terminal."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from deephpc.data.progress import Progress, Silent
 from deephpc.render.answer import draw, to_json, visible
+from deephpc.render.bars import showing_bars
+from deephpc.room import render_size
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -88,28 +89,11 @@ def render_verdict(verdict: "Verdict", *, as_json: bool) -> str:
     return "\n".join(visible(f"{fault.path}: {fault.reason}") for fault in verdict.faults)
 
 
-def render_size(size_bytes: float) -> str:
-    """Return a size for people: 1.5 GiB."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size_bytes < 1024:
-            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1024
-    return f"{size_bytes:.1f} TiB"
-
-
 @contextmanager
 def showing_progress(*, quiet: bool) -> Iterator[Progress]:
     """Show a bar with rate and time left on stderr while the block runs; nothing where stderr is no terminal."""
-    if quiet or not sys.stderr.isatty():
-        yield Silent()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-    from rich.progress import Progress as Bars
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bars:
-        yield _Bar(bars)
+    with showing_bars(quiet=quiet) as bars:
+        yield Silent() if bars is None else _Bar(bars)
 
 
 class _Bar:

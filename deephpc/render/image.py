@@ -1,15 +1,15 @@
 """Images to tables and sentences or to versioned JSON, and the progress of a pull to bars on a terminal."""
 
 import shlex
-import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from deephpc.containers.space import render_size
 from deephpc.containers.transfer import Progress, Silent
 from deephpc.render.answer import draw, to_json, visible
+from deephpc.render.bars import showing_bars
+from deephpc.room import render_size
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -126,16 +126,8 @@ def render_export(export: "Export", *, as_json: bool) -> str:
 @contextmanager
 def showing_progress(*, quiet: bool) -> Iterator[Progress]:
     """Show bars on stderr while the block runs; nothing where stderr is no terminal."""
-    if quiet or not sys.stderr.isatty():
-        yield Silent()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-    from rich.progress import Progress as Bars
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bars:
-        yield _Bars(bars)
+    with showing_bars(quiet=quiet) as bars:
+        yield Silent() if bars is None else _Bars(bars)
 
 
 class _Bars:

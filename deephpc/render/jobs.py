@@ -14,6 +14,7 @@ from deephpc.jobs.job import Job
 from deephpc.render.answer import to_json, visible
 from deephpc.render.job_table import draw_jobs
 from deephpc.render.phrases import code_of, local_time, task_counts
+from deephpc.room import render_size
 from deephpc.workflows.metrics import Series, load_series
 
 if TYPE_CHECKING:  # loaded by the one command that has them: `deephpc jobs` starts without
@@ -247,8 +248,6 @@ def _attempt_line(attempt: "Attempt", *, is_last: bool) -> str:
 
 
 def _transfer_line(delivery: "Delivery") -> str:
-    from deephpc.render.data import render_size  # start-up time: `deephpc jobs` has no use for it
-
     at = f"{delivery.files} files, {render_size(delivery.size_bytes)}, {local_time(delivery.at)}"
     who = "by the job" if delivery.by == "job" else "from a login node"
     words = {
