@@ -74,10 +74,12 @@ class Arrival:
             self._finish(part)
             return
         missing = [block for block in part.blocks if block.at < block.stop]
-        if not missing or self._bring(part, missing[:1], is_first=True):
+        alone = 0 if download.storage.can_range and len(missing) > 1 else 1
+        if not missing or self._bring(part, missing[:alone], is_first=True):
             self._finish(part)
             return
-        runs = runs_of(missing[1:], download.crew.parallel)
+        # half of what may be on its way at once: more ranges of one file cost the server, and one disk takes them all
+        runs = runs_of(missing[alone:], max(1, download.crew.parallel // 2))
         self._runs_left = 1 + len(runs)
         download.crew.add_first(self._later(part, run) for run in runs)
         self._end_run(part)

@@ -36,7 +36,7 @@ class HttpStorage:
 
     parallel = 64
     can_write = False
-    can_range = True
+    can_range = False
 
     def __init__(self, prefix: str, settings: Mapping[str, str], limits: Limits, around: Surroundings) -> None:
         self._prefix = prefix

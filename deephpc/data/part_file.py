@@ -20,7 +20,7 @@ from deephpc.data.storage import Piece
 BLOCK_BYTES = 8 << 20
 _READ_BYTES = 1 << 20
 _BUFFER_BYTES = 1 << 17
-_MAX_RUN_BYTES = 64 << 20
+_MAX_RUN_BYTES = 128 << 20
 _RECORD = struct.Struct("<II")
 
 

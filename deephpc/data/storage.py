@@ -67,7 +67,7 @@ class Storage(Protocol):
     """How many transfers at once it takes."""
     can_write: bool
     can_range: bool
-    """Whether reading may begin in the middle; False too where nobody knows yet."""
+    """Whether reading may begin in the middle for certain; False too where nobody knows yet."""
 
     def show(self, path: str) -> str:
         """Return a path's full name for people, without credentials."""

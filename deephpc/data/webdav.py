@@ -29,7 +29,7 @@ class WebdavStorage:
 
     parallel = 64
     can_write = True
-    can_range = True
+    can_range = False
 
     def __init__(self, prefix: str, settings: Mapping[str, str], limits: Limits, around: Surroundings) -> None:
         self._prefix = prefix

@@ -105,7 +105,7 @@ def test_a_part_file_goes_on_with_what_is_sound_and_drops_what_is_not(tmp_path: 
     assert again.finish(None, None) == hashlib.sha256(content).hexdigest()
 
 
-@pytest.mark.parametrize(("parallel", "longest"), [(1, 8), (8, 4), (64, 1)])
+@pytest.mark.parametrize(("parallel", "longest"), [(1, 16), (8, 4), (64, 1)])
 def test_blocks_are_asked_for_in_runs_without_a_gap(tmp_path: Path, parallel: int, longest: int):
     blocks = PartFile(tmp_path / ".part", 40 * BLOCK_BYTES, may_resume=True).blocks
     blocks[5].at += 1000  # as an earlier try left it
