@@ -1,25 +1,22 @@
 """Sends files away, several at once, and notes what was sent."""
 
-import hashlib
-import os
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from deephpc.data.crew import Crew
 from deephpc.data.disk import unreadable
 from deephpc.data.ledger import Ledger, Seen
-from deephpc.data.local import entry_of
 from deephpc.data.manifest import FileFact
 from deephpc.data.plan import Action, Step, TransferPlan, transfer_key
 from deephpc.data.progress import Progress, Silent
 from deephpc.data.reading_back import hash_stored
 from deephpc.data.retries import Retries
+from deephpc.data.source import Source
 from deephpc.data.storage import Entry, Interrupted, Limits, Storage, Upload, changed
 from deephpc.errors import DataError
-
-_READ_BYTES = 1 << 20
 
 
 @dataclass
@@ -78,8 +75,7 @@ class Sending:
         local = self.folder / entry.path
         path = self.place(entry.path)
         try:
-            with local.open("rb", buffering=0) as file:
-                source = _Source(file.fileno(), entry, local)
+            with local.open("rb", buffering=0) as file, closing(Source(file.fileno(), entry, local)) as source:
                 if step.action is Action.HASH:
                     seen = self.storage.look(path)
                 else:
@@ -98,7 +94,7 @@ class Sending:
         self.ledger.note(Seen(entry.path, entry.size_bytes or 0, sha256, entry.version, seen.version))
         found[entry.path] = _fact(entry, sha256)
 
-    def _persist(self, path: str, source: "_Source") -> Entry:
+    def _persist(self, path: str, source: Source) -> Entry:
         """Write a file, again and again until it is there or patience ends."""
         retries = Retries(self.limits.patience, self.crew.stop)
         farthest = 0
@@ -125,9 +121,10 @@ class _Attempt:
     """One try at sending a file."""
 
     sending: Sending
-    source: "_Source"
+    source: Source
     key: str
     done: int = 0
+    turn: threading.Lock = field(default_factory=threading.Lock)
 
     def upload(self) -> Upload:
         """Return the file as a storage takes it."""
@@ -148,56 +145,9 @@ class _Attempt:
         self._keep(count)
 
     def _keep(self, count: int) -> None:
-        with self.source.turn:
+        with self.turn:
             self.done += count
         self.sending.progress.advance(count)
-
-
-class _Source:
-    """A local file that must not change while it is read; hashed as far as it is read in order."""
-
-    def __init__(self, file: int, entry: Entry, path: Path) -> None:
-        self.entry = entry
-        self._file = file
-        self._path = path
-        self._hash = hashlib.sha256()
-        self._hashed = 0
-        self.turn = threading.Lock()
-        self.check()
-
-    def read(self, offset: int, count: int) -> bytes:
-        """Read bytes, all of them.
-
-        Raises
-        ------
-        Changed
-            The file is another one than was listed.
-        """
-        content = os.pread(self._file, count, offset)
-        while len(content) < count:
-            more = os.pread(self._file, count - len(content), offset + len(content))
-            if not more:
-                raise changed(str(self._path))
-            content += more
-        self.check()
-        with self.turn:
-            if offset == self._hashed:
-                self._hash.update(content)
-                self._hashed += len(content)
-        return content
-
-    def check(self) -> None:
-        """Raise `Changed` when the file is not the listed one any more."""
-        if entry_of(os.fstat(self._file), "", str(self._path)).version != self.entry.version:
-            raise changed(str(self._path))
-
-    def sha256(self, crew: Crew) -> str:
-        """Hash what was not read in order, and return the hash of all."""
-        size = self.entry.size_bytes or 0
-        while self._hashed < size:
-            crew.check()
-            self.read(self._hashed, min(_READ_BYTES, size - self._hashed))
-        return self._hash.hexdigest()
 
 
 def _fact(entry: Entry, sha256: str) -> FileFact:
