@@ -32,7 +32,7 @@ class Arrival:
         self._path = join(download.top, entry.path)
         self._part: PartFile | None = None
         self._turn = threading.Lock()
-        self._runs_left = 0
+        self._lanes_left = 0
         self._active = 0
         self._failure: BaseException | None = None
         self._farthest = 0
@@ -75,14 +75,14 @@ class Arrival:
             return
         missing = [block for block in part.blocks if block.at < block.stop]
         alone = 0 if download.storage.can_range and len(missing) > 1 else 1
-        if not missing or self._bring(part, missing[:alone], is_first=True):
+        if not missing or self._bring(part, missing[:alone], is_first=True) or not missing[alone:]:
             self._finish(part)
             return
         # half of what may be on its way at once: more ranges of one file cost the server, and one disk takes them all
-        runs = runs_of(missing[alone:], max(1, download.crew.parallel // 2))
-        self._runs_left = 1 + len(runs)
-        download.crew.add_first(self._later(part, run) for run in runs)
-        self._end_run(part)
+        lanes = max(1, download.crew.parallel // 2)
+        runs = deque(runs_of(missing[alone:], lanes))
+        self._lanes_left = lanes
+        download.crew.add_first([lambda: self._guarded(lambda: self._bring_all(part, runs))] * lanes)
 
     def _open_part(self) -> PartFile:
         """Open the part file; what an earlier try left in it counts as progress."""
@@ -123,18 +123,18 @@ class Arrival:
         self._entry = replace(told, path=self._entry.path)
         self._download.progress.expect(told.size_bytes or 0, 0)
 
-    def _later(self, part: PartFile, run: list[Block]) -> Callable[[], None]:
-        def work() -> None:
+    def _bring_all(self, part: PartFile, runs: deque[list[Block]]) -> None:
+        """Bring one run after the other; the last to find none left finishes the file."""
+        while self._failure is None:
+            with self._turn:
+                run = runs.popleft() if runs else None
+            if run is None:
+                break
             self._bring(part, run)
-            self._end_run(part)
-
-        return lambda: self._guarded(work)
-
-    def _end_run(self, part: PartFile) -> None:
         with self._turn:
-            self._runs_left -= 1
-            is_last = self._runs_left == 0
-        if is_last:
+            self._lanes_left -= 1
+            is_last = self._lanes_left == 0
+        if is_last and self._failure is None:
             self._finish(part)
 
     def _bring(self, part: PartFile, run: list[Block], *, is_first: bool = False) -> bool:

@@ -5,7 +5,6 @@ loses no more than the last piece of each stream; what a crash of the machine lo
 """
 
 import contextlib
-import hashlib
 import os
 import struct
 import threading
@@ -15,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deephpc.data.disk import made_folder_for, unwritable
-from deephpc.data.storage import Piece
+from deephpc.data.file_hash import FileHash
+from deephpc.data.storage import Piece, Unwritable
 
 BLOCK_BYTES = 8 << 20
 _READ_BYTES = 1 << 20
-_BUFFER_BYTES = 1 << 17
 _MAX_RUN_BYTES = 128 << 20
 _RECORD = struct.Struct("<II")
 
@@ -80,10 +79,9 @@ class PartFile:
         self._may_resume = may_resume
         self._has_state = size_bytes > BLOCK_BYTES
         self._file = self._state = -1
-        self._hash = hashlib.sha256()
-        self._hashed = 0
-        self._hashing = threading.Lock()
-        self._buffer = memoryview(b"")
+        self._hash = FileHash(-1, is_long=False)
+        self._turn = threading.Lock()
+        self._first = 0
         self.blocks = [
             Block(index, start, min(start + BLOCK_BYTES, size_bytes), start)
             for index, start in enumerate(range(0, size_bytes, BLOCK_BYTES))
@@ -102,6 +100,7 @@ class PartFile:
             if not (self._may_resume and self._has_state):
                 flags |= os.O_TRUNC
             self._file = made_folder_for(self.path, lambda: os.open(self.path, flags, self._mode))
+            self._hash = FileHash(self._file, is_long=self._has_state)
             if self._has_state:
                 self._state = os.open(self._state_path, flags, 0o600)
                 return self._restore()
@@ -112,6 +111,7 @@ class PartFile:
 
     def close(self) -> None:
         """Close it; what is written stays for the next try."""
+        self._hash.close()
         for descriptor in (self._file, self._state):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -145,7 +145,7 @@ class PartFile:
                 os.pwrite(self._state, record, block.index * _RECORD.size)
         except OSError as error:
             raise unwritable(self.path.parent, error) from error
-        self._hash_on(begin, chunk)
+        self._hash.note(begin, chunk, self._front())
         if self._has_state and block.at == block.stop:  # on its way to the disk, or the sync at the end waits for all
             with contextlib.suppress(OSError):
                 os.posix_fadvise(self._file, block.start, block.stop - block.start, os.POSIX_FADV_DONTNEED)
@@ -157,7 +157,7 @@ class PartFile:
             block.at, block.crc = block.start, 0
         if self._has_state:
             os.ftruncate(self._state, 0)
-        self._hash, self._hashed = hashlib.sha256(), 0
+        self._hash_anew()
         return lost
 
     def block_at(self, offset: int) -> Block:
@@ -167,7 +167,7 @@ class PartFile:
     def blocks_of_unknown_size(self) -> Block:
         """Return the one block that a file has whose size is not known yet, empty."""
         self.blocks, self.size_bytes = [Block(0, 0, 1 << 62, 0)], 0
-        self._hash, self._hashed = hashlib.sha256(), 0
+        self._hash_anew()
         return self.blocks[0]
 
     def resize(self, size_bytes: int) -> None:
@@ -182,8 +182,8 @@ class PartFile:
         Unwritable
             The disk is full, or refuses.
         """
-        self._hash_on(wait=True)
         try:
+            found = self._hash.finish(self.size_bytes)
             os.ftruncate(self._file, self.size_bytes)
             if mode is not None:
                 os.fchmod(self._file, mode)
@@ -193,35 +193,25 @@ class PartFile:
         except OSError as error:
             raise unwritable(self.path.parent, error) from error
         self.close()
-        return self._hash.hexdigest()
+        if found is None:
+            raise Unwritable(f"{self.path} is shorter than what was written", "does somebody clean up there?")
+        return found
 
     def forget_state(self) -> None:
         """Remove the state, once the file has its name."""
         if self._has_state:
             self._state_path.unlink(missing_ok=True)
 
-    def _hash_on(self, at: int = -1, chunk: Piece = b"", *, wait: bool = False) -> None:
-        """Hash what is written without a gap: a chunk that goes on there as it is, the rest read back from memory.
+    def _front(self) -> int:
+        """Return how far the file is there without a gap."""
+        with self._turn:
+            while self.blocks[self._first].at == self.blocks[self._first].stop and self._first < len(self.blocks) - 1:
+                self._first += 1
+            return self.blocks[self._first].at
 
-        One thread at a time: who finds another at it goes on receiving.
-        """
-        if not self._hashing.acquire(blocking=wait):
-            return
-        try:
-            if at == self._hashed:
-                self._hash.update(chunk)
-                self._hashed += len(chunk)
-            while self._hashed < self.size_bytes:
-                block = self.blocks[min(self._hashed // BLOCK_BYTES, len(self.blocks) - 1)]
-                self._buffer = self._buffer or memoryview(bytearray(_BUFFER_BYTES))
-                view = self._buffer[: max(0, block.at - self._hashed)]
-                count = os.preadv(self._file, [view], self._hashed)
-                if not count:
-                    return
-                self._hash.update(view[:count])
-                self._hashed += count
-        finally:
-            self._hashing.release()
+    def _hash_anew(self) -> None:
+        self._hash.close()
+        self._hash, self._first = FileHash(self._file, is_long=self._has_state), 0
 
     def _restore(self) -> int:
         """Take over what an earlier try wrote, as far as its CRC is right."""

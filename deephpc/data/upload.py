@@ -81,7 +81,7 @@ class Sending:
                 else:
                     seen = self._persist(path, source)
                     self.progress.finish_file()
-                sha256 = source.sha256(self.crew)
+                sha256 = source.sha256()
         except FileNotFoundError as error:
             raise changed(str(local)) from error
         except OSError as error:
