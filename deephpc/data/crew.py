@@ -124,7 +124,8 @@ class Crew:
                     self._failures.append(error)
                 elif error is not None and self._fatal is None:
                     self._fatal = error
-                self._changed.notify_all()
+                if self._fatal is not None or not (self._waiting or self._busy):  # what the one that waits waits for
+                    self._changed.notify_all()
 
     def _attempt(self, work: _Work) -> BaseException | None:
         try:

@@ -6,7 +6,7 @@ A ledger is a file of JSON lines in the cache, appended to as files arrive. A li
 import json
 import os
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from deephpc.data.disk import unwritable
@@ -51,7 +51,7 @@ class Ledger:
         Unwritable
             The cache takes nothing.
         """
-        line = json.dumps(asdict(seen)).encode() + b"\n"
+        line = json.dumps({name: getattr(seen, name) for name in Seen.__slots__}).encode() + b"\n"
         with self._lock:
             self.seen[seen.path] = seen
             try:
