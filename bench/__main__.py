@@ -44,7 +44,7 @@ machine, which on a cluster they do not.
 Data go to and come from the same server for both: rclone's own for WebDAV and HTTP, OpenSSH's for SFTP, moto for S3,
 which is a slow one and tells little. deephpc hashes every byte and syncs every file to the disk before it gets its
 name; `rclone copy` does neither unless the protocol has hashes (for SFTP it starts a shell on the server for each file
-to ask for one). Both start from nothing in each round; a start costs deephpc 0.3 s.
+to ask for one). Both start from nothing in each round; a start costs deephpc 0.2 s.
 
 ## What the numbers of training and of servers mean
 
