@@ -41,7 +41,7 @@ print("here", flush=True)
 time.sleep(300 if os.environ["DEEPHPC_ATTEMPT"] == "1" else 0)
 """
 #: The limit is a minute, and the program is told of it 48 s before.
-SHORT = ("--time", "1", "--grace", "48", "--max-requeues", "3")
+SHORT = ("--time", "1", "--grace", "48")
 SAVES_ONCE = '[ "$DEEPHPC_ATTEMPT" = 2 ] || { date > "$DEEPHPC_CHECKPOINT_DIR/$DEEPHPC_RANK"; %s exit 75; }'
 RUNS = {
     "requeued": (*SHORT, "--", "python3", "counts.py", "18"),
