@@ -65,8 +65,9 @@ def collect(
 
 def _collect_in_job(here: Context, folder: Path, seconds: float) -> None:
     """Send what a job left, from its node; there the job script says what a login node's settings would."""
-    from deephpc.data.storage import Limits, Patience
+    from deephpc.data.storage import Limits
     from deephpc.jobs.run_folder import RunFolder
+    from deephpc.retries import Patience
     from deephpc.workflows.data_places import open_places
     from deephpc.workflows.deliveries import deliver_in_job
 

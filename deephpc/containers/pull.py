@@ -26,8 +26,9 @@ from deephpc.containers.manifest import (
 from deephpc.containers.source import Corrupt, Document, ImageSource
 from deephpc.containers.space import check_quota, check_room
 from deephpc.containers.stored_image import StoredImage
-from deephpc.containers.transfer import Stopped, Transfer
+from deephpc.containers.transfer import Transfer
 from deephpc.errors import DeephpcError, EngineError
+from deephpc.retries import Stopped
 
 _ROUNDS = 3
 _PARALLEL = 4

@@ -24,8 +24,9 @@ from deephpc.containers.body import read_body
 from deephpc.containers.manifest import INDEXES, MANIFESTS, MAX_DOCUMENT_BYTES, media_type_of
 from deephpc.containers.reference import DOCKER_HUB, RegistryImage, is_digest, is_tag
 from deephpc.containers.registry_token import Authority, parse_challenge
-from deephpc.containers.source import BlobStream, Corrupt, Document, Interrupted, Patience, Retries
+from deephpc.containers.source import BlobStream, Corrupt, Document, Interrupted
 from deephpc.errors import EngineError
+from deephpc.retries import Patience, persist
 
 _HUB_HOST = "registry-1.docker.io"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -135,13 +136,11 @@ class Registry:
         return Document(content, media_type_of(content, said), digest)
 
     def _persist(self, ask: Callable[[], _Answer]) -> _Answer:
-        retries = Retries(self._access.patience)
-        while True:
-            try:
-                with self._translated():
-                    return ask()
-            except Interrupted as error:
-                retries.again(error)
+        def once() -> _Answer:
+            with self._translated():
+                return ask()
+
+        return persist(self._access.patience, once)
 
     def _read(self, path: str, headers: Mapping[str, str], limit: int) -> tuple[bytes, httpx.Headers]:
         with self._send(path, headers) as response:

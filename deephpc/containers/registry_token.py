@@ -15,8 +15,8 @@ import httpx
 
 from deephpc.containers.auth import Credentials
 from deephpc.containers.body import read_body
-from deephpc.containers.source import Patience
 from deephpc.errors import EngineError
+from deephpc.retries import Patience
 
 _PARAMETER = re.compile(r'([a-zA-Z_]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,]+))')
 _SCHEME = re.compile(r"(?:^|,\s*)(bearer|basic)\b", re.IGNORECASE)

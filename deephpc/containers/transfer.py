@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Protocol
 
 from deephpc.containers.manifest import Descriptor
-from deephpc.containers.source import Corrupt, ImageSource, Interrupted, Patience, Retries
+from deephpc.containers.source import Corrupt, ImageSource, Interrupted
 from deephpc.containers.space import unwritable
 from deephpc.containers.store import BLOB_MODE, Store
 from deephpc.lock import Lock
+from deephpc.retries import Patience, Retries, Stopped
 from deephpc.room import is_full
 
 _READ_BYTES = 1 << 20
@@ -52,10 +53,6 @@ class Silent:
 
     def finish(self, digest: str) -> None:
         """Do nothing."""
-
-
-class Stopped(Exception):  # noqa: N818 - no error: another layer failed, or the user interrupted
-    """The pull this transfer is part of ends."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +137,7 @@ class _Download:
     def _fill(self, file: int) -> bool:
         digest = hashlib.sha256()
         self._rehash(file, digest)
-        retries = Retries(self.transfer.patience, self.transfer.stop)
+        retries = Retries(self.transfer.patience, self.transfer.stop, Interrupted)
         while True:
             while self.done < self.blob.size:
                 try:

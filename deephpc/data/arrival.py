@@ -13,10 +13,10 @@ from deephpc.data.local import entry_of
 from deephpc.data.location import join
 from deephpc.data.part_file import BLOCK_BYTES, Block, PartFile, runs_of
 from deephpc.data.plan import transfer_key
-from deephpc.data.retries import Retries
 from deephpc.data.storage import Changed, Entry, Interrupted, Piece, changed, missing
 from deephpc.data.transport import Transport
 from deephpc.errors import DataError
+from deephpc.retries import Retries
 
 _ENDLESS = 1 << 62
 _READ_BYTES = 1 << 20
@@ -97,7 +97,7 @@ class Arrival:
     def _bring_unlisted(self) -> bool:
         """Ask for a file whose size no list told; True when it came with the answer, as a small one does."""
         download = self._download
-        retries = Retries(download.limits.patience, download.crew.stop)
+        retries = Retries(download.limits.patience, download.crew.stop, Interrupted)
         while True:
             try:
                 with download.storage.open_range(self._path, self._entry, 0, _ENDLESS) as stream:
@@ -139,7 +139,7 @@ class Arrival:
 
     def _bring(self, part: PartFile, run: list[Block], *, is_first: bool = False) -> bool:
         """Bring blocks that follow one another; True when the whole file came, from a server that knows no ranges."""
-        retries = Retries(self._download.limits.patience, self._download.crew.stop)
+        retries = Retries(self._download.limits.patience, self._download.crew.stop, Interrupted)
         takes_all = False
         left = deque(run)
         while left:
@@ -179,8 +179,8 @@ class Arrival:
             part.write(block, taken)
             self._count(len(taken))
             if block.at > block.farthest:  # one that always breaks at the same place must end
+                retries.progress(block.at - block.farthest)
                 block.farthest = block.at
-                retries.progress()
             if block.at >= block.stop:
                 left.popleft()
 
@@ -209,7 +209,7 @@ class Arrival:
 
     def _bring_unknown(self, part: PartFile) -> None:
         """Bring a file whose size the server does not tell, in one go."""
-        retries = Retries(self._download.limits.patience, self._download.crew.stop)
+        retries = Retries(self._download.limits.patience, self._download.crew.stop, Interrupted)
         while True:
             block = part.blocks_of_unknown_size()
             try:
@@ -229,8 +229,8 @@ class Arrival:
     def _go_farther(self, at: int, retries: Retries) -> None:
         """Count only what no earlier try had as progress."""
         if at > self._farthest:
+            retries.progress(at - self._farthest)
             self._farthest = at
-            retries.progress()
 
     def _count(self, size_bytes: int) -> None:
         self._download.received(size_bytes)

@@ -21,7 +21,7 @@ from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from deephpc.data.answer import Answer, Broken, Silent, translated
-from deephpc.data.storage import Patience
+from deephpc.retries import Patience
 
 _KEPT_S = 5.0  # firewalls and servers forget idle connections, some without a word
 _MAX_REDIRECTS = 20

@@ -6,8 +6,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from deephpc.data.storage import Changed, Missing, Stopped
+from deephpc.data.storage import Changed, Missing
 from deephpc.errors import DataError
+from deephpc.retries import Stopped
 
 #: How long threads may take to notice that they are to stop.
 _LAST_MOMENT_S = 2.0

@@ -9,11 +9,11 @@ from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 from deephpc.data.location import join
-from deephpc.data.retries import persist
 from deephpc.data.storage import ByteStream, Entry, Limits, Missing, Refused, Upload
 from deephpc.data.surroundings import Surroundings
 from deephpc.data.web import Request, Web, clean_base, entry_of, find_login, quote_path
 from deephpc.errors import DataError
+from deephpc.retries import persist
 
 _MAX_DEPTH = 64
 _NO_HEAD = frozenset({403, 405, 501})

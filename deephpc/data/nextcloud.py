@@ -9,10 +9,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from deephpc.data.retries import Retries, persist
-from deephpc.data.storage import Interrupted, Missing, Patience, Refused, Upload
+from deephpc.data.storage import Interrupted, Missing, Refused, Upload
 from deephpc.data.web import Request, Web
 from deephpc.data.webdav_listing import FIELDS, parse_listing
+from deephpc.retries import Patience, Retries, persist
 
 CHUNK_BYTES = 16 << 20
 _MAX_CHUNKS = 10_000

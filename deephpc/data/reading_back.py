@@ -9,9 +9,9 @@ from deephpc.data.crew import Crew
 from deephpc.data.location import join
 from deephpc.data.manifest import FileFact, Manifest
 from deephpc.data.progress import Progress
-from deephpc.data.retries import Retries
 from deephpc.data.storage import Changed, Entry, Interrupted, Limits, Missing, Storage, changed
 from deephpc.model import Model
+from deephpc.retries import Retries
 
 _ENDLESS = 1 << 62
 
@@ -82,7 +82,7 @@ def hash_stored(
     """Read a stored file to its end and return its sha256 and size."""
     digest, at, farthest = hashlib.sha256(), 0, 0
     stop = _ENDLESS if entry.size_bytes is None else entry.size_bytes
-    retries = Retries(limits.patience, crew.stop)
+    retries = Retries(limits.patience, crew.stop, Interrupted)
     while at < stop:
         try:
             with storage.open_range(path, entry, at, stop) as stream:
@@ -96,8 +96,8 @@ def hash_stored(
                     at += len(chunk)
                     progress.advance(len(chunk))
                     if at > farthest:
+                        retries.progress(at - farthest)
                         farthest = at
-                        retries.progress()
             if entry.size_bytes is None:
                 break
         except Interrupted as error:

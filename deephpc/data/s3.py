@@ -13,13 +13,13 @@ from datetime import datetime, timezone
 from urllib.parse import unquote_plus
 
 from deephpc.data.answer import Answer
-from deephpc.data.retries import persist
 from deephpc.data.s3_account import find_account
 from deephpc.data.s3_signing import render_query, sign
 from deephpc.data.storage import ByteStream, Entry, Interrupted, Limits, Missing, Upload
 from deephpc.data.surroundings import Surroundings
 from deephpc.data.web import Request, Web, entry_of, quote_path, version_of
 from deephpc.errors import DataError, InputError
+from deephpc.retries import persist
 
 _PART_BYTES = 16 << 20
 _MAX_PARTS = 10_000

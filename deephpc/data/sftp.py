@@ -14,11 +14,11 @@ from typing import TypeVar, cast
 import paramiko
 
 from deephpc.data.location import join
-from deephpc.data.retries import persist
 from deephpc.data.sftp_login import Login, connect
 from deephpc.data.storage import ByteStream, Entry, Interrupted, Limits, Missing, Refused, Unwritable, Upload, changed
 from deephpc.data.surroundings import Surroundings
 from deephpc.errors import DataError
+from deephpc.retries import persist
 
 _SEND_BYTES = 1 << 18
 _READ_BYTES = 1 << 15  # what every server gives at once

@@ -12,9 +12,10 @@ from typing import Any
 
 import paramiko
 
-from deephpc.data.storage import Interrupted, Patience, Refused
+from deephpc.data.storage import Interrupted, Refused
 from deephpc.data.surroundings import Surroundings
 from deephpc.errors import InputError
+from deephpc.retries import Patience
 
 _PORT = 22
 _GCM = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from deephpc.errors import DataError
+from deephpc.retries import BrokenOff, Patience
 
 Piece = bytes | memoryview
 
@@ -103,21 +104,6 @@ class Storage(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """When to try again, and when to give up."""
-
-    attempts: int = 7
-    """Failures in a row without one new byte."""
-    deadline_s: float = 300.0
-    """Longest time without one new byte."""
-    first_nap_s: float = 0.25
-    """Doubled after each failure, and made random."""
-    connect_s: float = 10.0
-    stall_s: float = 30.0
-    """How long a connection may be silent."""
-
-
-@dataclass(frozen=True, slots=True)
 class Limits:
     """How much may go on at once, and how patiently."""
 
@@ -126,18 +112,10 @@ class Limits:
     patience: Patience = field(default_factory=Patience)
 
 
-class Interrupted(DataError):  # noqa: N818 - says what happened; callers try again
-    """A transfer broke off, or a server is busy; the same request may work in a moment.
+class Interrupted(BrokenOff, DataError):  # noqa: N818 - says what happened; callers try again
+    """A transfer broke off, or a server is busy; the same request may work in a moment."""
 
-    Parameters
-    ----------
-    retry_after_s
-        How long the server asks us to wait.
-    """
-
-    def __init__(self, message: str, hint: str = "", *, retry_after_s: float | None = None) -> None:
-        super().__init__(message, hint or "say the same command again: it goes on where it stopped")
-        self.retry_after_s = retry_after_s
+    usual_hint = "say the same command again: it goes on where it stopped"
 
 
 class Refused(DataError):  # noqa: N818 - says what happened
@@ -154,10 +132,6 @@ class Changed(DataError):  # noqa: N818 - says what happened
 
 class Unwritable(DataError):  # noqa: N818 - says what happened
     """A place cannot be written: full, over quota, forbidden, read-only."""
-
-
-class Stopped(Exception):  # noqa: N818 - no error: another transfer failed, or the user interrupted
-    """The transfer this belongs to ends."""
 
 
 def changed(name: str) -> Changed:

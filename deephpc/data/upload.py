@@ -13,10 +13,10 @@ from deephpc.data.manifest import FileFact
 from deephpc.data.plan import Action, Step, TransferPlan, transfer_key
 from deephpc.data.progress import Progress, Silent
 from deephpc.data.reading_back import hash_stored
-from deephpc.data.retries import Retries
 from deephpc.data.source import Source
 from deephpc.data.storage import Entry, Interrupted, Limits, Storage, Upload, changed
 from deephpc.errors import DataError
+from deephpc.retries import Retries
 
 
 @dataclass
@@ -96,7 +96,7 @@ class Sending:
 
     def _persist(self, path: str, source: Source) -> Entry:
         """Write a file, again and again until it is there or patience ends."""
-        retries = Retries(self.limits.patience, self.crew.stop)
+        retries = Retries(self.limits.patience, self.crew.stop, Interrupted)
         farthest = 0
         while True:
             attempt = _Attempt(self, source, transfer_key(self.pair, source.entry))
@@ -106,8 +106,8 @@ class Sending:
                 self.progress.advance(-attempt.done)
                 self.crew.check()
                 if attempt.done > farthest:  # one that always breaks at the same place must end
+                    retries.progress(attempt.done - farthest)
                     farthest = attempt.done
-                    retries.progress()
                 retries.again(error)
 
     def count(self, size_bytes: int) -> None:

@@ -11,12 +11,12 @@ from contextlib import AbstractContextManager
 from deephpc.data.http import authorization
 from deephpc.data.location import join
 from deephpc.data.nextcloud import CHUNK_BYTES, ChunkedUpload, chunks_url
-from deephpc.data.retries import persist
 from deephpc.data.storage import ByteStream, Entry, Interrupted, Limits, Missing, Refused, Upload
 from deephpc.data.surroundings import Surroundings
 from deephpc.data.web import Request, Web, clean_base, quote_path
 from deephpc.data.webdav_listing import FIELDS, parse_listing
 from deephpc.errors import DataError
+from deephpc.retries import persist
 
 _MAX_DEPTH = 64
 _SEND_BYTES = 1 << 18

@@ -19,7 +19,7 @@ from deephpc.containers.reference import (
     Target,
     parse_reference,
 )
-from deephpc.containers.source import ImageSource, Patience
+from deephpc.containers.source import ImageSource
 from deephpc.containers.store import Store
 from deephpc.containers.stored_image import StoredImage
 from deephpc.containers.tags import choose_tag
@@ -28,6 +28,7 @@ from deephpc.errors import EngineError, InputError
 from deephpc.jobs.run_folder import write_atomically
 from deephpc.lock import hold
 from deephpc.model import Model
+from deephpc.retries import Patience
 
 _SIF_MAGIC = b"SIF_MAGIC"
 _SIF_MAGIC_AT = 32

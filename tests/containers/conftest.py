@@ -11,9 +11,9 @@ from deephpc.containers.manifest import parse_platform
 from deephpc.containers.pull import Pulled, pull
 from deephpc.containers.reference import parse_reference
 from deephpc.containers.registry import Access, Registry
-from deephpc.containers.source import Patience
 from deephpc.containers.store import Store
 from deephpc.containers.transfer import Transfer
+from deephpc.retries import Patience
 
 from .servers import RealRegistry, real_registry
 

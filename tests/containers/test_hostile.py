@@ -19,10 +19,11 @@ from deephpc.containers.pull import Pulled, pull
 from deephpc.containers.reference import parse_reference
 from deephpc.containers.registry import Access, Registry, _parse_tags, _range_start, _retry_after
 from deephpc.containers.registry_token import parse_challenge
-from deephpc.containers.source import Interrupted, Patience
+from deephpc.containers.source import Interrupted
 from deephpc.containers.store import Store
 from deephpc.containers.transfer import Transfer
 from deephpc.errors import DeephpcError, EngineError
+from deephpc.retries import Patience
 from tests.fakes.samples import A_TENTH
 
 from .conftest import AMD64

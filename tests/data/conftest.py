@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from deephpc.data.obscure import obscure
-from deephpc.data.storage import Limits, Patience
+from deephpc.data.storage import Limits
+from deephpc.retries import Patience
 from deephpc.workflows.data_places import DataPlaces, open_places
 
 from . import servers

@@ -10,8 +10,9 @@ import pytest
 
 from deephpc.data.answer import Broken
 from deephpc.data.connections import Connections, Message, Misled
-from deephpc.data.storage import Patience, Unwritable
+from deephpc.data.storage import Unwritable
 from deephpc.data.web import Limits, Request, Web
+from deephpc.retries import Patience
 
 from .servers import wait_until
 

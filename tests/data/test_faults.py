@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from deephpc.data.manifest import check_entries
-from deephpc.data.storage import Changed, Entry, Interrupted, Missing, Patience, Refused
+from deephpc.data.storage import Changed, Entry, Interrupted, Missing, Refused
 from deephpc.errors import DataError, InputError
+from deephpc.retries import Patience
 from deephpc.workflows.data import TransferRequest, carry_out_get, carry_out_put
 from deephpc.workflows.data_check import list_location
 

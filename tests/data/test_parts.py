@@ -17,12 +17,12 @@ from deephpc.data.ledger import Ledger, Seen
 from deephpc.data.manifest import FileFact, Manifest, parse_manifest, render_manifest
 from deephpc.data.part_file import BLOCK_BYTES, PartFile, runs_of
 from deephpc.data.plan import Action, plan_transfer
-from deephpc.data.retries import persist
 from deephpc.data.s3 import part_bytes
 from deephpc.data.s3_signing import EMPTY_SHA256, Keys, render_query, sign
-from deephpc.data.storage import Entry, Interrupted, Patience
+from deephpc.data.storage import Entry, Interrupted
 from deephpc.data.webdav import parse_listing
 from deephpc.errors import DataError, InputError
+from deephpc.retries import Patience, persist
 from tests.fakes.samples import A_TENTH
 
 EXAMPLE = Keys("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
