@@ -32,7 +32,19 @@ class Unreachable(Broken):
 
 
 class Misled(Exception):  # noqa: N818 - says what happened
-    """A redirect or a proxy leads nowhere; the message says how."""
+    """A redirect or a proxy leads nowhere.
+
+    Parameters
+    ----------
+    why
+        In words.
+    hint
+        What to do.
+    """
+
+    def __init__(self, why: str, hint: str = "ask its owner") -> None:
+        super().__init__(why)
+        self.hint = hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +145,7 @@ class Connections:
             except Broken:  # a server may have answered before it had all, and closed
                 line.is_spent = True
             except ValueError:  # which would tell the header's value
-                raise Misled("a header holds what none may") from None
+                raise Misled("a header would hold what none may", "check user, password and token") from None
             with translated():
                 answer = line.getresponse()
         except BaseException:
@@ -203,7 +215,7 @@ class Connections:
             return None
         proxy = urlsplit(named if "://" in named else f"http://{named}")
         if proxy.scheme != "http":
-            raise Misled(f"the environment names a proxy of {proxy.scheme}://, not of http://")
+            raise Misled(f"its proxy is one of {proxy.scheme}://", f"name one of http:// in {parts.scheme}_proxy")
         return proxy
 
 

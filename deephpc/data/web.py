@@ -92,7 +92,7 @@ class Web:
         except Silent as error:
             raise Interrupted(f"{request.shown}: the server was silent for too long") from error
         except Misled as error:
-            raise DataError(f"{request.shown}: {error}", "ask its owner") from error
+            raise DataError(f"{request.shown}: {error}", error.hint) from error
         except Unreachable as error:
             raise _unreachable(request.shown, error) from error
         except Broken as error:

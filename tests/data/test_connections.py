@@ -12,6 +12,7 @@ from deephpc.data.answer import Broken
 from deephpc.data.connections import Connections, Message, Misled
 from deephpc.data.storage import Unwritable
 from deephpc.data.web import Limits, Request, Web
+from deephpc.errors import DataError
 from deephpc.retries import Patience
 
 from .servers import wait_until
@@ -198,3 +199,12 @@ def test_a_proxy_makes_a_tunnel_for_tls_and_sees_no_credentials(monkeypatch: pyt
 def _pieces(size: int) -> Iterator[bytes]:
     for _ in range(size >> 16):
         yield bytes(1 << 16)
+
+
+def test_a_proxy_that_is_not_spoken_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    web = Web("http://far.example", "", Limits(patience=PATIENCE))
+    with pytest.raises(DataError, match="socks5") as caught:
+        web.ask(Request("GET", "http://far.example/x", "there", {}))
+    assert "http_proxy" in caught.value.hint

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import random
 import threading
+from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -14,12 +15,14 @@ from hypothesis import strategies as st
 from deephpc.data.crew import Crew
 from deephpc.data.http import parse_links
 from deephpc.data.ledger import Ledger, Seen
+from deephpc.data.local import entry_of
 from deephpc.data.manifest import FileFact, Manifest, parse_manifest, render_manifest
 from deephpc.data.part_file import BLOCK_BYTES, PartFile, runs_of
 from deephpc.data.plan import Action, plan_transfer
 from deephpc.data.s3 import part_bytes
 from deephpc.data.s3_signing import EMPTY_SHA256, Keys, render_query, sign
-from deephpc.data.storage import Entry, Interrupted
+from deephpc.data.source import Source
+from deephpc.data.storage import Changed, Entry, Interrupted
 from deephpc.data.webdav import parse_listing
 from deephpc.errors import DataError, InputError
 from deephpc.retries import Patience, persist
@@ -125,6 +128,21 @@ def test_a_part_file_of_perhaps_other_content_is_thrown_away(tmp_path: Path):
     assert second.open() == 0
     second.discard()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [0, 5, 5 << 20])
+def test_a_file_on_its_way_out_is_hashed_in_whatever_order_it_is_read(tmp_path: Path, size: int):
+    content = random.Random(size).randbytes(size)
+    (tmp_path / "file").write_bytes(content)
+    entry = entry_of((tmp_path / "file").stat(), "file", "file")
+    with (tmp_path / "file").open("rb") as file, closing(Source(file.fileno(), entry, tmp_path / "file")) as source:
+        for at in random.Random(1).sample(range(0, size, 700_001), -(-size // 700_001)):
+            count = min(700_001, size - at)
+            assert source.read(at, count) == content[at : at + count]
+        assert source.sha256() == hashlib.sha256(content).hexdigest()
+        (tmp_path / "file").write_bytes(b"other")
+        with pytest.raises(Changed):
+            source.sha256()
 
 
 @A_TENTH
