@@ -320,7 +320,7 @@ apptainer_exec() {
 # with relative ones. Static programs see the node's files.
 fakechroot_exec() {
   local library loader shell bind folder search='' names=()
-  local -A linked=()
+  local -A linked=() laid=()
   library=$(fakechroot_library) || fail "$engine needs libfakechroot.so, udocker's or the system's, which is not on $(uname -n)"
   loader=$(image_loader) || fail "$engine runs glibc images alone; this one has no loader of glibc's"
   within_image /bin/sh && shell=$root$REPLY
@@ -397,10 +397,8 @@ link_bind() { # SOURCE PATH; linked: path of a bind → its number among those s
 
 # Through links a program that asks where its own file really lies, as most modules do, would be sent to the image, where
 # nothing is bound: so the Python files beside what is bound for a module are copies, in folders of the root itself.
-declare -A laid=()
 lay_code() { # laid: paths in the root that need nothing more
   local folder home entry name
-  laid=()
   [ -e "$private/deephpc/folders.list" ] || return 0
   while IFS= read -r folder; do
     within_image "${folder%/*}"
