@@ -15,6 +15,8 @@ from deephpc.jobs.state import ACTIVE, JobState
 
 #: Accounting lags the queue by seconds, and a shared file system shows a new file late: no verdict before this.
 SETTLE = timedelta(seconds=60)
+#: How far the clocks of node and login node may lie apart; a result tells whole seconds.
+_CLOCK_SKEW = timedelta(seconds=5)
 #: Why a run waits whose next job is still to be submitted.
 AWAITS_SUCCESSOR = "its next job is still to be submitted"
 
@@ -32,23 +34,23 @@ class Evidence:
     attempts: tuple[Attempt, ...] = ()
     goes_on: str = ""
     """Where the run goes on, for people, if this job has ended to be continued in a successor."""
+    cancelled_at: datetime | None = None
+    """When its end was asked for through deephpc."""
 
 
-def judge(known: Standing, evidence: Evidence, now: datetime, *, was_cancelled: bool = False) -> Standing:
+def judge(known: Standing, evidence: Evidence, now: datetime) -> Standing:
     """Return how a job or array task stands.
 
     Parameters
     ----------
     known
         How it stood when last judged.
-    was_cancelled
-        Whether its end was asked for through deephpc.
     """
     for rule in _RULES:
         standing = rule(evidence, now)
         if standing is not None:
             return _completed(standing, known, evidence, now)
-    return _by_silence(known, evidence, now, was_cancelled)
+    return _by_silence(known, evidence, now)
 
 
 def _by_result(evidence: Evidence, now: datetime) -> Standing | None:
@@ -60,12 +62,8 @@ def _by_result(evidence: Evidence, now: datetime) -> Standing | None:
         if sighting is None or not sighting.state.is_final:
             continue
         word = sighting.raw_state
-        if (
-            result.ended_by == "signal"
-            and sighting.state is not JobState.COMPLETED
-            and sighting.state is not JobState.FAILED
-        ):
-            state = sighting.state  # the node only knows that it was told to end, the scheduler knows why
+        if result.ended_by == "signal" and _knows_why(sighting.state, result, evidence.cancelled_at):
+            state = sighting.state
         elif sighting.state is JobState.OUT_OF_MEMORY and state is JobState.FAILED:
             state = JobState.OUT_OF_MEMORY
         break
@@ -82,6 +80,16 @@ def _by_result(evidence: Evidence, now: datetime) -> Standing | None:
         source="result",
         seen_at=now,
     )
+
+
+def _knows_why(state: JobState, result: Result, cancelled_at: datetime | None) -> bool:
+    """Whether the scheduler knows why a job was told to end, of which the node has only the signal.
+
+    A node that wrote how a cancelled job ended had not failed yet: what became of the node later is no reason.
+    """
+    if state is JobState.NODE_FAIL:
+        return cancelled_at is None or result.ended_at + _CLOCK_SKEW < cancelled_at
+    return state not in (JobState.COMPLETED, JobState.FAILED)
 
 
 def _lives_on(result: Result, evidence: Evidence, now: datetime) -> bool:
@@ -151,7 +159,7 @@ def _by_attempts(evidence: Evidence, now: datetime) -> Standing | None:
     )
 
 
-def _by_silence(known: Standing, evidence: Evidence, now: datetime, was_cancelled: bool) -> Standing:
+def _by_silence(known: Standing, evidence: Evidence, now: datetime) -> Standing:
     """Nobody who answered knows the job."""
     if known.state.is_final:
         return known
@@ -160,7 +168,7 @@ def _by_silence(known: Standing, evidence: Evidence, now: datetime, was_cancelle
     left_just_now = known.seen_at is not None and now - known.seen_at < SETTLE
     if not evidence.accounting_answered or left_just_now:
         return known.model_copy(update={"reason": "left the queue; how it ended is not known yet"})
-    if was_cancelled:
+    if evidence.cancelled_at is not None:
         return known.model_copy(
             update={"state": JobState.CANCELLED, "reason": "cancelled through deephpc", "source": "record"}
         )

@@ -80,8 +80,9 @@ def _judge_one(
         result=result,
         attempts=attempts,
         goes_on=_where_it_goes_on(job, attempts),
+        cancelled_at=job.cancelled_at,
     )
-    standing = judge(known.standing(), evidence, now, was_cancelled=job.cancelled_at is not None)
+    standing = judge(known.standing(), evidence, now)
     if evidence.goes_on == AWAITS_SUCCESSOR and job.cancelled_at is not None:
         return standing.model_copy(update={"state": JobState.CANCELLED, "reason": "cancelled through deephpc"})
     if standing.state is JobState.COMPLETED and result is None and attempts and attempts[-1].continues:

@@ -80,6 +80,14 @@ CASES: dict[str, tuple[Evidence, JobState, str]] = {
         Evidence(queue=queue(S.PREEMPTED), queue_answered=True, result=TOLD_TO_END), S.PREEMPTED, "result"),
     "told to end, but the queue says failed": (
         Evidence(queue=queue(S.FAILED), queue_answered=True, result=TOLD_TO_END), S.CANCELLED, "result"),
+    "told to end for a node of its own that failed": (
+        Evidence(queue=queue(S.NODE_FAIL), queue_answered=True, result=TOLD_TO_END), S.NODE_FAIL, "result"),
+    "cancelled through us, and its node failed after it had told how it ended": (
+        Evidence(queue=queue(S.NODE_FAIL), queue_answered=True, result=TOLD_TO_END, cancelled_at=after(590)),
+        S.CANCELLED, "result"),
+    "its node failed before it was cancelled through us": (
+        Evidence(queue=queue(S.NODE_FAIL), queue_answered=True, result=TOLD_TO_END, cancelled_at=after(650)),
+        S.NODE_FAIL, "result"),
     "told to end, and nobody remembers why": (replace(FORGOTTEN, result=TOLD_TO_END), S.CANCELLED, "result"),
     "the scheduler saw the memory limit, the script only a failure": (
         Evidence(queue_answered=True, accounting=book(S.OUT_OF_MEMORY), result=result(S.FAILED, 137)),
@@ -134,8 +142,8 @@ def test_a_lost_run_comes_back_with_its_result():
 
 
 def test_a_run_cancelled_through_us_while_it_waited_is_cancelled_once_everyone_forgot_it():
-    assert judge(WAITED, FORGOTTEN, NOW, was_cancelled=True).state is S.CANCELLED
-    assert judge(WAITED, SILENT, NOW, was_cancelled=True).state is S.PENDING
+    assert judge(WAITED, replace(FORGOTTEN, cancelled_at=ENDED), NOW).state is S.CANCELLED
+    assert judge(WAITED, replace(SILENT, cancelled_at=ENDED), NOW).state is S.PENDING
 
 
 def test_a_site_without_accounting_needs_queue_and_result_alone():
@@ -183,7 +191,7 @@ attempts = st.lists(
 ).map(tuple)  # fmt: skip
 evidences = st.builds(
     Evidence, queue=sightings, queue_answered=st.booleans(), accounting=sightings, accounting_answered=st.booleans(),
-    result=results, attempts=attempts,
+    result=results, attempts=attempts, cancelled_at=times,
 )  # fmt: skip
 known_standings = st.builds(
     Standing, state=states, started_at=times, ended_at=times, seen_at=times, attempt=st.integers(0, 3)
@@ -191,11 +199,9 @@ known_standings = st.builds(
 
 
 @A_TENTH  # costly, and no text of Slurm's
-@given(known=known_standings, evidence=evidences, seconds=st.integers(-100, 10_000), was_cancelled=st.booleans())
-def test_a_run_is_never_called_completed_unless_some_source_said_so(
-    known: Standing, evidence: Evidence, seconds: int, was_cancelled: bool
-):
-    standing = judge(known, evidence, after(seconds), was_cancelled=was_cancelled)
+@given(known=known_standings, evidence=evidences, seconds=st.integers(-100, 10_000))
+def test_a_run_is_never_called_completed_unless_some_source_said_so(known: Standing, evidence: Evidence, seconds: int):
+    standing = judge(known, evidence, after(seconds))
     said = {known.state, *(one.state for one in (evidence.queue, evidence.accounting, evidence.result) if one)}
     said |= {one.state for one in evidence.attempts}
     assert standing.state is not S.COMPLETED or S.COMPLETED in said
