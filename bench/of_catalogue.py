@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from bench.row import Row, pairs_ms, wall_ms
+from bench.row import Row, first_try, pairs_ms, wall_ms
 from deephpc.catalogue.search import Filters
 from deephpc.config import UserPlaces
 from deephpc.workflows.catalogue import (
@@ -38,6 +38,7 @@ def measure() -> list[Row]:
         if found < MODULES:
             raise RuntimeError(f"{found} of {MODULES} modules are in the catalogue")
         grep = ["grep", "-ril", "plankton", str(place / "modules")]
+        stumbled = first_try(grep)
         search, peer = pairs_ms(
             lambda: search_catalogue(catalogue, "plankton images", none),
             lambda: subprocess.run(grep, check=True, capture_output=True),
@@ -46,7 +47,7 @@ def measure() -> list[Row]:
         listed, read = pairs_ms(lambda: list_catalogue(catalogue, none), lambda: [f.read_bytes() for f in files], 9)
     what = f"catalogue of {MODULES} modules"
     return [
-        Row(f"{what}: search", search, "grep -ril over its files", peer),
+        Row(f"{what}: search", search, "grep -ril over its files", peer, stumbled=stumbled),
         Row(f"{what}: list all", listed, "reading its files", read),
         Row(f"{what}: first question after an update", build, "PyYAML over its files", parse),
     ]
