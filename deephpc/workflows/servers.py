@@ -19,7 +19,7 @@ from deephpc.serve.service import Service, load_service
 _ANSWERS_S = 5.0
 _CLOCK_SKEW = timedelta(seconds=10)
 #: Stages that no gateway notes.
-NOT_NOTED = _QUEUED, _STARTING, _ENDED = "queued", "starting", "ended"
+NOT_NOTED = QUEUED, _STARTING, _ENDED = "queued", "starting", "ended"
 
 
 class Stage(Model):
@@ -174,7 +174,7 @@ def _stage(job: Job, last: Stage | None) -> str:
         return "failed" if last is not None and last.stage == "failed" else _ENDED
     waits = job.state is JobState.PENDING or job.state.is_unsent
     if last is None or (waits and job.seen_at is not None and job.seen_at - last.at > _CLOCK_SKEW):  # queued again
-        return _QUEUED if waits else _STARTING
+        return QUEUED if waits else _STARTING
     return last.stage
 
 

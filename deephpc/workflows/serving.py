@@ -12,7 +12,7 @@ from deephpc.jobs.job import Job
 from deephpc.jobs.record import Record
 from deephpc.workflows.keep import cancel_jobs
 from deephpc.workflows.plan import load_plan
-from deephpc.workflows.servers import NOT_NOTED, Server, Stage, gather_server, service_of
+from deephpc.workflows.servers import NOT_NOTED, QUEUED, Server, Stage, gather_server, service_of
 from deephpc.workflows.watch import Schedulers, refresh, wait_for
 
 _LOOK_S, _LONGEST_LOOK_S = 0.1, 1.0
@@ -45,7 +45,7 @@ class _Deadlines:
     def passed(self, server: Server) -> str:
         """Return why it is given up; nothing while there is hope. The time in the queue does not count."""
         now = time.monotonic()
-        if server.stage == "queued":
+        if server.stage == QUEUED:
             self.runs_since = None
             return ""
         self.runs_since = now if self.runs_since is None else self.runs_since
@@ -63,6 +63,11 @@ class _Progress:
     tell: Callable[[Stage], None]
     told: tuple[Stage, ...] = ()
     waits: tuple[str, str] = ("", "")
+
+    def begin(self, job: Job) -> None:
+        """Tell that it was queued, which a job that starts at once would hide."""
+        self.waits = (QUEUED, "")
+        self.tell(Stage(stage=QUEUED, at=job.submitted_at or job.created_at))
 
     def show(self, server: Server, now: datetime) -> None:
         """Tell what has not been told yet."""
@@ -91,6 +96,7 @@ def wait_until_ready(job: Job, desk: Desk, tell: Callable[[Stage], None]) -> Ser
     """
     deadlines = _Deadlines(service_of(job).ready_within_s)
     progress = _Progress(tell)
+    progress.begin(job)
     began, refreshed_at = time.monotonic(), -_REFRESH_S
     while True:
         if time.monotonic() - refreshed_at >= _REFRESH_S:
