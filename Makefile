@@ -2,11 +2,13 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+# Most tests wait for something: more of them at a time than there are cores. A file's tests stay together.
+SIDE_BY_SIDE := -n 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo check test test-pyslurm bench cluster-up cluster-down wheel clean
+.PHONY: help demo check test test-long test-pyslurm bench cluster-up cluster-down wheel clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,16 +22,21 @@ check: $(VENV)/.has-test ## Format, lint, types, import contracts, shellcheck, f
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	tools/check-shell.sh $(BIN)/shellcheck
-	$(BIN)/pytest -q -m "not cluster and not slow"
+	$(BIN)/pytest -q -m "not cluster and not slow" $(SIDE_BY_SIDE)
 
 test: $(VENV)/.has-test $(VENV)/.has-train cluster-packages ## All tests, those on the real Slurm cluster too (root on Debian)
-	HYPOTHESIS_PROFILE=full $(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest $(SIDE_BY_SIDE) --durations=10
+
+test-long: $(VENV)/.has-test ## 10 000 cases of each property, sweeps at their full size, and a table of both (by hand, up to an hour)
+	HYPOTHESIS_PROFILE=full DEEPHPC_TEST_FILES=1000 DEEPHPC_TEST_LARGE_MIB=200 \
+	$(BIN)/pytest -q -m "hypothesis or sweep" -p tests.long_table $(SIDE_BY_SIDE)
 
 test-pyslurm: $(VENV)/.has-test cluster-packages ## Build the pyslurm source SRC=DIR inside the test cluster and run the scheduler tests on it
 	@test -n "$(SRC)" || { echo "say which source: make test-pyslurm SRC=DIR (a pyslurm of the cluster's Slurm release)" >&2; exit 2; }
 	DEEPHPC_PYSLURM_SRC="$(abspath $(SRC))" $(BIN)/pytest -m cluster -k pyslurm
 
-bench: $(VENV)/.has-test $(VENV)/.has-bench cluster-packages ## Measure against bare Slurm and against peers; writes docs/benchmarks.md
+bench: $(VENV)/.has-test $(VENV)/.has-bench cluster-packages ## Measure against bare Slurm and against peers; writes docs/benchmarks.md (as root on Debian)
+	bench/setup.sh
 	$(BIN)/python -m bench
 
 cluster-up: $(VENV)/.has-test cluster-packages ## Start the test cluster and say how to log in (root on Debian)
