@@ -13,7 +13,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,8 @@ class Timing:
 
     beat_s: float = _BEAT_S
     stale_s: float = _STALE_S
+    clock: Callable[[], float] = time.monotonic
+    """What tells the time to whoever waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +124,15 @@ def hold(
 
 def _acquire(path: Path, timeout_s: float, timing: Timing, mode: int, stop: threading.Event) -> Owner:
     me = Owner.this_process()
-    deadline = time.monotonic() + timeout_s
-    nap, watch = _SHORTEST_NAP_S, _Watch(timing.stale_s)
+    deadline = timing.clock() + timeout_s
+    nap, watch = _SHORTEST_NAP_S, _Watch(timing)
     try:
         while not _link(path, me, mode):
             holder = watch.look(path)
             if holder is not None and watch.is_stale(holder):
                 _take_away(path, holder, timing, mode)
                 continue
-            if time.monotonic() > deadline or stop.is_set():
+            if timing.clock() > deadline or stop.is_set():
                 raise SiteError(
                     f"{path} is held by {holder or 'somebody'}, and the wait for it ended",
                     "wait for it to end, or end it",
@@ -147,7 +149,7 @@ def _acquire(path: Path, timeout_s: float, timing: Timing, mode: int, stop: thre
 class _Watch:
     """Sees whether a lock's file still changes, by our own clock."""
 
-    stale_s: float
+    timing: Timing
     _seen: tuple[str, int] | None = None
     _since: float = 0.0
 
@@ -160,12 +162,12 @@ class _Watch:
         except FileNotFoundError:
             return None
         if self._seen != (owner.token, changed):
-            self._seen, self._since = (owner.token, changed), time.monotonic()
+            self._seen, self._since = (owner.token, changed), self.timing.clock()
         return owner
 
     def is_stale(self, holder: Owner) -> bool:
         """Say whether the holder is dead, or gave no sign for too long."""
-        return holder.is_dead() or time.monotonic() - self._since > self.stale_s
+        return holder.is_dead() or self.timing.clock() - self._since > self.timing.stale_s
 
 
 def _take_away(path: Path, holder: Owner, timing: Timing, mode: int) -> None:
@@ -173,8 +175,8 @@ def _take_away(path: Path, holder: Owner, timing: Timing, mode: int) -> None:
     guard = path.with_name(f"{path.name}.takeover")
     me = Owner.this_process()
     if not _link(guard, me, mode):
-        watch, deadline = _Watch(timing.stale_s), time.monotonic() + timing.stale_s * 2
-        while (other := watch.look(guard)) is not None and time.monotonic() < deadline:
+        watch, deadline = _Watch(timing), timing.clock() + timing.stale_s * 2
+        while (other := watch.look(guard)) is not None and timing.clock() < deadline:
             if watch.is_stale(other):
                 _unlink_if(guard, other.token)
             time.sleep(_SHORTEST_NAP_S)

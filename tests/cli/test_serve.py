@@ -12,7 +12,8 @@ import pytest
 from deephpc.serve import Client
 from deephpc.serve.connection import load_address, open_session
 from tests.fakes.programs import CommandLine
-from tests.node.gateway_process import UPSTREAM, processes_in, wait_until
+from tests.fakes.waiting import wait_until
+from tests.node.gateway_process import UPSTREAM, processes_in
 
 #: In place of the venv's python3, which would run `deepaas_serve.py`.
 _MODULE = f"""#!/bin/bash

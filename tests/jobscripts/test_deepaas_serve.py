@@ -11,7 +11,8 @@ from deephpc.errors import ProgramError
 from deephpc.serve import Client
 from tests.deepaas_environment import fetch_deepaas
 from tests.jobscripts.served_module import write_module
-from tests.node.gateway_process import gateway, processes_in, wait_until
+from tests.fakes.waiting import wait_until
+from tests.node.gateway_process import gateway, processes_in
 
 SERVE = Path(__file__).resolve().parents[2] / "jobscripts" / "deepaas_serve.py"
 

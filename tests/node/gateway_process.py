@@ -6,15 +6,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
 from deephpc.serve.connection import load_address, open_session
 from deephpc.serve.service import SERVICE, Service, render_service
+from tests.fakes.waiting import DEADLINE_S, wait_until
 
 UPSTREAM = Path(__file__).with_name("upstream.py")
-DEADLINE_S = 30.0
 
 
 class GatewayProcess:
@@ -50,20 +49,13 @@ class GatewayProcess:
         return [event for event in self.events() if event["event"] == "serve"][-1]
 
 
-def wait_until(condition, what):
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"waited too long for {what}"
-        time.sleep(0.01)
-
-
 @contextmanager
 def gateway(mode="ok", *, words=None, port=None, options=(), environ=None, **service):
     """Run a gateway with the server of `upstream.py` behind it, or with what `words(socket)` says."""
     with tempfile.TemporaryDirectory(prefix="gw-") as name:
         folder = Path(name) / "demo-1a2b"
         folder.mkdir(mode=0o700)
-        asked = Service(**{"model": "demo-module", "ready_within_s": 20, **service})
+        asked = Service(**{"model": "demo-module", "ready_within_s": DEADLINE_S, **service})
         (folder / SERVICE).write_text(render_service(asked))
         upstream = str(port or folder / "s")
         ordinary = [sys.executable, str(UPSTREAM), upstream, "--mode", mode]
@@ -82,7 +74,7 @@ def gateway(mode="ok", *, words=None, port=None, options=(), environ=None, **ser
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
             try:
-                process.wait(20)
+                process.wait(DEADLINE_S)
             finally:
                 process.kill()
 

@@ -14,7 +14,8 @@ import pytest
 
 from deephpc.node.gateway_port import bind_port
 from deephpc.serve.connection import pinned_context
-from tests.node.gateway_process import gateway, processes_in, wait_until
+from tests.fakes.waiting import DEADLINE_S, wait_until
+from tests.node.gateway_process import gateway, processes_in
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +138,7 @@ def test_an_upload_is_passed_on_in_chunks(session):
 
 @contextmanager
 def raw_connection(address):
-    with socket.create_connection(("localhost", address.endpoint.port), timeout=10) as plain:
+    with socket.create_connection(("localhost", address.endpoint.port), timeout=DEADLINE_S) as plain:
         context = pinned_context(address.endpoint.certificate)
         with context.wrap_socket(plain, server_hostname="localhost") as talk:
             yield talk
@@ -153,8 +154,10 @@ def test_an_upload_waits_for_the_word_to_go_on(served):
         talk.sendall(announce(served.address, 3))
         assert talk.recv(1000).startswith(b"HTTP/1.1 100 ")
         talk.sendall(b"abc")
-        with talk.makefile("rb") as answer:
-            assert any(b'"size": 3' in answer.read1() for _ in range(2))
+        answer = b""
+        while b'"size": 3' not in answer:
+            answer += (piece := talk.recv(1000))
+            assert piece, answer
 
 
 def test_an_upload_that_says_it_is_too_large_is_refused_before_it_comes(served):
@@ -180,16 +183,21 @@ def test_a_slow_prediction_holds_up_nobody(session, served):
         headers = {"Authorization": f"Bearer {served.address.token}"}
         context = pinned_context(served.address.endpoint.certificate)
         async with aiohttp.ClientSession(served.address.url, headers=headers) as client:
-            slow = asyncio.ensure_future(
-                client.post("/v2/models/demo_module/predict/?slow_s=30", data={"image": b"x"}, ssl=context)
-            )
-            await asyncio.sleep(0)
+            form = aiohttp.FormData()
+            form.add_field("image", b"x", filename="x")
+            asking = client.post("/v2/models/demo_module/predict/?slow_s=3600", data=form, ssl=context)
+            slow = asyncio.ensure_future(asking)
+            others = 0
+            while others < 1 and not slow.done():
+                async with client.get("/under-way", ssl=context) as answer:
+                    others = (await answer.json())["requests"]
             async with client.get("/v2/models/", ssl=context) as answer:
                 status = answer.status
+            is_waiting = not slow.done()
             slow.cancel()
-            return status
+            return status, is_waiting
 
-    assert asyncio.run(both()) == 200
+    assert asyncio.run(both()) == (200, True)
 
 
 def test_messages_of_a_websocket_pass_both_ways(served):

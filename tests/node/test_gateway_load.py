@@ -3,13 +3,13 @@
 import asyncio
 import resource
 import ssl
-import time
 from pathlib import Path
 
 import aiohttp
 import pytest
 
 from deephpc.serve.connection import pinned_context
+from tests.fakes.waiting import DEADLINE_S
 from tests.node.gateway_process import gateway
 
 CONNECTIONS = 1000
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def served():
-    with gateway() as running:
+    with gateway(options=["--patience", "3600"]) as running:  # slow clients stay slow for as long as a test takes
         running.wait_for_stage("ready")
         yield running
 
@@ -51,7 +51,7 @@ def context(running) -> ssl.SSLContext:
 def test_a_thousand_connections_are_served_at_once(served):
     async def ask():
         connector = aiohttp.TCPConnector(limit=0, ssl=context(served))
-        timeout = aiohttp.ClientTimeout(total=120)
+        timeout = aiohttp.ClientTimeout(total=DEADLINE_S)
         async with aiohttp.ClientSession(
             served.address.url, connector=connector, headers=headers(served), timeout=timeout
         ) as client:
@@ -92,25 +92,22 @@ def test_a_thousand_slow_senders_keep_nobody_else_waiting(served):
 
         for _ in range(10):
             await asyncio.gather(*(half_a_head() for _ in range(CONNECTIONS // 20)))
-        async with aiohttp.ClientSession(served.address.url, headers=headers(served)) as client:
-            started = time.monotonic()
-            async with client.get("/ready", ssl=context(served)) as answer:
-                status = answer.status
-            took = time.monotonic() - started
-        for writer in opened:
+        async with (
+            aiohttp.ClientSession(served.address.url, headers=headers(served)) as client,
+            client.get("/ready", ssl=context(served)) as answer,
+        ):
+            status = answer.status
+        for writer in opened:  # which were slow all the while
             writer.transport.abort()
-        return half, len(opened), status, took
+        return half, len(opened), status
 
-    half, opened, status, took = asyncio.run(dawdle())
-    assert (half, opened, status) == (CONNECTIONS // 2, CONNECTIONS, 200)
-    assert took < 5
+    assert asyncio.run(dawdle()) == (CONNECTIONS // 2, CONNECTIONS, 200)
     assert rss_mib(served) < 600
 
 
 def test_an_upload_of_two_gigabytes_takes_no_memory_and_keeps_nobody_waiting(served):
     size = 2 << 30
-    before, most = rss_mib(served), 0.0
-    waited_s = []
+    before, most, answers = rss_mib(served), 0.0, 0
 
     async def chunks():
         nonlocal most
@@ -118,18 +115,20 @@ def test_an_upload_of_two_gigabytes_takes_no_memory_and_keeps_nobody_waiting(ser
         for number in range(size // MIB):
             if number % 64 == 0:
                 most = max(most, rss_mib(served))
+                while answers < number // 64:  # others are answered while it is on its way, however long that takes
+                    await asyncio.sleep(0.01)
             yield piece
 
     async def ask_meanwhile(client):
+        nonlocal answers
         while True:
-            started = time.monotonic()
             async with client.get("/v2/models/") as answer:
                 assert answer.status == 200
-            waited_s.append(time.monotonic() - started)
-            await asyncio.sleep(0.05)
+            answers += 1
+            await asyncio.sleep(0.01)
 
     async def send():
-        timeout = aiohttp.ClientTimeout(total=300)
+        timeout = aiohttp.ClientTimeout(total=DEADLINE_S)
         connector = aiohttp.TCPConnector(ssl=context(served))
         async with aiohttp.ClientSession(
             served.address.url, connector=connector, headers=headers(served), timeout=timeout
@@ -143,8 +142,7 @@ def test_an_upload_of_two_gigabytes_takes_no_memory_and_keeps_nobody_waiting(ser
 
     assert asyncio.run(send()) == {"size": size}
     assert most < before + 64
-    assert len(waited_s) > 10
-    assert max(waited_s) < 5
+    assert answers >= 31
 
 
 def test_a_reader_that_stops_reading_takes_no_memory(served):

@@ -7,7 +7,7 @@ import sys
 
 from deephpc.node.processes import catches, children, descendants
 
-NESTED = "import subprocess, sys; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); p.wait()"
+NESTED = "import subprocess, sys; p = subprocess.Popen(['sleep', '600']); print(p.pid, flush=True); p.wait()"
 
 
 def test_descendants_are_found_at_every_depth() -> None:

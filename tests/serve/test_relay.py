@@ -9,7 +9,7 @@ import pytest
 from deephpc.errors import InputError
 from deephpc.serve.relay import Relay
 from deephpc.serve.tunnel import choose_port, is_reached
-from tests.node.gateway_process import wait_until
+from tests.fakes.waiting import wait_until
 
 
 @contextmanager

@@ -30,7 +30,8 @@ from deephpc.serve.tunnel import (
 )
 from deephpc.shell import start_child
 from tests.fakes.samples import A_TENTH
-from tests.node.gateway_process import gateway, wait_until
+from tests.fakes.waiting import wait_until
+from tests.node.gateway_process import gateway
 
 CERTIFICATE = make_certificate("demo-1a2b", "c1")
 ENDPOINT = Endpoint(

@@ -20,7 +20,8 @@ from deephpc.workflows.far import FarDeephpc, FarServer, render_call, render_sea
 from deephpc.workflows.reach_server import ServerEnded
 from tests.fakes.samples import A_TENTH
 from tests.fakes.ssh_server import ssh_server
-from tests.node.gateway_process import gateway, wait_until
+from tests.fakes.waiting import wait_until
+from tests.node.gateway_process import gateway
 
 #: What stands for deephpc there: `--version`, or the answer that lies ready, and the words it was called with.
 _DEEPHPC = """#!/bin/sh

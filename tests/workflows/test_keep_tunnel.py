@@ -11,7 +11,8 @@ from deephpc.serve.tunnel import choose_port, is_reached
 from deephpc.shell import start_child
 from deephpc.workflows.keep_tunnel import TunnelRequest, keep_tunnel
 from deephpc.workflows.reach_server import Reached, ServerEnded
-from tests.node.gateway_process import gateway, wait_until
+from tests.fakes.waiting import wait_until
+from tests.node.gateway_process import gateway
 
 
 def no_ssh(_argv):
