@@ -1,37 +1,28 @@
-"""Bringing and sending data, against `rclone copy` from and to the same servers on this machine."""
+"""Bringing and sending data, against other programs from and to the same servers on this machine."""
 
-import getpass
 import os
 import random
 import shutil
-import socket
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 
-import httpx
-
-from bench.row import Row, pairs_ms
-from deephpc.data.obscure import obscure
-from deephpc.node.gateway_port import bind_port
-from tests.data import servers
-from tests.data.servers import PASSWORD, USER, clean_environment
+from bench.data_growth import growth
+from bench.data_peers import Peer, Transfer, peer_environment, peers_of
+from bench.data_servers import SERVERS, find_program
+from bench.row import Cost, Row, race, try_once
+from tests.data.servers import clean_environment
 
 ROUNDS = 3
 FILES = int(os.environ.get("BENCH_FILES", "2000"))
 LARGE_BYTES = int(os.environ.get("BENCH_LARGE_BYTES", "500_000_000"))
 _MIB = 1 << 20
 _SETS = {"small": f"{FILES} files of 1 to 8 kB", "large": f"a file of {LARGE_BYTES // 1_000_000} MB"}
-_PEER = "rclone copy"
-_BAR = "≤ 1"
-_PATH = f"{os.environ['PATH']}:/usr/sbin"
-_Options = dict[str, str]
+_PROGRAMS = ("rclone", "s5cmd", "sshd", "sftp", "lftp")
 
 
 @dataclass
@@ -42,75 +33,78 @@ class _Desk:
     environ: Mapping[str, str]
     places: Iterator[int] = field(default_factory=count)
 
-    def ours(self, *words: str) -> None:
-        """Say `deephpc data …`, with nothing known of earlier transfers."""
+    def ours(self, transfer: Transfer) -> list[str]:
+        """Return `deephpc data …`."""
+        here, there = str(transfer.here), f"there:{transfer.server.top}{transfer.there}"
+        words = ["put", here, there] if transfer.is_put else ["get", f"{there}/", here]  # a web server wants the slash
+        return [sys.executable, "-m", "deephpc", "--quiet", "data", *words]
+
+    def carry_out(self, name: str, what: Transfer, peer: Peer) -> tuple[Cost, str]:
+        """Run a transfer to or from a place that is new, with nothing known of earlier ones, and check it."""
         shutil.rmtree(self.folder / "cache", ignore_errors=True)
-        self._run(sys.executable, "-m", "deephpc", "--quiet", "data", *words)
-
-    def rclone(self, *words: str) -> None:
-        """Say `rclone copy …`."""
-        self._run("rclone", "copy", *words)
-
-    def new_place(self) -> str:
-        """Return a name that nothing has yet."""
-        return f"place{next(self.places)}"
-
-    def _run(self, *words: str) -> None:
-        subprocess.run(words, check=True, env=dict(self.environ), cwd=self.folder, stdout=subprocess.DEVNULL)
+        new = f"place{next(self.places)}"
+        here, there = (what.here, new) if what.is_put else (self.folder / new, name)
+        target = what.server.folder / new if what.is_put else here
+        source = what.here if what.is_put else what.server.folder / name
+        transfer = Transfer(what.server, what.is_put, here, there, what.is_large)
+        found = try_once(peer.argv(transfer), self.folder, self.environ, lambda: _difference(source, target))
+        shutil.rmtree(target, ignore_errors=True)
+        return found
 
 
-def measure() -> list[Row]:
-    """Time both ways over each protocol."""
-    missing = [name for name in ("rclone", "sshd") if not shutil.which(name, path=_PATH)]
+def measure() -> Iterator[Row]:
+    """Time each program over each protocol, and then a folder that grows."""
+    missing = [name for name in _PROGRAMS if not find_program(name)]
     if missing:
-        print(f"no {' and no '.join(missing)}: data are not measured; apt-get install rclone openssh-server")
-        return []
+        raise SystemExit(f"data cannot be measured: missing {', '.join(missing)}; run `make bench` as root on Debian")
     with tempfile.TemporaryDirectory(prefix="bench-", dir=os.environ.get("BENCH_DIR")) as name:
         folder = Path(name)
         _write_sets(folder / "sets")
-        return [row for kind in _SERVERS for row in _of_server(kind, folder)]
+        for kind in SERVERS:
+            yield from _of_server(kind, folder)
+        shutil.rmtree(folder / "sets")
+        yield from growth(folder)
 
 
 def _of_server(kind: str, folder: Path) -> Iterator[Row]:
     place = folder / kind
     (place / "home").mkdir(parents=True)
-    with _SERVERS[kind](place) as (top, options):
-        said = {f"RCLONE_CONFIG_THERE_{key.upper()}": value for key, value in options.items()}
-        around = {"DEEPHPC_CACHE_DIR": str(place / "cache"), "DEEPHPC_STATE_DIR": str(place / "state"), **said}
-        around |= {"RCLONE_CONFIG": os.devnull, "DEEPHPC_SITE": "local"}
+    with SERVERS[kind](place) as server:
+        shutil.copytree(folder / "sets", server.folder, dirs_exist_ok=True)
+        around = {"DEEPHPC_CACHE_DIR": str(place / "cache"), "DEEPHPC_STATE_DIR": str(place / "state")}
+        around |= {"RCLONE_CONFIG": os.devnull, "DEEPHPC_SITE": "local", **peer_environment(server)}
         desk = _Desk(place, clean_environment(place / "home", **around))
-        if kind == "HTTP":
-            shutil.copytree(folder / "sets", place / "root", dirs_exist_ok=True)
-        for name, what in _SETS.items():
-            source = f"there:{top}{name}/"  # a web server may know a folder only with its slash
-            if kind != "HTTP":
-                desk.rclone(str(folder / "sets" / name), source)
-                yield _put(desk, f"{what} sent over {kind}", str(folder / "sets" / name), f"there:{top}")
-            yield _get(desk, f"{what} brought over {kind}", source)
+        for name in _SETS:
+            for is_put in (True, False):
+                if server.can_write or not is_put:
+                    yield from _rows(
+                        desk, name, Transfer(server, is_put, folder / "sets" / name, name, name == "large")
+                    )
     shutil.rmtree(place)
 
 
-def _put(desk: _Desk, what: str, source: str, top: str) -> Row:
-    def send(command: Callable[..., None], *words: str) -> Callable[[], None]:
-        return lambda: command(*words, source, top + desk.new_place())
-
-    return Row(what, *_in_turn(send(desk.ours, "put"), send(desk.rclone)))
-
-
-def _get(desk: _Desk, what: str, source: str) -> Row:
-    def bring(command: Callable[..., None], *words: str) -> Callable[[], None]:
-        def work() -> None:
-            shutil.rmtree(desk.folder / "back", ignore_errors=True)
-            command(*words, source, "back")
-
-        return work
-
-    return Row(what, *_in_turn(bring(desk.ours, "get"), bring(desk.rclone)))
+def _rows(desk: _Desk, name: str, transfer: Transfer) -> Iterator[Row]:
+    """Run everyone in turn, and return a row for each peer."""
+    peers = peers_of(transfer)
+    everyone = (Peer("ours", desk.ours), *peers)
+    results = race({peer.name: partial(desk.carry_out, name, transfer, peer) for peer in everyone}, ROUNDS)
+    mine, ours_stumbled = results["ours"]
+    what = f"{_SETS[name]} {'sent' if transfer.is_put else 'brought'} over {transfer.server.kind}"
+    for peer in peers:
+        theirs, stumbled = results[peer.name]
+        memory = (mine.peak_mib, theirs.peak_mib)
+        yield Row(what, mine.wall_ms, peer.name, theirs.wall_ms, peer.bar, *memory, stumbled, ours_stumbled)
 
 
-def _in_turn(ours: Callable[[], None], peer: Callable[[], None]) -> tuple[float, str, float, str]:
-    mine, theirs = pairs_ms(ours, peer, ROUNDS)
-    return mine, _PEER, theirs, _BAR
+def _difference(source: Path, target: Path) -> str:
+    """Return how the number of files or bytes differs; empty when it does not."""
+    wanted, found = _extent(source), _extent(target)
+    return "" if wanted == found else f"{found[0]} files, {found[1]} bytes arrived of {wanted[0]} and {wanted[1]}"
+
+
+def _extent(folder: Path) -> tuple[int, int]:
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    return len(sizes), sum(sizes)
 
 
 def _write_sets(folder: Path) -> None:
@@ -123,93 +117,3 @@ def _write_sets(folder: Path) -> None:
     with (folder / "large" / "file").open("wb") as file:
         for at in range(0, LARGE_BYTES, _MIB):
             file.write(rng.randbytes(min(_MIB, LARGE_BYTES - at)))
-
-
-# --- the servers: rclone's own where it has one, OpenSSH's, and moto for S3 -----------------------------------------
-
-
-@contextmanager
-def _webdav(place: Path) -> Iterator[tuple[str, _Options]]:
-    words = ["rclone", "serve", "webdav", "--user", USER, "--pass", PASSWORD]
-    with _rclone_serving(words, place) as port:
-        url = f"http://127.0.0.1:{port}/"
-        yield "", {"type": "webdav", "url": url, "user": USER, "pass": obscure(PASSWORD)}
-
-
-@contextmanager
-def _http(place: Path) -> Iterator[tuple[str, _Options]]:
-    with _rclone_serving(["rclone", "serve", "http"], place) as port:
-        yield "", {"type": "http", "url": f"http://127.0.0.1:{port}/"}
-
-
-@contextmanager
-def _s3(place: Path) -> Iterator[tuple[str, _Options]]:
-    with servers.s3(place) as port:
-        endpoint = f"http://127.0.0.1:{port}"
-        httpx.put(f"{endpoint}/bucket", trust_env=False).raise_for_status()
-        keys = {"access_key_id": "key", "secret_access_key": PASSWORD, "provider": "Other"}
-        yield "bucket/", {"type": "s3", "endpoint": endpoint, **keys}
-
-
-@contextmanager
-def _sftp(place: Path) -> Iterator[tuple[str, _Options]]:
-    """Run OpenSSH's server as whoever runs this; it takes a key of theirs."""
-    (place / "root").mkdir()
-    for name in ("host", "mine"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(place / name)], check=True)
-    port = _free_port()
-    settings = [
-        *(f"Port {port}", "ListenAddress 127.0.0.1", f"HostKey {place}/host", "PidFile none", "StrictModes no"),
-        *(f"AuthorizedKeysFile {place}/mine.pub", "UsePAM no", "Subsystem sftp internal-sftp"),
-    ]
-    (place / "sshd.conf").write_text("\n".join(settings) + "\n")
-    sshd = shutil.which("sshd", path=_PATH) or "sshd"
-    Path("/run/sshd").mkdir(exist_ok=True)
-    known = place / "known_hosts"
-    key = " ".join((place / "host.pub").read_text().split()[:2])
-    known.write_text(f"[127.0.0.1]:{port} {key}\n")
-    with _running([sshd, "-D", "-f", str(place / "sshd.conf")], port):
-        login = {"host": "127.0.0.1", "port": str(port), "user": getpass.getuser(), "key_file": str(place / "mine")}
-        told = {"known_hosts_file": str(known), "disable_hashcheck": "true"}  # else a shell on the server for each file
-        yield f"{place}/root/", {"type": "sftp", **login, **told}
-
-
-_SERVERS: Mapping[str, Callable[[Path], AbstractContextManager[tuple[str, _Options]]]] = {
-    "WebDAV": _webdav,
-    "S3": _s3,
-    "SFTP": _sftp,
-    "HTTP": _http,
-}
-
-
-@contextmanager
-def _rclone_serving(words: list[str], place: Path) -> Iterator[int]:
-    (place / "root").mkdir()
-    port = _free_port()
-    with _running([*words, "--addr", f"127.0.0.1:{port}", str(place / "root")], port):
-        yield port
-
-
-@contextmanager
-def _running(words: list[str], port: int) -> Iterator[None]:
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 20
-        while not _listens(port):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{words[0]} does not listen")
-            time.sleep(0.02)
-        yield
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as knock:
-        return knock.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_port() -> int:
-    with bind_port("127.0.0.1") as free:
-        return int(free.getsockname()[1])

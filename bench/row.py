@@ -28,18 +28,23 @@ class Row:
     peer_mib: float | None = None
     stumbled: str = ""
     """What the peer said when its first try failed; such a peer has no ratio."""
+    ours_stumbled: str = ""
+    """What deephpc said when its first try failed."""
 
     @property
     def ratio(self) -> float:
         """Ours over the peer's; below 1 is faster."""
-        return self.ours_ms / self.peer_ms if self.peer_ms and not self.stumbled else float("nan")
+        counts = self.peer_ms and not self.stumbled and not self.ours_stumbled
+        return self.ours_ms / self.peer_ms if counts else float("nan")
 
     def render(self) -> str:
         """Return a line of a Markdown table."""
-        peer = [self.peer, f"{self.peer_ms:.1f}", f"{self.ratio:.2f}"]
+        ours, peer, peer_ms, ratio = f"{self.ours_ms:.1f}", self.peer, f"{self.peer_ms:.1f}", f"{self.ratio:.2f}"
         if self.stumbled:
-            peer = [f"{self.peer}; peer stumbled: {self.stumbled}", "", "not counted"]
-        cells = [self.what, f"{self.ours_ms:.1f}", *peer, self.bar, _mib(self.ours_mib), _mib(self.peer_mib)]
+            peer, peer_ms, ratio = f"{self.peer}; peer stumbled: {self.stumbled}", "", "not counted"
+        if self.ours_stumbled:
+            ours, ratio = f"ours stumbled: {self.ours_stumbled}", "not counted"
+        cells = [self.what, ours, peer, peer_ms, ratio, self.bar, _mib(self.ours_mib), _mib(self.peer_mib)]
         return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
@@ -71,6 +76,7 @@ wall = time.perf_counter() - started
 print(json.dumps([os.waitstatus_to_exitcode(status), wall, used.ru_utime, used.ru_stime, used.ru_maxrss]))
 """
 _TROUBLE = re.compile(r"\b(error|errors|retry|retries|retrying|fail|failed|failure|denied|refused|timed out)\b", re.I)
+_SAID_CHARACTERS = 160
 _NO_TROUBLE = re.compile(r"\b(?:0 (?:errors|retries)|(?:errors|retries): *0)\b", re.I)
 
 
@@ -95,14 +101,40 @@ def first_try(
     check
         Says what is wrong with what arrived; "" when nothing is.
     """
-    _, code, said = _run(argv, cwd, env)
+    return try_once(argv, cwd, env, check)[1]
+
+
+def try_once(
+    argv: Sequence[str],
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    check: Callable[[], str] = lambda: "",
+) -> tuple[Cost, str]:
+    """Run a command once, and return what it took and how it stumbled, as `first_try` says it."""
+    cost, code, said = _run(argv, cwd, env)
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     trouble = [line for line in lines if _TROUBLE.search(_NO_TROUBLE.sub("", line))]
     if trouble:
-        return trouble[0][:160]
+        return cost, trouble[0][:_SAID_CHARACTERS]
     if code:
-        return f"exit {code}: {lines[-1] if lines else ''}"[:160]
-    return check()
+        return cost, f"exit {code}: {lines[-1] if lines else ''}"[:_SAID_CHARACTERS]
+    return cost, check()
+
+
+def race(entrants: Mapping[str, Callable[[], tuple[Cost, str]]], times: int) -> dict[str, tuple[Cost, str]]:
+    """Run entrants in turn and return their medians and how they stumbled; one that stumbles runs no more.
+
+    The disk is brought up to date before each, so that nobody waits for what another one wrote.
+    """
+    costs: dict[str, list[Cost]] = {name: [] for name in entrants}
+    stumbled = dict.fromkeys(entrants, "")
+    for _ in range(times):
+        for name, run in entrants.items():
+            if not stumbled[name]:
+                os.sync()
+                cost, stumbled[name] = run()
+                costs[name].append(cost)
+    return {name: (_median(costs[name]), stumbled[name]) for name in entrants}
 
 
 def paired_costs(ours: Callable[[], Cost], peer: Callable[[], Cost], times: int) -> tuple[Cost, Cost]:
