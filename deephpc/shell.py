@@ -208,11 +208,15 @@ def _kill_session(process: "subprocess.Popen[str] | subprocess.Popen[bytes]") ->
 
 
 def _last_output(process: "subprocess.Popen[str]") -> tuple[str, str]:
-    """Return what a killed process wrote; nothing where a process in a session of its own still holds the pipes."""
+    """Return what a killed process wrote: all, or where one in a session of its own still holds the pipes, so far."""
     try:
         return process.communicate(timeout=_LAST_WORDS_S)
-    except subprocess.TimeoutExpired:
-        return "", ""
+    except subprocess.TimeoutExpired as held:  # whose output is bytes, whatever was asked for
+        return _decoded(held.stdout), _decoded(held.stderr)
+
+
+def _decoded(output: bytes | str | None) -> str:
+    return output.decode("utf-8", "replace") if isinstance(output, bytes) else output or ""
 
 
 class _die_with:  # noqa: N801 - reads as a verb where it is used

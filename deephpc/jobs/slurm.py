@@ -24,8 +24,6 @@ from deephpc.jobs.slurm_usage import Accounted, parse_usage, usage_argv
 from deephpc.jobs.state import JobState
 from deephpc.shell import CommandNotFound, Completed, run
 
-#: How long squeue may take alone before sacct is started beside it: it may well make sacct needless.
-_HEAD_START_S = 0.5
 #: How long a frozen accounting is left alone.
 _SILENCE_S = 60.0
 _LIVE = frozenset({JobState.PENDING, JobState.RUNNING, JobState.COMPLETING})
@@ -45,6 +43,8 @@ class Timeouts:
     queue: float = 5.0
     accounting: float = 5.0
     cancel: float = 15.0
+    head_start: float = 0.5
+    """How long squeue may take alone before sacct is started beside it: it may well make sacct needless."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ class SlurmScheduler:
             return Observation(queue={}, accounting={})
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="squeue") as pool:
             asking = pool.submit(self._ask_queue, question)
-            done, _ = wait([asking], timeout=_HEAD_START_S)
+            done, _ = wait([asking], timeout=self._timeouts.head_start)
             if done and _settles(asking.result().report, question):
                 return Observation(queue=asking.result().report, accounting=None)
             accounting = self._ask_accounting(question)

@@ -42,7 +42,9 @@ class Bench:
     folder: Path
     """Where the run folders go."""
     environment: Mapping[str, str]
-    patience_s: float = 30.0
+    patience_s: float = 300.0
+    pause_s: float = 0.02
+    """Between two looks."""
     shortest_limit: timedelta = timedelta(seconds=1)
     """The shortest time limit the scheduler can enforce."""
     started_at: datetime = field(default_factory=lambda: datetime.now(timezone.utc) - timedelta(minutes=1))
@@ -100,7 +102,7 @@ class Bench:
             if seen and satisfied(seen):
                 return seen
             assert time.monotonic() < give_up_at, f"job {job_id} was last seen as {seen}"
-            time.sleep(0.02 if self.patience_s < 60 else 1.0)
+            time.sleep(self.pause_s)
 
     def wait_for(self, job_id: str, *states: JobState) -> tuple[Sighting, ...]:
         """Wait until the tasks of a job are in these states, in the order of their numbers."""
@@ -111,7 +113,7 @@ class Bench:
         give_up_at = time.monotonic() + self.patience_s
         while not (path.exists() and text in path.read_text()):
             assert time.monotonic() < give_up_at, f"{path} never held {text!r}"
-            time.sleep(0.02)
+            time.sleep(self.pause_s)
 
 
 def a_job_runs_to_its_end(bench: Bench) -> None:
@@ -261,7 +263,9 @@ CLAUSES: tuple[Callable[[Bench], None], ...] = (
 
 
 def _check(clause: Callable[[Bench], None], scheduler: Scheduler, folder: Path) -> str:
-    bench = Bench(scheduler, folder, dict(os.environ), patience_s=240.0, shortest_limit=timedelta(minutes=1))
+    bench = Bench(
+        scheduler, folder, dict(os.environ), patience_s=240.0, pause_s=1.0, shortest_limit=timedelta(minutes=1)
+    )
     try:
         clause(bench)
     except Exception:

@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +22,7 @@ from deephpc.jobs.local_job import SUPERVISOR_GONE, LocalJob, local_job_id
 from deephpc.jobs.run_folder import RunFolder
 from deephpc.jobs.scheduler import Question, Refused, Submission
 from deephpc.jobs.state import JobState
+from tests.fakes.waiting import DEADLINE_S, wait_until
 from tests.jobs.scheduler_contract import SLEEP, TASK, Bench
 
 # a grandchild in a session of its own, whose parent is gone
@@ -30,7 +31,8 @@ DAEMON = "(setsid sleep 600 & echo $! >daemon) ; while ! [ -s daemon ]; do sleep
 
 @pytest.fixture
 def scheduler(tmp_path: Path) -> LocalScheduler:
-    return LocalScheduler(tmp_path / "state", times=LocalTimes(kill_wait=timedelta(seconds=0.5)))
+    times = LocalTimes(kill_wait=timedelta(seconds=DEADLINE_S), start_s=DEADLINE_S)
+    return LocalScheduler(tmp_path / "state", times=times)
 
 
 @pytest.fixture
@@ -38,13 +40,6 @@ def bench(tmp_path: Path, scheduler: LocalScheduler) -> Iterator[Bench]:
     yield Bench(scheduler, tmp_path / "runs", dict(os.environ))
     for path in (tmp_path / "state" / "local").glob("local-*"):
         LocalJob(path).request_cancel(None)
-
-
-def wait_until(happened: Callable[[], bool]) -> None:
-    give_up_at = time.monotonic() + 20
-    while not happened():
-        assert time.monotonic() < give_up_at
-        time.sleep(0.01)
 
 
 def runs(pid_file: Path) -> bool:
@@ -168,7 +163,9 @@ def test_what_a_job_left_in_the_background_ends_with_it(bench: Bench) -> None:
     assert not runs(submission.spec.folder / "daemon")
 
 
-def test_a_program_that_ignores_the_end_is_killed_after_the_kill_wait(bench: Bench) -> None:
+def test_a_program_that_ignores_the_end_is_killed_after_the_kill_wait(bench: Bench, tmp_path: Path) -> None:
+    times = LocalTimes(kill_wait=timedelta(seconds=0.5), start_s=DEADLINE_S)
+    bench.scheduler = LocalScheduler(tmp_path / "state", times=times)
     submission = bench.submission("trap '' TERM; touch ready; sleep 600")
     job_id = bench.scheduler.submit(submission)
     wait_until((submission.spec.folder / "ready").exists)

@@ -17,6 +17,7 @@ from deephpc.jobs.record import JobFilter, NameTaken, Record
 from deephpc.jobs.spec import Resources
 from deephpc.jobs.state import JobState
 from tests.fakes.samples import NOON, a_job, after
+from tests.fakes.waiting import DEADLINE_S
 
 WRITERS, ROWS = 50, 4
 
@@ -202,7 +203,7 @@ def test_fifty_processes_write_at_once_and_no_row_is_lost(path: Path):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(timeout=120)
+        process.join(DEADLINE_S)
     assert [process.exitcode for process in processes] == [0] * WRITERS
     with Record(path) as record:
         jobs = record.find(JobFilter(limit=WRITERS * ROWS + 1))
@@ -216,13 +217,13 @@ def test_a_file_that_another_program_locks_is_waited_for(path: Path, tmp_path: P
     Record(path).close()
     spawn = multiprocessing.get_context("forkserver")
     has_lock = spawn.Event()
-    holder = spawn.Process(target=hold_exclusively, args=(path, has_lock, 2.0))
+    holder = spawn.Process(target=hold_exclusively, args=(path, has_lock, 0.5))
     holder.start()
-    assert has_lock.wait(60)
+    assert has_lock.wait(DEADLINE_S)
     with Record(path) as record:
         record.add(a_job(tmp_path))
         assert record.has("run-a-0001")
-    holder.join(timeout=30)
+    holder.join(DEADLINE_S)
     assert holder.exitcode == 0
 
 
@@ -263,7 +264,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_record_whole(path: Path, tmp_pat
         "except SiteError as error: print(error.message)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, path], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program, path], capture_output=True, text=True, timeout=DEADLINE_S, check=False
     )
     assert done.stderr == ""
     assert done.stdout.startswith(f"cannot write the record {path}")
@@ -291,7 +292,7 @@ def test_a_place_without_write_permission_is_one_line_and_names_the_permissions(
         "except SiteError as error: print(error.message, error.hint, sep='\\n')\n"
     )
     argv = [*plain, sys.executable, "-c", program, str(path)]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
     message, hint = done.stdout.splitlines()
     assert done.stderr == ""
     assert message.startswith("cannot write ")

@@ -37,7 +37,7 @@ def told(number, frame):
 signal.signal(signal.SIGUSR1, told)
 signal.signal(signal.SIGTERM, told)
 open("ready", "w").close()
-time.sleep(60)
+time.sleep(600)
 """
 #: Has the id that its caller wants, and tells of the variables that a job inside a job must not inherit.
 SBATCH = """#!/bin/sh
@@ -447,7 +447,7 @@ def told(*_):
     sys.exit(75)
 signal.signal(signal.SIGTERM, told)
 open("ready", "w").close()
-time.sleep(60)
+time.sleep(600)
 """
     run = Run(tmp_path / "run-a-0001", sys.executable, "-c", saves, max_requeues=3)
     job_id = local(run)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deephpc.places import shipped
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import DEADLINE_S, wait_until
 
 SAMPLER = shipped("jobscripts") / "sample_usage.py"
 
@@ -23,7 +23,9 @@ def test_it_is_python_3_6_and_needs_the_standard_library_alone():
 
 
 def test_it_ends_when_the_program_is_gone(tmp_path: Path):
-    done = subprocess.run([sys.executable, SAMPLER, "999999999", tmp_path / "usage.jsonl"], timeout=30, check=False)
+    done = subprocess.run(
+        [sys.executable, SAMPLER, "999999999", tmp_path / "usage.jsonl"], timeout=DEADLINE_S, check=False
+    )
     assert done.returncode == 0
     assert not (tmp_path / "usage.jsonl").exists()
 
@@ -34,7 +36,10 @@ def test_it_counts_the_program_and_its_children_and_their_gpus(tmp_path: Path):
     fake.parent.mkdir()
     fake.write_text("#!/bin/sh\necho '0, 97, 1024'\necho '1, [N/A], 5'\necho 'No devices'\n")
     fake.chmod(0o755)
-    program = subprocess.Popen(["bash", "-c", "sleep 60 & sleep 60 & wait"], start_new_session=True)
+    begins = ["bash", "-c", "sleep 600 & sleep 600 & echo begun; wait"]
+    program = subprocess.Popen(begins, start_new_session=True, stdout=subprocess.PIPE)
+    assert program.stdout is not None
+    assert program.stdout.readline() == b"begun\n"
     usage = tmp_path / "usage.jsonl"
     environ = {**os.environ, "PATH": f"{fake.parent}:{os.environ['PATH']}"}
     sampler = subprocess.Popen([sys.executable, SAMPLER, str(program.pid), usage], env=environ)
@@ -43,8 +48,8 @@ def test_it_counts_the_program_and_its_children_and_their_gpus(tmp_path: Path):
     finally:
         sampler.terminate()
         os.killpg(program.pid, 9)
-        sampler.wait(30)
-        program.wait(30)
+        sampler.wait(DEADLINE_S)
+        program.communicate(timeout=DEADLINE_S)
     first = json.loads(usage.read_text().splitlines()[0])
     assert first["processes"] == 3
     assert first["rss_mib"] > 0

@@ -3,19 +3,19 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from deephpc.jobs.local import LocalScheduler, LocalTimes
 from deephpc.jobs.local_job import LocalJob
+from tests.fakes.waiting import DEADLINE_S
 from tests.jobs.scheduler_contract import CLAUSES, Bench
 
 
 @pytest.fixture
 def local(tmp_path: Path) -> Iterator[Bench]:
-    scheduler = LocalScheduler(tmp_path / "state", times=LocalTimes(kill_wait=timedelta(seconds=1)))
+    scheduler = LocalScheduler(tmp_path / "state", times=LocalTimes(start_s=DEADLINE_S))
     yield Bench(scheduler, tmp_path / "runs", dict(os.environ))
     for job in (tmp_path / "state" / "local").glob("*"):
         LocalJob(job).request_cancel(None)

@@ -1,5 +1,6 @@
 """The job script: its text, its quoting, and what the real script does under bash without any scheduler."""
 
+import contextlib
 import json
 import os
 import signal
@@ -22,7 +23,7 @@ from deephpc.jobs.spec import Array, Collection, Dependency, Environment, Gatewa
 from deephpc.jobs.state import JobState
 from deephpc.places import shipped
 from tests.fakes.samples import a_spec
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import DEADLINE_S, wait_until
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 NASTY = ["", " ", "'", '"', "\\", "$(touch x)", "`touch x`", "a\nb", "a\r\nb", "\t",
@@ -163,7 +164,7 @@ class Run:
         )  # fmt: skip
 
     def end(self, process: "subprocess.Popen[str]") -> tuple[int, str]:
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=DEADLINE_S)
         return process.returncode, out
 
     def __call__(self, **facts) -> tuple[int, str]:
@@ -283,7 +284,7 @@ LISTENER = """
 import os, signal, sys, time
 signal.signal(signal.SIGUSR1, lambda *_: (print("told", flush=True), sys.exit(0)))
 open("ready", "w").close()
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -337,12 +338,13 @@ def test_told_to_end_at_the_limit_is_a_timeout(make, tmp_path: Path):
 
 
 def test_told_to_end_before_the_program_started_is_cancelled(make, tmp_path: Path):
-    setup = ("touch ready; for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.1; done",)
+    setup = ("touch ready; while [ ! -e go ]; do sleep 0.05; done",)
     run = make("touch", "started", environment=Environment(setup=setup))
     process = run.start()
     wait_until((tmp_path / "run-a-0001" / "ready").exists)
     process.send_signal(signal.SIGUSR1)  # nobody to tell yet; it must not end the script
     process.terminate()
+    (tmp_path / "run-a-0001" / "go").touch()
     assert run.end(process)[0] == 143
     result = load_result(run.task())
     assert result is not None
@@ -351,13 +353,14 @@ def test_told_to_end_before_the_program_started_is_cancelled(make, tmp_path: Pat
 
 
 def test_killed_without_a_word_leaves_no_result_but_its_start(make, tmp_path: Path):
-    run = make("bash", "-c", "touch ready; exec sleep 60")
+    run = make("bash", "-c", "touch ready; exec sleep 600")
     process = run.start()
     wait_until((tmp_path / "ready").exists)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.kill()
     for child in children:
-        os.kill(int(child), signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # one that ended by itself
+            os.kill(int(child), signal.SIGKILL)
     run.end(process)
     (attempt,) = load_attempts(run.task())
     assert load_result(run.task()) is None

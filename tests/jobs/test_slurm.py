@@ -3,6 +3,7 @@
 import os
 import shlex
 import time
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from deephpc.jobs.slurm import SlurmScheduler, Timeouts
 from deephpc.jobs.spec import Environment, JobSpec, Resources
 from deephpc.jobs.state import JobState
 from deephpc.shell import CommandNotFound
+from tests.fakes.waiting import DEADLINE_S
 
-QUICK = Timeouts(submit=1.0, queue=1.0, accounting=1.0, cancel=1.0)
+PATIENT = Timeouts(*[DEADLINE_S] * 5)
+FROZEN = "sleep 600"
 RUNNING = "7\x1fRUNNING\x1fNone\x1f10\x1f20\x1fN/A\x1f4\x1fn[1-2]\x1frun-a.1234"
 TASK = "8_0\x1fRUNNING\x1fNone\x1f10\x1f20\x1fN/A\x1f4\x1fn1\x1frun-b.1234"
 ENDED = "9\x1fFAILED\x1fNone\x1f10\x1f20\x1f30\x1f4\x1fn1\x1f7:0\x1fbig\x1frun-c.1234"
@@ -61,7 +64,13 @@ def fakes(tmp_path: Path) -> Fakes:
 
 @pytest.fixture
 def slurm(fakes: Fakes) -> SlurmScheduler:
-    return SlurmScheduler({"PATH": fakes.path, "SQUEUE_FORMAT": "%i"}, "me", timeouts=QUICK)
+    return scheduler(fakes)
+
+
+def scheduler(fakes: Fakes, silence: Path | None = None, **timeouts: float) -> SlurmScheduler:
+    """Return one that waits for every answer, but for those with a time-out."""
+    environ = {"PATH": fakes.path, "SQUEUE_FORMAT": "%i"}
+    return SlurmScheduler(environ, "me", timeouts=replace(PATIENT, **timeouts), silence=silence)
 
 
 @pytest.fixture
@@ -123,14 +132,10 @@ def test_no_clear_answer_is_ambiguous(
         slurm.submit(submission)
 
 
-def test_a_frozen_controller_is_ambiguous_after_the_deadline(
-    slurm: SlurmScheduler, fakes: Fakes, submission: Submission
-):
-    fakes.make("sbatch", "4711\n", before="sleep 60")
-    start = time.monotonic()
+def test_a_frozen_controller_is_ambiguous_after_the_deadline(fakes: Fakes, submission: Submission):
+    fakes.make("sbatch", "4711\n", before=FROZEN)
     with pytest.raises(Ambiguous, match="no answer within 1 s"):
-        slurm.submit(submission)
-    assert time.monotonic() - start < 3
+        scheduler(fakes, submit=1.0).submit(submission)
 
 
 def test_a_machine_without_sbatch_says_so(slurm: SlurmScheduler, fakes: Fakes, submission: Submission):
@@ -205,30 +210,39 @@ def test_jobs_are_found_by_name_and_others_of_the_user_left_out(slurm: SlurmSche
     assert fakes.argv("sacct")[-2:] == ["--starttime=2026-11-20T23:55:00", "--name=run-b.1234"]
 
 
-def test_silence_is_never_absence(slurm: SlurmScheduler, fakes: Fakes):
-    fakes.make("squeue", before="sleep 60")
-    fakes.make("sacct", before="sleep 60")
-    start = time.monotonic()
-    seen = slurm.observe(Question(job_ids=("7",)))
-    assert time.monotonic() - start < 2.5
+def test_queue_and_accounting_are_asked_side_by_side(fakes: Fakes):
+    awaits = "while [ ! -e {}/{}.calls ]; do sleep 0.01; done"
+    fakes.make("squeue", RUNNING + "\n", before=awaits.format(fakes.folder, "sacct"))
+    fakes.make("sacct", ENDED + "\n", before=awaits.format(fakes.folder, "squeue"))
+    seen = scheduler(fakes, head_start=0.0).observe(Question(job_ids=("7", "9")))
+    assert seen.queue is not None
+    assert seen.accounting is not None
+    assert (list(seen.queue), list(seen.accounting)) == (["7"], ["9"])
+
+
+def test_silence_is_never_absence(fakes: Fakes):
+    fakes.make("squeue", before=FROZEN)
+    fakes.make("sacct", before=FROZEN)
+    seen = scheduler(fakes, queue=1.0, accounting=1.0, head_start=0.0).observe(Question(job_ids=("7",)))
     assert (seen.queue, seen.accounting) == (None, None)
     assert seen.troubles == ("squeue gave no answer within 1 s", "sacct gave no answer within 1 s")
 
 
 def test_frozen_accounting_is_left_alone_for_a_minute(fakes: Fakes, tmp_path: Path):
     silence = tmp_path / "silent"
-    slurm = SlurmScheduler({"PATH": fakes.path}, "me", timeouts=QUICK, silence=silence)
+    slurm = scheduler(fakes, silence)
     fakes.make("squeue", "")
-    fakes.make("sacct", before="sleep 60")
-    slurm.observe(Question(job_ids=("9",)))
+    fakes.make("sacct", before=FROZEN)
+    assert scheduler(fakes, silence, accounting=1.0).observe(Question(job_ids=("9",))).accounting is None
+    calls = fakes.calls("sacct")
+    fakes.make("sacct", ENDED + "\n")
     second = slurm.observe(Question(job_ids=("9",)))
-    assert fakes.calls("sacct") == 1
+    assert fakes.calls("sacct") == calls
     assert second.accounting is None
     assert "asked again in a minute" in second.troubles[0]
     assert slurm.used("9") == ()
 
     os.utime(silence, (time.time() - 61, time.time() - 61))
-    fakes.make("sacct", ENDED + "\n")
     third = slurm.observe(Question(job_ids=("9",)))
     assert third.accounting is not None
     assert third.accounting["9"][0].state is JobState.FAILED
@@ -236,9 +250,9 @@ def test_frozen_accounting_is_left_alone_for_a_minute(fakes: Fakes, tmp_path: Pa
 
 
 def test_a_silence_that_cannot_be_noted_is_no_error(fakes: Fakes):
-    slurm = SlurmScheduler({"PATH": fakes.path}, "me", timeouts=QUICK, silence=Path("/proc/nowhere/silent"))
+    slurm = scheduler(fakes, Path("/proc/nowhere/silent"), accounting=1.0)
     fakes.make("squeue", "")
-    fakes.make("sacct", before="sleep 60")
+    fakes.make("sacct", before=FROZEN)
     assert slurm.observe(Question(job_ids=("9",))).accounting is None
 
 
@@ -270,7 +284,7 @@ def test_a_dead_controller_leaves_accounting_to_answer(slurm: SlurmScheduler, fa
 
 
 def test_missing_programs_are_troubles_and_no_exception(fakes: Fakes):
-    bare = SlurmScheduler({"PATH": str(fakes.bin)}, "me", timeouts=QUICK)
+    bare = SlurmScheduler({"PATH": str(fakes.bin)}, "me", timeouts=PATIENT)
     seen = bare.observe(Question(job_ids=("9",)))
     assert (seen.queue, seen.accounting) == (None, None)
     assert len(seen.troubles) == 2
@@ -312,10 +326,10 @@ def test_a_cancellation_that_failed_is_said(slurm: SlurmScheduler, fakes: Fakes)
         slurm.cancel(["7"])
 
 
-def test_a_cancellation_without_answer_may_be_tried_again(slurm: SlurmScheduler, fakes: Fakes):
-    fakes.make("scancel", before="sleep 60")
+def test_a_cancellation_without_answer_may_be_tried_again(fakes: Fakes):
+    fakes.make("scancel", before=FROZEN)
     with pytest.raises(SiteError, match="no answer") as caught:
-        slurm.cancel(["7"])
+        scheduler(fakes, cancel=1.0).cancel(["7"])
     assert caught.value.transient
 
 

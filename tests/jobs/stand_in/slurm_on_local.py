@@ -64,7 +64,7 @@ def submit(script: Path) -> int:
         dependencies=(Dependency(kind=kind, job_ids=(dict(jobs())[int(number)].job_id,)),) if number else (),
         grace=timedelta(0),
     )
-    times = LocalTimes(kill_wait=timedelta(seconds=1))
+    times = LocalTimes(start_s=300.0)
     job_id = LocalScheduler(state(), times=times).submit(Submission(spec, script, os.environ))
     return _next_number(job_id)
 

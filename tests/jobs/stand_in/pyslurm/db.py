@@ -26,7 +26,7 @@ class Jobs(dict[int, object]):
         if os.environ.get("STAND_IN_DATABASE") in ("down", "none"):
             raise RPCError(msg="Failed to open onnection to slurmdbd")
         if os.environ.get("STAND_IN_DATABASE") == "frozen":
-            time.sleep(60)
+            time.sleep(600)
         wanted = db_filter.conditions
         found = Jobs()
         for job in Queue.load().values():
