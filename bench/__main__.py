@@ -41,8 +41,8 @@ machine: the test cluster of `tests/cluster` (Slurm 24.11, three compute nodes) 
 the ratios, not the milliseconds. Each pair is run in turn; values are medians. Below 1 is faster than the peer. The two
 columns in MiB are the peak memory of the largest process, ours and the peer's; they are empty where it is not measured.
 
-A peer must succeed at its first try. Its retries are off, its log is read, and what arrived is counted. A peer that
-fails is named in its row with what it said. Such a row has no ratio.
+A peer must succeed at its first try. A peer that fails is named in its row with what it said. Such a row has no ratio.
+With data, retries are off, the log is read, and what arrived is counted, in each round and of deephpc as well.
 
 {table}
 
