@@ -14,10 +14,12 @@ What makes it fit for a batch system, and worth copying:
 - started again, it goes on from the checkpoint and ends with the same model as a run that was never interrupted;
 - metrics are appended as JSON lines while it runs;
 - as one of several ranks it learns from its share of every batch (`Ranks`), so that any number of them, joined by
-  Horovod or by PyTorch, ends with the same weights.
+  Horovod or by PyTorch, ends with the same weights;
+- no rank ends before all are done, and none ends while threads of the others' messages still run (`Training.leave`).
 """
 
 import argparse
+import gc
 import json
 import math
 import os
@@ -64,7 +66,7 @@ def main() -> None:
             if training.step % LOOK_EVERY == 0 and ranks.any(stop_request.came):
                 training.save(places.checkpoint)
                 say(ranks, f"SIGUSR1: checkpoint at step {training.step}, to be continued")
-                ranks.leave()
+                training.leave()
                 sys.exit(CONTINUE)
         loss = ranks.mean(training.loss_sum) / steps_in_epoch(train, options.batch_size)
         if ranks.rank == 0:
@@ -76,7 +78,7 @@ def main() -> None:
         accuracy = training.accuracy(test)
         keep_results(places, training, options, accuracy, time.monotonic() - started)
         say(ranks, f"test accuracy {accuracy:.4f}")
-    ranks.leave()
+    training.leave()
 
 
 def parse_options() -> argparse.Namespace:
@@ -141,7 +143,7 @@ class Ranks:
         return self.mean(float(mine)) > 0
 
     def leave(self) -> None:
-        """Part from the other ranks."""
+        """Part from the other ranks, once all have come so far."""
 
 
 class HorovodRanks(Ranks):
@@ -165,7 +167,8 @@ class HorovodRanks(Ranks):
         return self.horovod.allreduce(torch.tensor(value)).item()
 
     def leave(self) -> None:
-        """Part from the other ranks."""
+        """Part from the other ranks, once all have come so far."""
+        self.horovod.barrier()
         self.horovod.shutdown()
 
 
@@ -173,6 +176,10 @@ class TorchRanks(Ranks):
     """Ranks that PyTorch joins, in the environment that torchrun sets."""
 
     def __init__(self) -> None:
+        # The first step of an optimizer would import it, and with it modules that keep a group which exists by then
+        # until Python has ended: a thread of that group which still lives then aborts the process.
+        import torch._dynamo
+
         os.environ.setdefault("USE_LIBUV", "0")  # Debian's PyTorch is built without it
         torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
         self.rank, self.size = torch.distributed.get_rank(), torch.distributed.get_world_size()
@@ -189,7 +196,9 @@ class TorchRanks(Ranks):
         return total.item() / self.size
 
     def leave(self) -> None:
-        """Part from the other ranks."""
+        """Part from the other ranks, once all have come so far; nothing may use the shared model any more."""
+        torch.distributed.barrier()
+        gc.collect()  # DistributedDataParallel refers to itself, and to the group, whose threads end with it
         torch.distributed.destroy_process_group()
 
 
@@ -269,6 +278,11 @@ class Training:
     def share(self) -> None:
         """Join the other ranks, after weights and optimizer have been read from a checkpoint."""
         self.shared, self.optimizer = self.ranks.share(self.model, self.optimizer)
+
+    def leave(self) -> None:
+        """Part from the other ranks."""
+        self.shared = self.model
+        self.ranks.leave()
 
     def take_step(self, batch: Digits) -> None:
         """Learn from one batch: each rank from its share, scaled so that the mean over all ranks is the batch's."""
