@@ -1,6 +1,7 @@
-"""Hypothesis profiles: `quick` for every run, `full` (HYPOTHESIS_PROFILE=full) for 10 000 cases of each property.
+"""Hypothesis profiles: `quick` everywhere, `full` (HYPOTHESIS_PROFILE=full) for the 10 000 cases of `make test-long`.
 
-Where CI is set, a skipped test is a failed one: nothing may be missing there.
+Where CI is set, a skipped test is a failed one: nothing may be missing there. Files that take long begin first, so that
+the short ones fill what is left of the time side by side with them.
 """
 
 import os
@@ -11,6 +12,29 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("quick", max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("full", max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+#: Files that take over a minute, the longest first; `make test` names the slowest tests at its end.
+LONGEST = (
+    "test_tutorial",
+    "test_launchers",
+    "test_engines",
+    "test_requeue",
+    "test_truthful",
+    "test_serve",
+    "test_harness",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first, then the others on the cluster, then the rest."""
+
+    def rank(item: pytest.Item) -> int:
+        if item.path.stem in LONGEST:
+            return LONGEST.index(item.path.stem)
+        return len(LONGEST) + (item.get_closest_marker("cluster") is None)
+
+    items.sort(key=rank)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tests.cluster.box import Box, Process
+from tests.cluster.host import LEAST_DEADLINE_S
 
 #: A program's text is written to a file in alice's home and run by `deephpc train`.
 Answer = subprocess.CompletedProcess[str]
@@ -28,7 +29,7 @@ class Session:
         self.box.run(["tee", path], user=self.user, stdin=text)
         return path
 
-    def deephpc(self, *words: str, timeout: float = 120, env: dict[str, str] | None = None) -> Answer:
+    def deephpc(self, *words: str, timeout: float = 300, env: dict[str, str] | None = None) -> Answer:
         """Run deephpc in the project folder; never raises for its exit code."""
         surroundings = {**self.env, **(env or {})}
         return self.box.run(
@@ -64,7 +65,7 @@ class Session:
         lines = self.box.run(words, user=self.user).stdout.split()
         return [(line.split("|")[0], line.split("|")[1]) for line in lines]
 
-    def wait_for(self, run_id: str, states: Sequence[str], timeout: float = 90) -> dict[str, Any]:
+    def wait_for(self, run_id: str, states: Sequence[str], timeout: float = LEAST_DEADLINE_S) -> dict[str, Any]:
         """Wait until deephpc says a run is in one of some states, and return its row."""
         found: dict[str, Any] = {}
 
@@ -77,11 +78,11 @@ class Session:
 
 
 def wait_until(condition: Callable[[], bool], timeout: float, complaint: Callable[[], str]) -> None:
-    """Wait for a condition, looking twice a second; fail with the complaint at the deadline."""
-    deadline = time.monotonic() + timeout
+    """Wait for a condition, looking five times a second; fail with the complaint at the deadline."""
+    deadline = time.monotonic() + max(timeout, LEAST_DEADLINE_S)
     while not condition():
         assert time.monotonic() < deadline, complaint()
-        time.sleep(0.5)
+        time.sleep(0.2)
 
 
 def open_tunnel(process: Process) -> dict[str, str]:

@@ -31,7 +31,7 @@ class Process:
             found[:] = children(popen.pid)
             return bool(found) or popen.poll() is not None
 
-        wait_for(f"start of {popen.args!r}", started, timeout=20, every=0.005)
+        wait_for(f"start of {popen.args!r}", started, timeout=60, every=0.005)
         self.pid = found[0] if found else None
 
     def send(self, number: signal.Signals) -> None:
@@ -42,13 +42,13 @@ class Process:
     def kill(self) -> None:
         """SIGKILL the command and reap it; its output stays readable."""
         self.send(signal.SIGKILL)
-        self.popen.wait(timeout=20)
+        self.popen.wait(timeout=60)
 
-    def wait(self, timeout: float = 60) -> int:
+    def wait(self, timeout: float = 300) -> int:
         """Wait for the end; the exit status, negative for a signal."""
         return self.popen.wait(timeout=timeout)
 
-    def communicate(self, timeout: float = 60) -> tuple[str, str]:
+    def communicate(self, timeout: float = 300) -> tuple[str, str]:
         """Wait for the end; what it wrote to stdout and stderr."""
         return self.popen.communicate(timeout=timeout)
 
@@ -207,7 +207,7 @@ class Box:
         stdin: str | None = None,
         env: Mapping[str, str] | None = None,
         cwd: str | Path | None = None,
-        timeout: float = 60,
+        timeout: float = 300,
         check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end as a user on a machine.
@@ -223,7 +223,7 @@ class Box:
         return self._finish(argv, command, stdin=stdin, timeout=timeout, check=check)
 
     def root(
-        self, command: Command, *, node: str | None = None, timeout: float = 30, check: bool = True
+        self, command: Command, *, node: str | None = None, timeout: float = 120, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         """Run a command as root, on the controller unless told otherwise."""
         return self.run(command, user="root", node=node or self.layout.controller, timeout=timeout, check=check)
@@ -235,7 +235,7 @@ class Box:
         user: str = "alice",
         node: str = "login",
         stdin: str | None = None,
-        timeout: float = 60,
+        timeout: float = 300,
         check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         """Run a shell command over a real ssh connection from the host."""

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+#: No wait is given up before, on however busy a machine: a deadline ends what hangs, it measures nothing.
+LEAST_DEADLINE_S = 180.0
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -18,7 +20,7 @@ class HarnessError(Exception):
     """The harness itself could not do its part; the text says what and where to look."""
 
 
-def call(argv: Sequence[str], *, timeout: float = 30, check: bool = True) -> subprocess.CompletedProcess[str]:
+def call(argv: Sequence[str], *, timeout: float = 120, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run a host command without input, with a deadline, and keep what it said."""
     env = {**os.environ, "PATH": PATH + ":" + os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8"}
     try:
@@ -40,8 +42,14 @@ def call(argv: Sequence[str], *, timeout: float = 30, check: bool = True) -> sub
     return done
 
 
-def wait_for(what: str, condition: Callable[[], bool], *, timeout: float, every: float = 0.1) -> None:
-    """Wait until `condition()` holds; a HarnessError that names `what` when it does not in time."""
+def wait_for(
+    what: str, condition: Callable[[], bool], *, timeout: float = LEAST_DEADLINE_S, every: float = 0.1
+) -> None:
+    """Wait until `condition()` holds; a HarnessError that names `what` when it does not in time.
+
+    However short `timeout` is, a busy machine gets `LEAST_DEADLINE_S`.
+    """
+    timeout = max(timeout, LEAST_DEADLINE_S)
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:

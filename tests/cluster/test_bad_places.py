@@ -88,7 +88,7 @@ def test_a_refused_job_keeps_its_script(cluster: Cluster, alice: Session) -> Non
 
 def test_a_dead_controller_is_the_sites_fault_and_transient(cluster: Cluster, alice: Session) -> None:
     with cluster.stopped("slurmctld"):
-        answer = alice.deephpc("train", "quick.py", "--time", "5", "--name", "dead", timeout=150)
+        answer = alice.deephpc("train", "quick.py", "--time", "5", "--name", "dead")
         _is_one_line_and_a_hint(answer, 3, "dead")
         known = alice.jobs("--text", "dead")
         assert {job["state"] for job in known.values()} == {"SUBMITTING"}

@@ -86,7 +86,7 @@ def test_data_come_and_results_go_however_a_job_ends(cluster: Cluster, alice: Se
     assert alice.deephpc("jobs", "cancel", runs["cancel"]).returncode == 0
     for ending in ("cancel", "exit", "timeout", "power"):
         state, place, checkpoints = ENDINGS[ending]
-        alice.deephpc("jobs", "wait", runs[ending], timeout=150)
+        alice.deephpc("jobs", "wait", runs[ending])
         detail = alice.job(runs[ending])
         (delivery,) = detail["transfers"]
         assert (detail["job"]["state"], delivery["state"], delivery["destination"]) == (
@@ -122,7 +122,7 @@ def check_staging(alice: Session) -> None:
     runs: list[str] = []
     for engine in ("native", "apptainer", "udocker-p2"):
         image = () if engine == "native" else ("--image", "oci:/scratch/images/plain")
-        answer = alice.deephpc("run", *image, "--engine", engine, *words, "--", "python3", "sees.py", timeout=200)
+        answer = alice.deephpc("run", *image, "--engine", engine, *words, "--", "python3", "sees.py")
         assert f"{0 if runs else 1} of 1 files transferred, {0 if runs else 8} bytes" in answer.stderr, answer.stderr
         runs.append(answer.stdout.strip())
     trained = alice.submit(

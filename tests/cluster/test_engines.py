@@ -79,7 +79,7 @@ def run_id_of(answer: Answer) -> str:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_module_trains_the_same_in_every_engine(alice: Session, images: dict[str, str], engine: str) -> None:
     answer = alice.deephpc(
-        "train", images["digits"], "--engine", engine, "--time", "5", "--wait", "--", "--epochs", "3", timeout=200
+        "train", images["digits"], "--engine", engine, "--time", "5", "--wait", "--", "--epochs", "3"
     )
     assert answer.returncode == 0, answer.stderr
     trained = json.loads(output(alice, run_id_of(answer), "train.json"))
@@ -97,7 +97,6 @@ def test_a_program_finds_what_docker_users_expect(alice: Session, images: dict[s
         *("run", "--image", images["plain"], "--engine", engine, "--time", "5", "--env", f"ODD={odd}"),
         *("--env", "HIDDEN", "--wait", "--", "python3", "asks.py"),
         env={"HIDDEN": "s3cret", "OUTSIDE": "must stay outside"},
-        timeout=200,
     )
     assert answer.returncode == 0, answer.stderr
     run_id = run_id_of(answer)
@@ -129,7 +128,7 @@ def test_a_program_finds_what_docker_users_expect(alice: Session, images: dict[s
 @pytest.mark.parametrize("engine", ENGINES)
 def test_exit_codes_and_signals_pass_through_every_engine(alice: Session, images: dict[str, str], engine: str) -> None:
     plain = ("--image", images["plain"], "--engine", engine, "--time", "5")
-    answer = alice.deephpc("run", *plain, "--wait", "--", "sh", "-c", "exit 37", timeout=120)
+    answer = alice.deephpc("run", *plain, "--wait", "--", "sh", "-c", "exit 37")
     assert answer.returncode == 6
     assert "exit code 37" in answer.stderr
     alice.write("listens.py", LISTENS)
@@ -188,9 +187,9 @@ def test_auto_takes_the_next_engine_where_one_is_missing_and_says_why(
             ("/usr/bin/proot",),
         ):
             hide(*hidden)
-            probe = alice.deephpc("site", "probe", "--nodes", timeout=120)
+            probe = alice.deephpc("site", "probe", "--nodes")
             assert probe.returncode == 0, probe.stderr
-            answer = alice.deephpc(*run, timeout=200)
+            answer = alice.deephpc(*run)
             plan = answer.returncode == 0 and json.loads(plan_of(alice, run_id_of(answer)))
             chosen.append(plan["engine"] if plan else answer)
             if plan and hidden:
@@ -237,7 +236,7 @@ def test_a_hostile_layer_writes_nothing_outside_its_image(alice: Session, engine
         "evil-inside": b"x",
     }
     build_image(alice.box.on_host(folder), [hostile], compression=("",))
-    answer = alice.deephpc("image", "pull", f"oci:{folder}", "--engine", engine, timeout=120)
+    answer = alice.deephpc("image", "pull", f"oci:{folder}", "--engine", engine)
     assert answer.returncode in (0, 4), answer.stderr
     look = "find /scratch/alice /home/alice /tmp -name 'evil-*' -not -path '*/udocker*/containers/*' 2>/dev/null; true"
     assert alice.box.run(look, user="alice").stdout == ""
@@ -251,7 +250,6 @@ def test_an_image_is_copied_to_the_node_and_converted_there(alice: Session, imag
             *("run", "--image", images["plain"], "--engine", engine, "--convert-in-job", "--stage-image"),
             *("--time", "5", "--wait", "--", "sh", "-c", look),
             env=cache,
-            timeout=200,
         )
         assert answer.returncode == 0, answer.stderr
         assert "done" in answer.stderr
@@ -274,7 +272,6 @@ def test_a_gpu_job_sees_its_own_gpus_and_fails_where_the_container_sees_none(
     missing = alice.deephpc(
         *("run", "--image", images["plain"], "--engine", "apptainer", "--partition", "gpu", "--gpus-per-node", "2"),
         *("--time", "5", "--wait", "--", "true"),
-        timeout=120,
     )
     assert missing.returncode == 6
     assert "GPU" in missing.stderr
@@ -298,12 +295,11 @@ def test_training_and_batch_prediction_give_the_same_in_every_engine_and_nativel
         is_native = engine == "native"
         target = "deepaas-digits" if is_native else images["digits"]
         common = ["--engine", engine, "--time", "5", "--wait", *(["--venv", native_module] if is_native else [])]
-        trained = alice.deephpc("train", target, *common, "--", "--epochs", "4", "--seed", "7", timeout=200)
+        trained = alice.deephpc("train", target, *common, "--", "--epochs", "4", "--seed", "7")
         assert trained.returncode == 0, trained.stderr
         models = [] if is_native else ["--models", run_id_of(trained)]
         predicted = alice.deephpc(
             *("predict", target, "--input", "image=/scratch/samples/*.pgm", "--tasks", "2", *models, *common),
-            timeout=200,
         )
         assert predicted.returncode == 6, predicted.stderr  # one of them is no image
         assert "5 of 6 inputs have a result, 1 failed" in predicted.stderr
@@ -334,14 +330,13 @@ def test_a_module_of_the_catalogue_is_trained_by_its_name_with_the_resources_it_
     )
     added = alice.deephpc("catalogue", "add", "ours", f"{alice.folder}/ours")
     assert added.returncode == 0, added.stderr
-    assert alice.deephpc("catalogue", "update", timeout=200).returncode == 5  # the public ones cannot be reached
+    assert alice.deephpc("catalogue", "update").returncode == 5  # the public ones cannot be reached
     with Registry(cluster).running():
         digest = push_image(cluster, "digits", f"{HOST}/demo/digits:cpu")
         consent = {"DEEPHPC_INSECURE_REGISTRIES": HOST}
         trained = alice.deephpc(
             *("train", "deepaas-digits", "--engine", "apptainer", "--time", "5", "--wait", "--", "--epochs", "2"),
             env=consent,
-            timeout=200,
         )
         by_digest = alice.deephpc("image", "pull", f"{name}@{digest}", env=consent)
     assert trained.returncode == 0, trained.stderr
@@ -388,7 +383,6 @@ def test_only_the_allocated_gpus_are_seen_inside(
         answer = alice.deephpc(
             *("run", "--image", images["plain"], "--engine", engine, "--partition", "gpu", "--gpus-per-node", "2"),
             *("--time", "5", "--wait", "--", "sh", "-c", LOOKS),
-            timeout=120,
         )
     finally:
         for node in nodes:
@@ -411,7 +405,6 @@ def test_what_killed_jobs_left_on_a_node_goes_with_the_next_and_secrets_go_befor
         answer = alice.deephpc(
             *("run", "--image", images["plain"], "--engine", "apptainer", "--time", "5", "--sbatch", "--nodelist=c1"),
             *("--env", "TOKEN=s3cret", "--wait", "--", "sh", "-c", "ls /deephpc/env.sh; echo has $TOKEN"),
-            timeout=120,
         )
         assert answer.returncode == 0, answer.stderr
         assert "has s3cret" in answer.stderr

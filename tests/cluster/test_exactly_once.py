@@ -23,7 +23,7 @@ def alice(cluster: Cluster) -> Session:
 def test_a_frozen_controller_and_a_repeated_command_leave_exactly_one_job(cluster: Cluster, alice: Session) -> None:
     words = ("train", "quick.py", "--time", "5", "--name", "frozen")
     with cluster.frozen("slurmctld"):
-        answer = alice.deephpc(*words, timeout=150)
+        answer = alice.deephpc(*words)
         assert answer.returncode == 3
         assert "repeat the same command" in answer.stderr
         row = next(job for job in alice.jobs().values() if "frozen" in job["run_id"])
@@ -43,8 +43,10 @@ def test_a_controller_that_answers_late_leaves_one_job_without_a_repeated_comman
     with ExitStack() as at_the_end:
         with cluster.frozen("slurmctld"):
             process = at_the_end.enter_context(alice.start("train", "quick.py", "--time", "5", "--name", "late"))
-            time.sleep(12)  # longer than sbatch waits for an answer
-        assert process.wait(timeout=90) == 0
+            wait_until(lambda: _asks_slurm(cluster, "sbatch"), 60, lambda: "sbatch was not called")
+            wait_until(lambda: not _asks_slurm(cluster, "sbatch"), 60, lambda: "sbatch waits for ever")
+            assert process.popen.poll() is None
+        assert process.wait() == 0
     run_ids = [run_id for run_id in alice.jobs() if "late" in run_id]
     assert len(run_ids) == 1
     assert len([name for _, name in alice.slurm_jobs() if name.startswith(run_ids[0])]) == 1
@@ -83,6 +85,11 @@ def test_killed_and_never_repeated_a_job_in_the_queue_is_adopted_by_the_next_loo
 
     wait_until(all_settled, 90, lambda: "a job in the queue is in no row")
     assert len([name for _, name in alice.slurm_jobs() if "adopted" in name]) <= 1
+
+
+def _asks_slurm(cluster: Cluster, program: str) -> bool:
+    """Whether a program of Slurm's, called by alice, waits for an answer on the login node."""
+    return cluster.run(["pgrep", "-u", "alice", "-x", program], check=False).returncode == 0
 
 
 def _seconds_of_one_submission(alice: Session) -> float:

@@ -154,7 +154,7 @@ def test_four_ranks_on_two_nodes_learn_what_one_process_learns(
         words += ["--env", f"PYTHONPATH={folder}"]
     if engine:
         words += [*engine, "--image", "oci:/scratch/images/launched", "--bind", "/usr/lib", "--bind", "/scratch"]
-    many = trained(alice, alice.deephpc("train", "train.py", *words, *LEARNING, timeout=240))
+    many = trained(alice, alice.deephpc("train", "train.py", *words, *LEARNING))
     alice.write("compares.py", COMPARES)
     answer = alice.box.run(["python3", "compares.py", alone, many], user="alice", cwd=alice.folder)
     assert float(answer.stdout) < TOLERANCE
@@ -169,7 +169,7 @@ def test_uneven_tasks_find_their_places(alice: Session, horovod: str, launcher: 
     alice.write("joins.py", JOINS)
     alice.write("uneven.sh", UNEVEN)
     run = ["sbatch", "--wait", "uneven.sh", launcher, horovod, scripts]
-    alice.box.run(run, user="alice", cwd=alice.folder, timeout=120, check=False)
+    alice.box.run(run, user="alice", cwd=alice.folder, check=False)
     said = alice.box.run("cat uneven.log uneven/ranks/*.log", user="alice", cwd=alice.folder).stdout
     lines = sorted({line for line in said.splitlines() if line.startswith("JOINED")})
     assert [line.rpartition(" ")[2] for line in lines] == ["6.0"] * 4, said
@@ -194,9 +194,7 @@ def test_one_rank_that_dies_ends_all_and_is_named(
     alice: Session, engine: tuple[str, ...], how: str, code: int, words: str
 ) -> None:
     image = [*engine, "--image", "oci:/scratch/images/launched"] if engine else []
-    answer = alice.deephpc(
-        *("train", "ends.py", *TWO_BY_TWO, *image, "--launcher", "srun", "--wait", "--", "3", how), timeout=60
-    )
+    answer = alice.deephpc(*("train", "ends.py", *TWO_BY_TWO, *image, "--launcher", "srun", "--wait", "--", "3", how))
     assert answer.returncode == 6, answer.stderr
     run_id = answer.stdout.strip()
     why = alice.deephpc("why", run_id).stdout
@@ -210,7 +208,7 @@ def test_one_rank_that_dies_ends_all_and_is_named(
 @pytest.mark.usefixtures("nothing_left")
 def test_ranks_deaf_to_sigterm_do_not_outlive_the_one_that_failed(alice: Session) -> None:
     answer = alice.deephpc(
-        *("train", "ends.py", *TWO_BY_TWO, "--launcher", "srun", "--wait", "--", "2", "exits", "deaf"), timeout=60
+        *("train", "ends.py", *TWO_BY_TWO, "--launcher", "srun", "--wait", "--", "2", "exits", "deaf")
     )
     assert answer.returncode == 6
     assert "rank 2 on c2 ended first, with exit code 9" in answer.stderr
@@ -247,7 +245,7 @@ def test_a_node_without_power_ends_the_run_and_is_named(cluster: Cluster, alice:
 
     wait_until(lambda: log().count("is here") == 4, 60, log)
     cluster.power_off("c2")
-    found = alice.wait_for(run_id, ["NODE_FAIL", "FAILED", "CANCELLED"], 90)
+    found = alice.wait_for(run_id, ["NODE_FAIL", "FAILED", "CANCELLED"])
     assert found["state"] == "NODE_FAIL"
     # Slurm says which; it may take c1 for lost as well, when its question to c2 travels through c1 and stays away
     wait_until(lambda: "Node failure on c" in alice.deephpc("why", run_id).stdout, 20, log)

@@ -38,7 +38,7 @@ def test_a_real_training_on_a_login_node_prints_its_accuracy_and_completes(alice
     alice.box.run(["mkdir", "-p", f"{alice.folder}/examples/digits"])
     alice.write("examples/digits/train.py", DIGITS.read_text())
     words = "train examples/digits/train.py --cpus-per-task 2 --time 10 --wait -- --epochs 12"
-    answer = alice.deephpc(*words.split(), timeout=300)
+    answer = alice.deephpc(*words.split())
     assert answer.returncode == 0, answer.stderr
     run_id = answer.stdout.strip()
     assert "test accuracy 0.9" in answer.stderr
@@ -109,7 +109,7 @@ def test_a_job_that_ate_its_memory_is_out_of_memory(alice: Session) -> None:
 def test_a_job_at_its_limit_is_timeout_and_its_program_was_told_before(alice: Session) -> None:
     alice.write("listens.py", LISTENS)
     run_id = alice.submit("train", "listens.py", "--time", "2", "--grace", "30")
-    job = alice.wait_for(run_id, ["TIMEOUT", "FAILED", "CANCELLED", "COMPLETED"], timeout=240)
+    job = alice.wait_for(run_id, ["TIMEOUT", "FAILED", "CANCELLED", "COMPLETED"])
     assert job["state"] == "TIMEOUT"
     assert alice.box.run(["cat", f"{job['folder']}/output/kept.txt"]).stdout == "told in time"
 
@@ -136,7 +136,7 @@ def test_a_job_whose_node_dies_is_requeued_and_completes(cluster: Cluster, alice
     )
     cluster.power_off(node)
     try:
-        job = alice.wait_for(run_id, ["COMPLETED", "FAILED", "CANCELLED", "LOST"], timeout=300)
+        job = alice.wait_for(run_id, ["COMPLETED", "FAILED", "CANCELLED", "LOST"])
     finally:
         cluster.power_on(node)
     assert job["state"] == "COMPLETED"
@@ -151,7 +151,7 @@ def test_a_job_whose_node_dies_for_good_is_node_fail(cluster: Cluster, alice: Se
     node = alice.wait_for(run_id, ["RUNNING"])["nodes"]
     cluster.power_off(node)
     try:
-        job = alice.wait_for(run_id, ["COMPLETED", "FAILED", "CANCELLED", "NODE_FAIL", "LOST"], timeout=120)
+        job = alice.wait_for(run_id, ["COMPLETED", "FAILED", "CANCELLED", "NODE_FAIL", "LOST"])
     finally:
         cluster.power_on(node)
     assert job["state"] == "NODE_FAIL"
@@ -163,7 +163,7 @@ def test_an_array_runs_each_task_and_tells_which_failed(alice: Session) -> None:
         "import os, sys\nn = int(os.environ['DEEPHPC_TASK_ID'])\nprint('task', n)\nsys.exit(3 if n == 2 else 0)\n",
     )
     run_id = alice.submit("train", "tasks.py", "--time", "5", "--array", "0-5%3")
-    answer = alice.deephpc("jobs", "wait", run_id, timeout=180)
+    answer = alice.deephpc("jobs", "wait", run_id)
     assert answer.returncode == 6
     job = alice.jobs()[run_id]
     assert job["tasks"] == {**{str(n): "COMPLETED" for n in range(6)}, "2": "FAILED"}

@@ -28,7 +28,7 @@ def place(bare_cluster: Cluster) -> Cluster:
     for name in fetch_module_images():
         layout = put_layout(bare_cluster, name, f"{PLACE}/{name}")
         build = f"apptainer --quiet build --mksquashfs-args '-comp zstd -Xcompression-level 1' {PLACE}/{name}.sif"
-        bare_cluster.run(f"srun -w c1 --mem=3000 {build} oci:{layout}", timeout=240)
+        bare_cluster.run(f"srun -w c1 --mem=3000 {build} oci:{layout}")
     return bare_cluster
 
 
@@ -36,7 +36,7 @@ def inside(cluster: Cluster, image: str, command: str, *, fails: bool = False) -
     """Run a command in an image, in a job of alice; returns what it says on both streams."""
     binds = f"-B {PLACE} -B {PLACE}/bin:/deephpc/bin:ro -B {PLACE}/models:/srv/deepaas-digits/models"
     words = f"apptainer --quiet exec --cleanenv --contain {binds} --pwd {PLACE} {PLACE}/{image}.sif {command} 2>&1"
-    done = cluster.run(f"srun -w c1 --mem=2000 sh -c {shlex.quote(words)}", timeout=120, check=False)
+    done = cluster.run(f"srun -w c1 --mem=2000 sh -c {shlex.quote(words)}", check=False)
     assert (done.returncode != 0) is fails, done.stdout + done.stderr
     return done.stdout
 
@@ -46,7 +46,7 @@ def test_the_module_trains_and_predicts_inside_as_it_does_natively(place: Cluste
     assert "ℓ" in said and "images to learn from" in said
     programs = install_module(place)
     native = f"{programs}/python {PLACE}/bin/deepaas_module.py train --output {PLACE}/native -- --epochs 15 --seed 4"
-    place.run(f"srun -w c2 --mem=2000 {native}", timeout=120)
+    place.run(f"srun -w c2 --mem=2000 {native}")
     ours, theirs = (
         json.loads(place.on_host(f"{PLACE}/{where}/train.json").read_text())["result"]["output"]
         for where in ("inside", "native")

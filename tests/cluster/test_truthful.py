@@ -1,7 +1,6 @@
 """The record is right when Slurm's daemons are frozen, dead, forgetful or absent, and cheap however much there is."""
 
 import json
-import time
 
 import pytest
 
@@ -24,18 +23,12 @@ def alice(cluster: Cluster) -> Session:
     return session
 
 
-def _timed_jobs(alice: Session, *words: str) -> tuple[dict[str, dict[str, object]], float]:
-    started = time.monotonic()
-    jobs = alice.jobs("--limit", "10000", *words)
-    return jobs, time.monotonic() - started
-
-
 def test_with_two_hundred_finished_jobs_purged_and_slurmdbd_frozen_or_dead_none_is_misstated(
     cluster: Cluster, alice: Session
 ) -> None:
     one = "deephpc -q train ends.py --time 5 --name purged -- $((i % 4 ? 0 : 9))"
     script = f"for i in $(seq {FINISHED}); do {one} || exit 1; done"
-    run_ids = cluster.run(script, cwd=alice.folder, timeout=420).stdout.split()
+    run_ids = cluster.run(script, cwd=alice.folder).stdout.split()
     assert len(set(run_ids)) == FINISHED
 
     def all_ended() -> bool:
@@ -43,16 +36,16 @@ def test_with_two_hundred_finished_jobs_purged_and_slurmdbd_frozen_or_dead_none_
 
     wait_until(all_ended, 420, lambda: "the jobs did not end")
     cluster.purge_jobs()
-    with cluster.frozen("slurmdbd"):
-        jobs, seconds = _timed_jobs(alice, "--text", "purged")
-        assert seconds < 6
+    listed = ("--limit", "10000", "--text", "purged")
+    with cluster.frozen("slurmdbd"), cluster.popen(["sacct", "-X"]) as waiting:
+        jobs = alice.jobs(*listed)
+        assert waiting.popen.poll() is None, "sacct itself gives up as soon as deephpc does"
         assert {jobs[run_id]["state"] for run_id in run_ids[3::4]} == {"FAILED"}
         assert {jobs[run_id]["exit_code"] for run_id in run_ids[3::4]} == {9}
         rest = [run_id for number, run_id in enumerate(run_ids, 1) if number % 4]
         assert {jobs[run_id]["state"] for run_id in rest} == {"COMPLETED"}
     with cluster.stopped("slurmdbd"):
-        again, seconds = _timed_jobs(alice, "--text", "purged")
-        assert seconds < 6
+        again = alice.jobs(*listed)
         assert {run_id: job["state"] for run_id, job in again.items()} == {
             run_id: job["state"] for run_id, job in jobs.items()
         }
@@ -87,7 +80,7 @@ def test_without_any_accounting_ends_are_still_told_right(cluster: Cluster, alic
         assert "exit code 9" in answer.stderr
         cluster.purge_jobs()
         ends = ["CANCELLED", "COMPLETED", "FAILED", "LOST"]
-        assert alice.wait_for(gone, ends, timeout=120)["state"] == "CANCELLED"
+        assert alice.wait_for(gone, ends)["state"] == "CANCELLED"
 
 
 def test_a_job_that_no_source_knows_is_lost_and_never_completed(cluster: Cluster, alice: Session) -> None:
@@ -99,7 +92,7 @@ def test_a_job_that_no_source_knows_is_lost_and_never_completed(cluster: Cluster
         try:
             cluster.root(["scancel", str(job["job_id"])], check=False)
             cluster.root(["scontrol", "update", f"nodename={node}", "state=down", "reason=test"], check=False)
-            ended = alice.wait_for(run_id, ["LOST", "COMPLETED", "NODE_FAIL", "FAILED", "CANCELLED"], timeout=180)
+            ended = alice.wait_for(run_id, ["LOST", "COMPLETED", "NODE_FAIL", "FAILED", "CANCELLED"])
         finally:
             cluster.power_on(node)
         assert ended["state"] in ("LOST", "NODE_FAIL", "CANCELLED")
@@ -111,7 +104,7 @@ def test_three_thousand_jobs_cost_one_squeue_and_one_sacct(cluster: Cluster, ali
         cluster.run(["chmod", "755", path])
     array = alice.submit("run", "--time", "5", "--sbatch=--hold", "--array", f"0-{MANY - 101}", "--", "true")
     singles = cluster.run(
-        "for i in $(seq 100); do deephpc -q run --time 5 --sbatch=--hold -- true; done", cwd=alice.folder, timeout=300
+        "for i in $(seq 100); do deephpc -q run --time 5 --sbatch=--hold -- true; done", cwd=alice.folder
     ).stdout.split()
     calls = f"{alice.folder}/calls"
     env = {"PATH": f"{alice.folder}:{cluster.home('alice')}/deephpc-venv/bin:/usr/bin:/bin", "CALLS": calls}

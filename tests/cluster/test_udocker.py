@@ -71,7 +71,7 @@ def node(cluster: Cluster) -> Iterator[Node]:
     cluster.on_host(f"{PLACE}/udocker.sh").write_bytes((shipped("jobscripts") / "udocker.sh").read_bytes())
     cluster.on_host(f"{PLACE}/probe.sh").write_bytes((shipped("jobscripts") / "probe_engines.sh").read_bytes())
     cluster.on_host(f"{PLACE}/harness.sh").write_text(HARNESS.replace("PLACE", PLACE).replace("DIGEST", digest))
-    cluster.run(f"DEEPHPC_CACHE_DIR={PLACE}/cache deephpc image pull oci:{layout}", timeout=120)
+    cluster.run(f"DEEPHPC_CACHE_DIR={PLACE}/cache deephpc image pull oci:{layout}")
     yield Node(cluster)
     cluster.root(f"rm -rf {PLACE} /tmp/tmp.*", node=NODE)
 
@@ -82,7 +82,7 @@ def test_jobs_of_all_modes_that_start_at_once_unpack_it_once_and_all_run(node: N
         for number in (1, 2, 3):
             words = node.words(engine, "/bin/sh", "-c", f"echo {number}; exit {number}")
             jobs += f"({words} 2>/dev/null; echo =$?) >{PLACE}/{engine}-{number} &\n"
-    node.cluster.run(f"{jobs} wait", node=NODE, timeout=120)
+    node.cluster.run(f"{jobs} wait", node=NODE)
     for engine in ENGINES:
         for number in (1, 2, 3):
             answer = node.cluster.on_host(f"{PLACE}/{engine}-{number}").read_text()
@@ -145,7 +145,7 @@ def test_signals_reach_the_program_and_it_says_how_it_ends(node: Node, engine: s
         node.cluster.run(["kill", "-USR1", "--", target], node=NODE)
         node.cluster.run("sleep 0.2", node=NODE)  # the same signal twice would count once
         node.cluster.run(["kill", "-TERM", "--", target], node=NODE)
-        out, err = job.communicate(timeout=20)
+        out, err = job.communicate()
         assert job.wait() == 33, err
     assert list(dict.fromkeys(out.split())) == ["SIGUSR1", "SIGTERM"]
     assert err == ""
