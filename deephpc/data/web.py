@@ -125,8 +125,9 @@ class Web:
         with self.send(ranged, frozenset({416})) as answer:
             if answer.status == 416:
                 raise changed(request.shown)
-            begins = _check_answer(answer, entry, start, request.shown)
-            ignored = not whole and answer.status != 206
+            part = _part_of(answer)
+            begins = _check_answer(answer, part, entry, start, request.shown)
+            ignored = not whole and part is None
             yield ByteStream(begins, answer.chunks(), whole=ignored, told=entry_of(answer) if whole else None)
 
 
@@ -191,16 +192,40 @@ def is_loopback(url: str) -> bool:
         return False
 
 
-def _check_answer(answer: Answer, entry: Entry, start: int, shown: str) -> int:
+@dataclass(frozen=True)
+class _Part:
+    """The part of a file that an answer holds, as its Content-Range tells."""
+
+    first: int | None
+    """Its first byte; None where that cannot be read."""
+    total: str
+    """The length of the whole file, or `*`."""
+
+
+def _part_of(answer: Answer) -> _Part | None:
+    """Return the part that came, None where all of the file did.
+
+    `rclone serve s3` (1.75) answers a range with 200, and Content-Range and Content-Length of the part: those are true.
+    """
+    unit, _, rest = answer.headers.get("content-range", "").partition(" ")
+    said, _, total = rest.partition("/")
+    first, _, last = said.partition("-")
+    is_read = unit == "bytes" and first.isdigit() and last.isdigit()
+    if answer.status == 206:
+        return _Part(int(first) if is_read else None, total)
+    length = answer.headers.get("content-length", "")
+    if not is_read or not total.isdigit() or length != str(int(last) - int(first) + 1) or length == total:
+        return None
+    return _Part(int(first), total)
+
+
+def _check_answer(answer: Answer, part: _Part | None, entry: Entry, start: int, shown: str) -> int:
     """Return where the body begins, once it is sure to be of the file that was listed."""
     begins, total = 0, answer.headers.get("content-length", "")
-    if answer.status == 206:
-        unit, _, rest = answer.headers.get("content-range", "").partition(" ")
-        first, _, _ = rest.partition("-")
-        total = rest.rpartition("/")[2]
-        if unit != "bytes" or not first.isdigit() or int(first) != start:
+    if part is not None:
+        if part.first != start:
             raise Interrupted(f"{shown}: the server sent another range than was asked for")
-        begins = start
+        begins, total = start, part.total
     if total.isdigit() and entry.size_bytes is not None and int(total) != entry.size_bytes:
         raise changed(shown)
     seen = version_of(answer.headers.get("etag", ""), answer.headers.get("last-modified", ""))
