@@ -14,10 +14,12 @@ from deephpc.containers.registry import Access, Registry
 from deephpc.containers.store import Store
 from deephpc.containers.transfer import Transfer
 from deephpc.retries import Patience
+from tests.fakes.waiting import DEADLINE_S
 
 from .servers import RealRegistry, real_registry
 
-IMPATIENT = Patience(attempts=4, deadline_s=20, first_nap_s=0.01, connect_s=2, stall_s=1)
+#: Tries again at once, and takes no slow answer for silence.
+PATIENT = Patience(attempts=4, deadline_s=DEADLINE_S, first_nap_s=0.01, connect_s=DEADLINE_S, stall_s=DEADLINE_S)
 AMD64 = parse_platform("linux/amd64")
 Puller = Callable[..., Pulled]
 
@@ -38,10 +40,15 @@ def pull_image(store: Store) -> Puller:
     """Pull `host/name` into the test's store."""
 
     def pull_it(
-        name: str, *, credentials: Credentials | None = None, into: Store = store, platform: str = ""
+        name: str,
+        *,
+        credentials: Credentials | None = None,
+        into: Store = store,
+        platform: str = "",
+        patience: Patience = PATIENT,
     ) -> Pulled:
-        with Registry(parse_reference(name), Access(credentials, patience=IMPATIENT)) as source:
+        with Registry(parse_reference(name), Access(credentials, patience=patience)) as source:
             wanted = parse_platform(platform) if platform else AMD64
-            return pull(Transfer(into, source, IMPATIENT), source.resolve(), wanted, datetime.now(timezone.utc))
+            return pull(Transfer(into, source, patience), source.resolve(), wanted, datetime.now(timezone.utc))
 
     return pull_it

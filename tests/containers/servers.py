@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import DEADLINE_S, wait_until
 
 USER, PASSWORD = "reader", "s3cret:with-colon"
 _BASIC = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
@@ -33,7 +33,7 @@ def need(*programs: str) -> None:
 
 
 def run_tool(*argv: str) -> str:
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
     assert done.returncode == 0, f"{argv}: {done.stderr}"
     return done.stdout
 
@@ -95,7 +95,7 @@ def real_registry(folder: Path, *, basic: bool = False) -> Iterator[RealRegistry
         yield RealRegistry(port, folder)
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(DEADLINE_S)
 
 
 def _answers(port: int) -> bool:
@@ -191,7 +191,7 @@ class FrontHandler(BaseHTTPRequestHandler):
             realm = f'Bearer realm="http://{self.front.host}/token",service="front",scope="repository:x:pull"'
             self.answer(401, b"{}", WWW_Authenticate=realm)
             return
-        upstream = http.client.HTTPConnection("127.0.0.1", self.front.upstream, timeout=30)
+        upstream = http.client.HTTPConnection("127.0.0.1", self.front.upstream, timeout=DEADLINE_S)
         passed = {name: self.headers[name] for name in ("Accept", "Range", "Authorization") if name in self.headers}
         if self.front.token_auth:
             passed.pop("Authorization", None)
@@ -215,14 +215,16 @@ class FrontHandler(BaseHTTPRequestHandler):
                 return
             if is_blob and self.front.hold_at is not None and noted.sent + len(chunk) > self.front.hold_at:
                 self.wfile.flush()
-                self.front.resume.wait(60)
+                self.front.resume.wait()
+            with self.front.lock:  # before they go: a client that has them all has seen them counted
+                noted.sent += len(chunk)
             try:
                 self.wfile.write(chunk)
             except OSError:
                 self.close_connection = True
+                with self.front.lock:
+                    noted.sent -= len(chunk)
                 return
-            with self.front.lock:
-                noted.sent += len(chunk)
 
 
 @contextmanager
