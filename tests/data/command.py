@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from deephpc.cli import COMMANDS, main
+from tests.fakes.waiting import DEADLINE_S
 
 from .conftest import Desk
 from .servers import clean_environment
@@ -35,10 +36,10 @@ def start(desk: Desk, *words: object, file_limit_bytes: int | None = None) -> "s
     )
 
 
-def run(desk: Desk, *words: object, file_limit_bytes: int | None = None, timeout_s: float = 60) -> tuple[int, str, str]:
+def run(desk: Desk, *words: object, file_limit_bytes: int | None = None) -> tuple[int, str, str]:
     """Run `deephpc …` to its end; returns its exit code, stdout and stderr."""
     with start(desk, *words, file_limit_bytes=file_limit_bytes) as process:
-        out, err = process.communicate(timeout=timeout_s)
+        out, err = process.communicate(timeout=DEADLINE_S)
     return process.returncode, out, err
 
 

@@ -13,11 +13,13 @@ from deephpc.data.obscure import obscure
 from deephpc.data.storage import Limits
 from deephpc.retries import Patience
 from deephpc.workflows.data_places import DataPlaces, open_places
+from tests.fakes.waiting import DEADLINE_S
 
 from . import servers
 from .servers import PASSWORD, USER, Mood, Relay, clean_environment
 
-IMPATIENT = Patience(attempts=5, deadline_s=20, first_nap_s=0.01, connect_s=2, stall_s=1)
+#: Tries again at once, and takes no slow answer for silence.
+PATIENT = Patience(attempts=5, deadline_s=DEADLINE_S, first_nap_s=0.01, connect_s=DEADLINE_S, stall_s=DEADLINE_S)
 
 
 @dataclass
@@ -62,7 +64,7 @@ class Desk:
     def home(self) -> Path:
         return self.tmp / "home"
 
-    def places(self, patience: Patience = IMPATIENT, parallel: int = 8, **environ: str) -> DataPlaces:
+    def places(self, patience: Patience = PATIENT, parallel: int = 8, **environ: str) -> DataPlaces:
         around = clean_environment(self.home, **{**self.environ, **environ})
         return open_places(around, self.home, self.tmp, self.tmp / "cache", Limits(parallel, patience))
 

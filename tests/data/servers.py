@@ -135,9 +135,26 @@ class Mood:
     """How many bodies break."""
     on_chunk: Callable[[str, int], None] = lambda path, at: None
     sent: dict[str, int] = field(default_factory=dict)
+    """Bytes handed to the client so far; those it was gone for are taken off again."""
     requests: list[tuple[str, str]] = field(default_factory=list)
     authorized: list[str] = field(default_factory=list)
     """The Authorization headers that came."""
+    under_way: int = 0
+    """How many bodies are being sent."""
+    turn: threading.Lock = field(default_factory=threading.Lock)
+
+    def count(self, path: str, size: int) -> None:
+        """Note bytes of a body before they are sent: a client that has them all has seen them counted."""
+        with self.turn:
+            self.sent[path] = self.sent.get(path, 0) + size
+
+    def limit_of(self, size: int) -> int | None:
+        """Return after how many bytes this body breaks."""
+        with self.turn:
+            if self.break_after is None or self.breaks <= 0 or size <= self.break_after:
+                return None
+            self.breaks -= 1
+            return self.break_after
 
 
 def certificate(folder: Path) -> Path:
@@ -229,15 +246,18 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         self.end_headers()
         if body:
-            self._send(path, piece, start)
+            with mood.turn:
+                mood.under_way += 1
+            try:
+                self._send(path, piece, start)
+            finally:
+                with mood.turn:
+                    mood.under_way -= 1
         return None
 
     def _send(self, path: str, piece: bytes, start: int):
         mood = self.mood
-        limit = None
-        if mood.break_after is not None and mood.breaks > 0 and len(piece) > mood.break_after:
-            limit = mood.break_after
-            mood.breaks -= 1
+        limit = mood.limit_of(len(piece))
         for at in range(0, len(piece), 65536):
             mood.on_chunk(path, start + at)
             chunk = piece[at : at + 65536]
@@ -247,9 +267,13 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 self.connection.shutdown(socket.SHUT_RDWR)
                 return
-            with contextlib.suppress(OSError):
+            mood.count(path, len(chunk))
+            try:
                 self.wfile.write(chunk)
-                mood.sent[path] = mood.sent.get(path, 0) + len(chunk)
+            except OSError:  # the client has gone
+                mood.count(path, -len(chunk))
+                self.close_connection = True
+                return
 
     def _list(self, folder: Path, path: str):
         if not path.endswith("/"):
@@ -285,12 +309,34 @@ class Relay:
     stall_after: int | None = None
     """Pass nothing on after so many bytes of a connection."""
     stalls: int = 1 << 30
+    released: threading.Event = field(default_factory=threading.Event)
+    """Cuts the connections that are stalled."""
     nap_s: float = 0.0
     """Wait so long after each piece."""
+    turn: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def passed(self) -> int:
         return self.to_server + self.to_client
+
+    def breaks_off(self, passed: int) -> bool:
+        """Say whether a connection is to be cut now; where it is to stall, wait until that is over."""
+        with self.turn:
+            is_cut = self.cut_after is not None and passed > self.cut_after and self.cuts > 0
+            stalls = not is_cut and self.stall_after is not None and passed > self.stall_after and self.stalls > 0
+            self.cuts -= is_cut
+            self.stalls -= stalls
+        if stalls:
+            self.released.wait()
+        return is_cut or stalls
+
+    def count(self, way: str, size: int) -> None:
+        """Note bytes before they are passed on: who has them all has seen them counted."""
+        with self.turn:
+            if way == "up":
+                self.to_server += size
+            else:
+                self.to_client += size
 
 
 @contextmanager
@@ -313,6 +359,7 @@ def relay(port: int) -> Iterator[Relay]:
         yield found
     finally:
         over.set()
+        found.released.set()
         with contextlib.suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
         listener.close()
@@ -332,28 +379,13 @@ def _pass_on(client: socket.socket, port: int, found: Relay, over: threading.Eve
                     if not data:
                         return
                     passed[way] += len(data)
-                    if found.cut_after is not None and passed[way] > found.cut_after and found.cuts > 0:
-                        found.cuts -= 1
+                    if found.breaks_off(passed[way]):
                         return
-                    if found.stall_after is not None and passed[way] > found.stall_after and found.stalls > 0:
-                        found.stalls -= 1
-                        over.wait(30)
-                        return
+                    found.count(way, len(data))
                     other.sendall(data)
                     time.sleep(found.nap_s)
                 except OSError:
                     return
-                if way == "up":
-                    found.to_server += len(data)
-                else:
-                    found.to_client += len(data)
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.005)
 
 
 def clean_environment(home: Path, **more: str) -> dict[str, str]:

@@ -14,10 +14,9 @@ from deephpc.data.storage import Unwritable
 from deephpc.data.web import Limits, Request, Web
 from deephpc.errors import DataError
 from deephpc.retries import Patience
+from tests.fakes.waiting import DEADLINE_S, wait_until
 
-from .servers import wait_until
-
-PATIENCE = Patience(connect_s=2, stall_s=2)
+PATIENCE = Patience(connect_s=DEADLINE_S, stall_s=DEADLINE_S)
 FINE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 

@@ -5,9 +5,11 @@ import os
 import random
 import re
 import signal
+import struct
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,19 +17,18 @@ import pytest
 from deephpc.data.manifest import check_entries
 from deephpc.data.storage import Changed, Entry, Interrupted, Missing, Refused
 from deephpc.errors import DataError, InputError
-from deephpc.retries import Patience
 from deephpc.workflows.data import TransferRequest, carry_out_get, carry_out_put
 from deephpc.workflows.data_check import list_location
+from tests.fakes.waiting import DEADLINE_S, wait_until
 
 from . import command, servers
-from .conftest import IMPATIENT, Desk, Server
-from .servers import PASSWORD, Mood, Relay, wait_until
+from .conftest import PATIENT, Desk, Server
+from .servers import PASSWORD, Mood, Relay
 
 MIB = 1 << 20
 #: What a set is made of whose transfer is killed; `DEEPHPC_TEST_FILES=2000 DEEPHPC_TEST_LARGE_MIB=500` by hand.
 SMALL_FILES = int(os.environ.get("DEEPHPC_TEST_FILES", "60"))
 LARGE_BYTES = int(os.environ.get("DEEPHPC_TEST_LARGE_MIB", "17")) * MIB
-_PATIENCE_S = 60 + LARGE_BYTES / MIB
 Web = tuple[str, Path, Mood]
 Relayed = Callable[[Server], Relay]
 
@@ -93,16 +94,15 @@ def test_a_silent_connection_is_given_up_and_tried_again(server: Server, desk: D
     carry_out_put(ask(desk.tmp / "large", server.place + "/"), desk.places())
     relay = relayed(server)
     relay.stall_after, relay.stalls = 1 * MIB, 1
-    carry_out_get(ask(server.place + "/large", desk.tmp / "back"), desk.places())
+    quick = replace(PATIENT, attempts=1000, stall_s=1.0)
+    carry_out_get(ask(server.place + "/large", desk.tmp / "back"), desk.places(quick))
     assert relay.stalls == 0
     assert sha256(desk.tmp / "back") == wanted
 
 
-def test_nobody_listening_ends_in_time_with_one_line(desk: Desk):
-    began = time.monotonic()
+def test_nobody_listening_ends_with_one_line(desk: Desk):
     with pytest.raises(Interrupted, match="cannot connect"):
         list_location("http://127.0.0.1:9/file", desk.places(), recursive=False)
-    assert time.monotonic() - began < 10
 
 
 def test_an_unknown_host_key_is_refused(sftp: Server, desk: Desk):
@@ -241,17 +241,17 @@ def test_a_local_file_that_changes_while_it_is_sent_does_not_arrive(server: Serv
     random_file(desk.tmp / "large", 6 * MIB)
     relay = relayed(server)
     relay.stall_after, relay.stalls = MIB, 1
-    places = desk.places(Patience(attempts=5, deadline_s=20, first_nap_s=0.01, connect_s=2, stall_s=2))
 
     def change() -> None:
         wait_until(lambda: relay.stalls == 0)
         (desk.tmp / "large").write_bytes(b"changed")
+        relay.released.set()
 
     thread = threading.Thread(target=change)
     thread.start()
     try:
         with pytest.raises(DataError, match="changed while it was transferred"):
-            carry_out_put(ask(desk.tmp / "large", server.place + "/large"), places)
+            carry_out_put(ask(desk.tmp / "large", server.place + "/large"), desk.places())
     finally:
         thread.join()
     desk.know(server)
@@ -288,18 +288,20 @@ def test_a_full_disk_is_one_line_and_what_came_is_kept(web: Web, desk: Desk):
 def test_an_interrupted_get_goes_on(web: Web, desk: Desk, which: signal.Signals):
     url, root, mood = web
     wanted = random_file(root / "file", 30 * MIB)
-    mood.on_chunk = lambda path, at: time.sleep(0.002)
+    is_over = threading.Event()
+    mood.on_chunk = lambda path, at: mood.sent.get(path, 0) < 12 * MIB or is_over.wait()
     with command.start(desk, "data", "get", f"{url}/file") as process:
-        wait_until(lambda: mood.sent.get("/file", 0) > 8 * MIB)
+        wait_until(lambda: kept_in_parts(desk.tmp) > 9 * MIB, "some of it to be here")
         process.send_signal(which)
-        process.communicate(timeout=10)
+        process.communicate(timeout=DEADLINE_S)
     assert process.returncode == (130 if which is signal.SIGINT else -which)
-    mood.on_chunk = lambda path, at: None
+    is_over.set()
+    wait_until(lambda: mood.under_way == 0, "the server to see that the client has gone")
     assert not (desk.tmp / "file").exists()
-    before = mood.sent["/file"]
+    before, kept = mood.sent["/file"], kept_in_parts(desk.tmp)
     assert command.run(desk, "data", "get", f"{url}/file")[0] == 0
     assert sha256(desk.tmp / "file") == wanted
-    assert mood.sent["/file"] - before < 30 * MIB - 4 * MIB
+    assert mood.sent["/file"] - before <= 30 * MIB - kept
 
 
 @pytest.mark.slow
@@ -308,12 +310,11 @@ def test_killed_five_times_at_random_all_files_come_with_little_extra(server: Se
     sizes = {f"small/{n // 10}/{n}": rng.randrange(1, 4000) for n in range(SMALL_FILES)} | {"large": LARGE_BYTES}
     wanted = {name: random_file(desk.tmp / "set" / name, size) for name, size in sizes.items()}
     relay = relayed(server)
-    relay.nap_s = 0.002  # slower than the client, as networks are: else what is in its buffers counts as passed
+    relay.nap_s = 0.002
     _until_done(desk, relay, rng, ("data", "put", desk.tmp / "set", server.place + "/set"))
-    relay.to_client = relay.to_server = 0
-    _until_done(desk, relay, rng, ("data", "get", server.place + "/set", desk.tmp / "back"))
+    kept = _until_done(desk, relay, rng, ("data", "get", server.place + "/set", desk.tmp / "back"), desk.tmp / "back")
     assert {name: sha256(desk.tmp / "back" / name) for name in wanted} == wanted
-    assert relay.to_client < 1.5 * sum(sizes.values())
+    assert relay.to_client < 1.1 * (sum(sizes.values()) - kept) + MIB
     left = [name for name in command.here(desk.tmp / "back") if ".part" in name]
     assert left == []
 
@@ -326,21 +327,48 @@ def test_killed_five_times_at_random_all_files_come_from_a_web_server_with_littl
     wanted = {name: random_file(root / "set" / name, size) for name, size in sizes.items()}
     with servers.relay(int(url.rpartition(":")[2])) as relay:
         relay.nap_s = 0.002
-        _until_done(desk, relay, rng, ("data", "get", f"http://127.0.0.1:{relay.port}/set/", desk.tmp / "back"))
-        assert relay.to_client < 1.5 * sum(sizes.values())
+        words = ("data", "get", f"http://127.0.0.1:{relay.port}/set/", desk.tmp / "back")
+        kept = _until_done(desk, relay, rng, words, desk.tmp / "back")
+        assert relay.to_client < 1.1 * (sum(sizes.values()) - kept) + MIB
     assert {name: sha256(desk.tmp / "back" / name) for name in wanted} == wanted
     assert [name for name in command.here(desk.tmp / "back") if ".part" in name] == []
 
 
-def _until_done(desk: Desk, relay: Relay, rng: random.Random, words: tuple[object, ...]) -> None:
+def _until_done(
+    desk: Desk, relay: Relay, rng: random.Random, words: tuple[object, ...], here: Path | None = None
+) -> int:
+    """Kill a transfer five times, then let it end; return how many bytes were `here` before that, none of it lost.
+
+    What passes the relay afterwards is counted anew.
+    """
+    kept = 0
     for _ in range(5):
         before, limit = relay.passed, rng.randrange(LARGE_BYTES // 34, LARGE_BYTES // 2)
         with command.start(desk, *words) as process:
-            wait_until(lambda: relay.passed - before > limit or process.poll() is not None, _PATIENCE_S)  # noqa: B023 - used at once
+            wait_until(lambda: relay.passed - before > limit or process.poll() is not None)  # noqa: B023 - used at once
             process.kill()
             process.communicate()
-    code, _, err = command.run(desk, *words, timeout_s=_PATIENCE_S)
+        if here is not None:
+            earlier, kept = kept, kept_bytes(here)
+            assert kept >= earlier
+    relay.to_client = relay.to_server = 0
+    code, _, err = command.run(desk, *words)
     assert code == 0, err
+    return kept
+
+
+def kept_bytes(folder: Path) -> int:
+    """Return what the next try need not bring: whole files, and what the states of large ones on their way tell."""
+    if not folder.exists():
+        return 0
+    whole = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name[0] != ".")
+    return whole + kept_in_parts(folder)
+
+
+def kept_in_parts(folder: Path) -> int:
+    """Return how many bytes of large files on their way are here, as their states tell."""
+    states = [path.read_bytes() for path in folder.rglob(".*.part.state") if path.with_suffix("").exists()]
+    return sum(count for state in states for count, _ in struct.iter_unpack("<II", state[: len(state) // 8 * 8]))
 
 
 @pytest.mark.slow
@@ -349,10 +377,8 @@ def test_two_processes_with_one_destination_bring_it_once(web: Web, desk: Desk):
     wanted = random_file(root / "file", 20 * MIB)
     mood.on_chunk = lambda path, at: time.sleep(0.001)
     first, second = (command.start(desk, "data", "get", f"{url}/file") for _ in range(2))
-    codes = [process.wait(60) for process in (first, second)]
-    for process in (first, second):
-        process.communicate()
-    assert codes == [0, 0]
+    told = [process.communicate(timeout=DEADLINE_S) for process in (first, second)]
+    assert [process.returncode for process in (first, second)] == [0, 0], told
     assert sha256(desk.tmp / "file") == wanted
     assert mood.sent["/file"] == 20 * MIB
 
@@ -432,4 +458,3 @@ def test_an_unknown_remote_names_the_nearest(webdav: Server, desk: Desk):
     with pytest.raises(InputError) as caught:
         desk.places().locate("ther:/x")
     assert "there" in caught.value.hint
-    assert IMPATIENT.attempts > 1

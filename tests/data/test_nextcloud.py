@@ -11,14 +11,16 @@ import pytest
 from deephpc.data.nextcloud import chunk_bytes, chunks_url
 from deephpc.data.obscure import obscure
 from deephpc.workflows.data import carry_out_get, carry_out_put
+from tests.fakes.waiting import wait_until
 
 from . import command, nextcloud, servers
 from .conftest import Desk
-from .servers import PASSWORD, USER, wait_until
+from .servers import PASSWORD, USER
 from .test_faults import ask, random_file, sha256
 
 MIB = 1 << 20
 LARGE = 40 * MIB
+CHUNK = chunk_bytes(LARGE)
 
 
 @dataclass
@@ -38,6 +40,10 @@ class Cloud:
         url = f"http://127.0.0.1:{port or self.port}/remote.php/dav/files/{USER}"
         options = {"TYPE": "webdav", "URL": url, "VENDOR": "nextcloud", "USER": USER, "PASS": obscure(PASSWORD)}
         desk.environ = {f"RCLONE_CONFIG_RSHARE_{key}": value for key, value in options.items()}
+
+
+def has_whole_chunk(cloud: Cloud) -> bool:
+    return any(path.stat().st_size == CHUNK for path in cloud.chunks)
 
 
 @pytest.fixture
@@ -85,15 +91,15 @@ def test_an_upload_to_nextcloud_that_was_killed_goes_on_chunk_by_chunk(cloud: Cl
     words = ("data", "put", desk.tmp / "large", "rshare:set/", "--parallel", "1")
     with servers.relay(cloud.port) as relay:
         cloud.know(desk, relay.port)
-        relay.nap_s = 0.001
+        relay.stall_after = 20 * MIB
         with command.start(desk, *words) as process:
-            wait_until(lambda: len(cloud.chunks) >= 1 and relay.to_server > 20 * MIB)
+            wait_until(lambda: has_whole_chunk(cloud) and relay.to_server > 19 * MIB, "the second chunk")
             process.kill()
             process.communicate()
-        relay.nap_s, relay.to_server = 0.0, 0
+        relay.stall_after, relay.to_server = None, 0
         code, _, err = command.run(desk, *words)
     assert code == 0, err
-    assert relay.to_server < LARGE - 8 * MIB  # what was in the relay when the first one died is counted, too
+    assert relay.to_server < LARGE - CHUNK + MIB
     assert sha256(cloud.files / "set" / "large") == wanted
 
 
@@ -101,12 +107,16 @@ def test_an_upload_to_nextcloud_that_was_killed_goes_on_chunk_by_chunk(cloud: Cl
 def test_chunks_that_are_not_as_we_would_send_them_are_thrown_away(cloud: Cloud, desk: Desk):
     wanted = random_file(desk.tmp / "large", LARGE)
     words = ("data", "put", desk.tmp / "large", "rshare:", "--parallel", "1")
-    with command.start(desk, *words) as process:
-        wait_until(lambda: len(cloud.chunks) >= 1 or process.poll() is not None)
-        process.kill()
-        process.communicate()
-    os.truncate(cloud.chunks[0], 7 * MIB)
-    assert command.run(desk, *words)[0] == 0
+    with servers.relay(cloud.port) as relay:
+        cloud.know(desk, relay.port)
+        relay.stall_after = 20 * MIB
+        with command.start(desk, *words) as process:
+            wait_until(lambda: has_whole_chunk(cloud), "a chunk")
+            process.kill()
+            process.communicate()
+        relay.stall_after = None
+        os.truncate(cloud.chunks[0], 7 * MIB)
+        assert command.run(desk, *words)[0] == 0
     assert sha256(cloud.files / "large") == wanted
     assert "DELETE" in (cloud.folder / "log").read_text()
 
