@@ -16,9 +16,10 @@ _TIMEOUT_S = 900
 HOROVOD, IMAGE = "/scratch/horovod", "/scratch/images/digits"
 
 
-_SCRIPTS = ("on_cluster.py", "containers.py", "launch.py", "serving.py")
+_SCRIPTS = ("on_cluster.py", "small_tasks.py", "pulls.py", "containers.py", "launch.py", "serving.py")
 _BESIDE = (
-    *("bench/__init__.py", "bench/row.py", "bench/login.py", "bench/timed_training.py"),
+    *("bench/__init__.py", "bench/row.py", "bench/login.py", "bench/first_job.py", "bench/images.py"),
+    "bench/timed_training.py",
     *("examples/digits/train.py", "examples/deepaas-digits/samples/seven.pgm"),
 )
 
