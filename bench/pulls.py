@@ -94,28 +94,24 @@ def main() -> None:
         home = Path(folder)
         layouts = {f"bench/tool-{count}:latest": build_layered(home / f"layout-{count}", count) for count in PEERS}
         with registry_of(home, layouts) as host:
-            rows = [
-                row
-                for count, peers in PEERS.items()
-                for peer in peers
-                for row in compare(home, Image(host, count), peer)
-            ]
+            rows = [row for count, peers in PEERS.items() for row in compare(home, Image(host, count), peers)]
     print(dump(rows))
 
 
-def compare(home: Path, image: Image, peer: Peer) -> list[Row]:
-    """Pull in turn: by a whole command, inside a process, and by a peer until it stumbles."""
+def compare(home: Path, image: Image, peers: Sequence[Peer]) -> list[Row]:
+    """Pull in turn: by a whole command, inside a process, and by each peer until it stumbles."""
     ours = {"deephpc image pull": _by_command, "pull inside a running process": _in_process}
-    entrants = {what: partial(_in_new_place, home, partial(pull, image)) for what, pull in ours.items()}
-    entrants[peer.name] = partial(_in_new_place, home, partial(_by_peer, image, peer))
-    raced = race(entrants, ROUNDS)
-    cost, stumbled = raced[peer.name]
+    pulls = {what: partial(pull, image) for what, pull in ours.items()}
+    pulls |= {peer.name: partial(_by_peer, image, peer) for peer in peers}
+    raced = race({name: partial(_in_new_place, home, pull) for name, pull in pulls.items()}, ROUNDS)
     rows = []
-    for what in ours:
-        mine, ours_stumbled = raced[what]
-        name = f"{what}, {image.layers} layers, {IMAGE_BYTES >> 20} MiB"
-        row = Row(name, mine.wall_ms, peer.name, cost.wall_ms, "≤ 1", mine.peak_mib, cost.peak_mib)
-        rows.append(replace(row, stumbled=stumbled, ours_stumbled=ours_stumbled))
+    for peer in peers:
+        cost, stumbled = raced[peer.name]
+        for what in ours:
+            mine, ours_stumbled = raced[what]
+            name = f"{what}, {image.layers} layers, {IMAGE_BYTES >> 20} MiB"
+            row = Row(name, mine.wall_ms, peer.name, cost.wall_ms, "≤ 1", mine.peak_mib, cost.peak_mib)
+            rows.append(replace(row, stumbled=stumbled, ours_stumbled=ours_stumbled))
     return rows
 
 
