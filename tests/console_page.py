@@ -1,5 +1,7 @@
 """Pages that show a terminal: their commands, what they print, and whether that is what came.
 
+Without output, commands may also stand in an indented block, with or without `$ `, each with a comment behind it.
+
 A block that is fenced as ```console has commands after `$ ` (a line that ends with a backslash goes on in the next)
 and below each what it prints on both streams. A line `…` stands for any lines, and `…` in a line for any words. All
 else must be as shown, but for numbers, dates, digests, bars and the width of columns. Ids of runs may differ from those
@@ -21,6 +23,7 @@ _VOLATILE = (
     (re.compile(r"[ \t]+"), " "),
 )
 _ANY = "…"
+_COMMENT = re.compile(r"\s+# .*$")
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,24 @@ def load_page(path: Path) -> list[Shown]:
         for block in _BLOCK.finditer(text)
         for shown in _commands(block[1], text.count("\n", 0, block.start(1)) + 1)
     ]
+
+
+def commands_under(heading: str, path: Path) -> list[str]:
+    """Return the commands of the indented blocks below a heading of a page, as they are to be typed.
+
+    Raises
+    ------
+    ValueError
+        There is no such heading, or no command below it.
+    """
+    _, found, rest = path.read_text(encoding="utf-8").partition(f"\n## {heading}\n")
+    section = rest.partition("\n## ")[0]
+    commands = [
+        _COMMENT.sub("", line).removeprefix("$ ") for line in re.findall(r"^ {4}(\S.*)$", section, re.MULTILINE)
+    ]
+    if not found or not commands:
+        raise ValueError(f"{path.name} has no commands under the heading {heading!r}")
+    return commands
 
 
 def _commands(block: str, first_line: int) -> Iterator[Shown]:

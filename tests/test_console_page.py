@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.console_page import difference, learn_ids, load_page, rewritten, with_ids
+from tests.console_page import commands_under, difference, learn_ids, load_page, rewritten, with_ids
 
 PAGE = """\
 # A page
@@ -93,3 +93,19 @@ def test_a_page_is_written_anew_with_what_came(tmp_path: Path) -> None:
     assert rewritten(page.read_text(), came, {"run-x-aaaa": "run-x-bbbb"}) == (
         "# Page\n```console\n$ a\nnote\nrun-x-bbbb 2\n$ b run-x-bbbb\nfirst 2\n…\nlast 1 …\n```\nrun-x-bbbb\n"
     )
+
+
+def test_commands_of_an_indented_block_come_without_prompt_and_comment(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "## One\n\n    $ a\n\n## Two\n\n    $ b '#1'   # why: RUN\nwords\n    c && d\n\n## Three\n\n    e\n"
+    )
+    assert commands_under("Two", page) == ["b '#1'", "c && d"]
+
+
+@pytest.mark.parametrize("heading", ["None", "Empty"])
+def test_a_heading_without_commands_is_refused(tmp_path: Path, heading: str) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("\n## Empty\n\nwords\n\n## Next\n\n    a\n")
+    with pytest.raises(ValueError, match=f"no commands under the heading '{heading}'"):
+        commands_under(heading, page)

@@ -1,4 +1,4 @@
-"""The processes that train together: one, or as many as Horovod has started."""
+"""The processes that train together: one, or as many as Horovod or PyTorch joins."""
 
 from __future__ import annotations
 
@@ -51,6 +51,39 @@ class HorovodRanks(Ranks):
         self._horovod.shutdown()
 
 
+class TorchRanks(Ranks):
+    """Ranks that PyTorch joins; `deephpc train --launcher torchrun` starts them."""
+
+    def __init__(self) -> None:
+        os.environ.setdefault("USE_LIBUV", "0")  # Debian's PyTorch is built without it
+        torch.distributed.init_process_group("gloo")
+        self.rank, self.size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+    def share(self, model: nn.Module, optimizer: Optimizer) -> Optimizer:
+        """Give all ranks the weights of rank 0; before each step the optimizer averages the gradients of all."""
+        for weights in model.state_dict().values():
+            torch.distributed.broadcast(weights, src=0)
+        optimizer.register_step_pre_hook(lambda *_: self._average(model))
+        return optimizer
+
+    def mean(self, value: float) -> float:
+        """Return the mean of a value over all ranks."""
+        total = torch.tensor(value, dtype=torch.float64)
+        torch.distributed.all_reduce(total)
+        return total.item() / self.size
+
+    def leave(self) -> None:
+        """Part from the other ranks."""
+        torch.distributed.destroy_process_group()
+
+    def _average(self, model: nn.Module) -> None:
+        for weights in model.parameters():
+            torch.distributed.all_reduce(weights.grad)
+            weights.grad /= self.size
+
+
 def find_ranks() -> Ranks:
     """Return what the launcher has made of this process."""
-    return HorovodRanks() if "HOROVOD_RANK" in os.environ else Ranks()
+    if "HOROVOD_RANK" in os.environ:
+        return HorovodRanks()
+    return TorchRanks() if "RANK" in os.environ else Ranks()

@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -151,3 +152,14 @@ def test_horovod_with_one_rank_gives_what_one_process_gives(folders: Path) -> No
         subprocess.run([sys.executable, "-c", RANK, name], env={**os.environ, **extra}, check=True, timeout=120)
     alone, ranks = weights(folders, "alone"), weights(folders, "ranks")
     assert all(torch.allclose(alone[name], ranks[name], atol=1e-6) for name in alone)
+
+
+def test_two_ranks_of_pytorch_give_what_one_process_gives(folders: Path) -> None:
+    subprocess.run([sys.executable, "-c", RANK, "alone"], check=True, timeout=120)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        joined = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    words = [sys.executable, "-c", RANK, "ranks"]
+    ranks = [subprocess.Popen(words, env={**os.environ, **joined, "RANK": str(rank)}) for rank in range(2)]
+    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+    alone, shared = weights(folders, "alone"), weights(folders, "ranks")
+    assert all(torch.allclose(alone[name], shared[name], atol=1e-4) for name in alone)
