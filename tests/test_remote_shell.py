@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import threading
-import time
 
 import pytest
 from hypothesis import given
@@ -15,6 +14,7 @@ from deephpc.errors import InputError, SiteError
 from deephpc.remote_shell import MarkedStream, RemoteShell, check_destination, parse_ssh_settings, render_command
 from tests.fakes.samples import A_TENTH
 from tests.fakes.ssh_server import ssh_server
+from tests.fakes.waiting import DEADLINE_S, wait_until
 
 RECORDED = """\
 user alice
@@ -62,7 +62,7 @@ def test_much_output_arrives_whole(shell):
 
 def test_what_runs_there_is_told_when_the_connection_ends(login, shell, tmp_path):
     mark = tmp_path / "ended"
-    script = f"exec 3<&0; (cat <&3; echo ended >{mark}) & exec 3<&-; echo begun; sleep 60"
+    script = f"exec 3<&0; (cat <&3; echo ended >{mark}) & exec 3<&-; echo begun; sleep 600"
     begun = threading.Event()
 
     def follow():
@@ -71,20 +71,17 @@ def test_what_runs_there_is_told_when_the_connection_ends(login, shell, tmp_path
 
     following = threading.Thread(target=follow)
     following.start()
-    assert begun.wait(30)
+    assert begun.wait(DEADLINE_S)
     shell.close()
-    following.join(30)
-    deadline = time.monotonic() + 30
-    while not mark.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    following.join(DEADLINE_S)
+    wait_until(mark.exists, "what runs there to be told")
 
 
 def test_a_silent_connection_counts_as_lost_and_the_next_script_has_another(shell):
     with pytest.raises(SiteError, match="broke off") as caught:
-        collect(shell, "sleep 60", silence_s=0.2)
+        collect(shell, "sleep 600", silence_s=0.2)
     assert caught.value.transient
-    assert collect(shell, "echo hi", silence_s=30)[1] == b"hi\n"
+    assert collect(shell, "echo hi", silence_s=DEADLINE_S)[1] == b"hi\n"
 
 
 def test_a_machine_that_is_not_known_is_refused(login):

@@ -89,6 +89,7 @@ class Mirror:
     answers: Counter[int] = field(default_factory=Counter)
     url: str = ""
     over: threading.Event = field(default_factory=threading.Event)
+    turn: threading.Lock = field(default_factory=threading.Lock)
 
 
 @contextmanager
@@ -100,10 +101,13 @@ def served(mirror: Mirror) -> Iterator[Mirror]:
 
         def do_GET(self) -> None:
             if self.path in mirror.stalled:
-                mirror.over.wait(60)
+                mirror.over.wait()
                 return
-            if mirror.failing.get(self.path, 0) > 0:
-                mirror.failing[self.path] -= 1
+            with mirror.turn:
+                fails = mirror.failing.get(self.path, 0) > 0
+                if fails:
+                    mirror.failing[self.path] -= 1
+            if fails:
                 self._answer(503, b"", {"Retry-After": "0"})
                 return
             text = mirror.files.get(self.path)
@@ -117,7 +121,8 @@ def served(mirror: Mirror) -> Iterator[Mirror]:
                 self._answer(200, text.encode(), {"ETag": tag})
 
         def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
-            mirror.answers[status] += 1
+            with mirror.turn:
+                mirror.answers[status] += 1
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)

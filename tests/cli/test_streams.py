@@ -11,7 +11,7 @@ import pytest
 
 from deephpc.cli.context import complete_environment
 from tests.fakes.programs import CommandLine
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import DEADLINE_S, wait_until
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def deephpc(tmp_path: Path) -> CommandLine:
 def in_bash(deephpc: CommandLine, words: str, **environ: str) -> "subprocess.CompletedProcess[str]":
     program = f"{sys.executable} -m deephpc"
     return subprocess.run(["bash", "-c", f"{program} {words}"], cwd=deephpc.home, env=deephpc.environ(**environ),
-                          capture_output=True, text=True, errors="replace", timeout=60, check=False)  # fmt: skip
+                          capture_output=True, text=True, errors="replace", timeout=300, check=False)  # fmt: skip
 
 
 @pytest.mark.parametrize("words", ["--help", "jobs", "config show", "jobs --json", "run --dry-run --time 1 -- true"])
@@ -65,7 +65,7 @@ def test_an_empty_environment_is_filled_from_the_password_database():
 
 def test_ctrl_c_while_the_program_loads_leaves_no_traceback(tmp_path: Path):
     slow = tmp_path / "typer.py"  # found before the real one
-    slow.write_text(f"import time, pathlib\npathlib.Path({str(tmp_path / 'loading')!r}).touch()\ntime.sleep(60)\n")
+    slow.write_text(f"import time, pathlib\npathlib.Path({str(tmp_path / 'loading')!r}).touch()\ntime.sleep(600)\n")
     process = subprocess.Popen(
         [sys.executable, "-m", "deephpc", "jobs"],
         stderr=subprocess.PIPE,
@@ -77,7 +77,7 @@ def test_ctrl_c_while_the_program_loads_leaves_no_traceback(tmp_path: Path):
         try:
             wait_until((tmp_path / "loading").exists)
             process.send_signal(signal.SIGINT)
-            assert process.communicate(timeout=60)[1] == ""
+            assert process.communicate(timeout=DEADLINE_S)[1] == ""
             assert process.returncode == 130
         finally:
             process.kill()

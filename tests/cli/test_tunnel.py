@@ -12,6 +12,7 @@ import pytest
 from deephpc.serve.tunnel import choose_port, is_reached
 from tests.fakes.programs import CommandLine
 from tests.fakes.serving import RUN, serving
+from tests.fakes.waiting import DEADLINE_S
 
 
 @pytest.fixture
@@ -55,12 +56,14 @@ class Tunnel:
     def end(self, number: int | None = None) -> tuple[int, str]:
         if number is not None:
             self.process.send_signal(number)
-        _, told = self.process.communicate(timeout=60)
+        _, told = self.process.communicate(timeout=DEADLINE_S)
         return self.process.returncode, told
 
 
 def curl(line: str, *more: str) -> str:
-    done = subprocess.run([*shlex.split(line), "-sS", *more], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        [*shlex.split(line), "-sS", *more], capture_output=True, text=True, timeout=DEADLINE_S, check=False
+    )
     return done.stdout + done.stderr
 
 
@@ -71,7 +74,7 @@ def test_its_lines_lead_to_the_server_until_ctrl_c(deephpc, served):
         assert url == ["url", f"https://localhost:{port}"]
         assert "demo_module" in curl(copied[1])
         script = f"{python[1]}; print(client.models())"
-        assert "demo_module" in subprocess.check_output([sys.executable, "-c", script], text=True, timeout=30)
+        assert "demo_module" in subprocess.check_output([sys.executable, "-c", script], text=True, timeout=DEADLINE_S)
         assert laptop[1].startswith(f"ssh -N -L {port}:localhost:")
         assert served.token not in f"{copied} {python} {laptop}"
         assert "401" in curl(f"curl -k {url[1]}/v2/models/", "-w", "%{http_code}")

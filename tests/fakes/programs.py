@@ -74,5 +74,5 @@ class CommandLine:
         program = Path(sys.executable).with_name("deephpc")
         return subprocess.run(
             [program, *words], cwd=self.home, env=self.environ(**more), stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=120, check=False,
+            capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip

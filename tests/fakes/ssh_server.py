@@ -102,5 +102,5 @@ def ssh_server(
         yield SshServer(folder, home, int(line))
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(300)
         process.stdout.close()

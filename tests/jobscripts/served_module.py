@@ -48,10 +48,10 @@ def predict(**arguments):
         raise ValueError("no weights in the module")
     if arguments["what"] == "die":
         os.kill(os.getpid(), 9)
-    if "loaded" not in _STATE:
-        time.sleep(0.5)
-        _STATE["loaded"] = True
-    return {"size": os.path.getsize(path), "warm": "warm" in _STATE, "copies": len(os.listdir(os.path.dirname(path)))}
+    is_first = "loaded" not in _STATE
+    _STATE["loaded"] = True
+    copies = len(os.listdir(os.path.dirname(path)))
+    return {"size": os.path.getsize(path), "warm": "warm" in _STATE, "first": is_first, "copies": copies}
 """
 
 

@@ -63,7 +63,7 @@ def find(node: Path, private: Path) -> Find:
     def run(gpus: int = 2, vendor: str = "", memlock: str = "-", **environ: str) -> Found:
         words = ["bash", "-c", HARNESS, "harness", private, node, str(gpus), vendor, SCRIPT, memlock]
         done = subprocess.run(
-            words, env={"PATH": "/usr/bin:/bin", **environ}, capture_output=True, text=True, timeout=30, check=True
+            words, env={"PATH": "/usr/bin:/bin", **environ}, capture_output=True, text=True, timeout=300, check=True
         )
         return Found(done.stdout, done.stderr)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deephpc.places import shipped
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import DEADLINE_S, wait_until
 
 LAUNCH = shipped("jobscripts") / "launch.sh"
 LISTENER = """
@@ -40,7 +40,7 @@ def start(folder: Path, launcher: str, *words: str) -> "subprocess.Popen[str]":
 
 def test_every_rank_runs_and_rank_0_speaks_for_all(tmp_path: Path) -> None:
     process = start(tmp_path, "torchrun", "bash", "-c", "echo $RANK of $WORLD_SIZE at $LOCAL_RANK")
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=DEADLINE_S)
     assert (process.returncode, out) == (0, "0 of 3 at 0\n")
     for rank in range(3):
         assert (tmp_path / "ranks" / f"{rank}.log").read_text().splitlines()[1:] == [f"{rank} of 3 at {rank}"]
@@ -48,7 +48,7 @@ def test_every_rank_runs_and_rank_0_speaks_for_all(tmp_path: Path) -> None:
 
 def test_with_srun_the_log_has_what_all_say(tmp_path: Path) -> None:
     process = start(tmp_path, "srun", "bash", "-c", "echo $DEEPHPC_RANK of $DEEPHPC_SIZE")
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=DEADLINE_S)
     assert sorted(out.splitlines()) == ["0 of 3", "1 of 3", "2 of 3"]
 
 
@@ -56,9 +56,9 @@ def test_with_srun_the_log_has_what_all_say(tmp_path: Path) -> None:
     ("dies", "code", "words"), [("exit 9", 9, "with exit code 9"), ("kill -9 $$", 137, "by signal 9 (KILL)")]
 )
 def test_the_first_that_fails_ends_all_and_has_the_last_word(tmp_path: Path, dies: str, code: int, words: str) -> None:
-    program = f"if [ $RANK = 2 ]; then echo the end is near; {dies}; fi; exec sleep 60"
+    program = f"if [ $RANK = 2 ]; then echo the end is near; {dies}; fi; exec sleep 600"
     process = start(tmp_path, "torchrun", "bash", "-c", program)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == code
     assert (tmp_path / "ranks" / "reason").read_text().endswith(f" ended first, {words}")
     assert out.splitlines()[-1] == "the end is near"
@@ -74,7 +74,7 @@ def test_signals_reach_all_ranks(tmp_path: Path) -> None:
     logs = [tmp_path / "ranks" / f"{rank}.log" for rank in range(3)]
     wait_until(lambda: all("told" in log.read_text() for log in logs))
     process.terminate()
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=DEADLINE_S)
     assert (process.returncode, out) == (3, "told\n")
     assert not (tmp_path / "ranks" / "failed").exists()
 
@@ -82,7 +82,7 @@ def test_signals_reach_all_ranks(tmp_path: Path) -> None:
 def test_a_rank_that_asks_to_be_continued_lets_the_others_save(tmp_path: Path) -> None:
     program = "if [ $RANK = 0 ]; then while [ ! -e ../ranks/continue ]; do sleep 0.05; done; echo saved; fi; exit 75"
     process = start(tmp_path, "torchrun", "bash", "-c", f"cd output && {program}")
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=DEADLINE_S)
     assert (process.returncode, out) == (75, "saved\n")
     assert not (tmp_path / "ranks" / "failed").exists()
 
@@ -90,12 +90,12 @@ def test_a_rank_that_asks_to_be_continued_lets_the_others_save(tmp_path: Path) -
 def test_a_rank_that_fails_because_another_left_to_be_continued_is_no_failure(tmp_path: Path) -> None:
     program = "[ $RANK != 1 ] || exit 75; while [ ! -e ranks/continue ]; do sleep 0.05; done; exit $((RANK / 2))"
     process = start(tmp_path, "torchrun", "bash", "-c", program)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=DEADLINE_S)
     assert (process.returncode, out) == (75, "")
 
 
 def test_a_rank_that_failed_first_is_what_the_run_ends_with(tmp_path: Path) -> None:
     program = "trap 'exit 75' TERM; [ $RANK != 1 ] || exit 9; while :; do sleep 0.05; done"
     process = start(tmp_path, "torchrun", "bash", "-c", program)
-    process.communicate(timeout=30)
+    process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 9

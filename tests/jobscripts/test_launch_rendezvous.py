@@ -16,7 +16,7 @@ from types import ModuleType
 import pytest
 
 from deephpc.places import shipped
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import DEADLINE_S, wait_until
 
 SHIM = shipped("jobscripts") / "launch_rendezvous.py"
 SHOW = "import json, os; print(json.dumps(dict(os.environ)))"
@@ -67,7 +67,7 @@ def start(framework: str, rank: int, tasks: list[int], key: str, *words: str, **
 def run(framework: str, tasks: list[int], key: str, **more: str) -> list[dict[str, str]]:
     """Run all ranks, the first last; return the environment each program saw."""
     running = [start(framework, rank, tasks, key, **more) for rank in reversed(range(sum(tasks)))]
-    ended = [(process, *process.communicate(timeout=30)) for process in running]
+    ended = [(process, *process.communicate(timeout=DEADLINE_S)) for process in running]
     assert [(process.returncode, said) for process, _, said in ended] == [(0, "")] * len(ended)
     return [json.loads(out) for _, out, _ in reversed(ended)]
 
@@ -128,28 +128,34 @@ def test_the_port_is_kept_for_rank_0_and_opens_to_it_alone(key: str) -> None:
         "two.bind(('', port)); two.listen(); print('listens')"
     )
     process = start("torchrun", 0, [1], key, sys.executable, "-c", holds)
-    out, said = process.communicate(timeout=30)
+    out, said = process.communicate(timeout=DEADLINE_S)
     assert (out, said) == ("True\nlistens\n", "")
 
 
-def test_a_rank_waits_for_those_that_come_late_and_ends_with_a_signal_meanwhile(key: str) -> None:
+def is_listened_at(port: int) -> bool:
+    """Say whether somebody listens at a port of this machine (proc(5), net/tcp), without a word to them."""
+    sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(local.endswith(f":{port:04X}") and state == "0A" for _, local, _, state, *_ in sockets)
+
+
+def test_a_rank_waits_for_those_that_come_late_and_ends_with_a_signal_meanwhile(shim: ModuleType, key: str) -> None:
     process = start("torchrun", 0, [2], key)
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(timeout=1)
+    wait_until(lambda: is_listened_at(shim.ports_of(bytes.fromhex(key))[0]), "rank 0 to await the other one")
+    assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=5) == -signal.SIGTERM
+    assert process.wait(DEADLINE_S) == -signal.SIGTERM
     process.communicate()
 
 
 def test_the_process_beside_rank_0_ends_with_it(key: str) -> None:
-    sleeps = (sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)")
+    sleeps = (sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)")
     process = start("torchrun", 0, [1], key, *sleeps)
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(children) == 1
     process.kill()
-    process.communicate(timeout=5)  # ends although the other still lives: it holds no copy of the streams
+    process.communicate(timeout=DEADLINE_S)  # ends although the other still lives: it holds no copy of the streams
     wait_until(lambda: not Path(f"/proc/{children[0]}").exists())
     assert not Path(f"/proc/{children[0]}").exists()
 
@@ -188,13 +194,13 @@ def test_horovods_places_of_uneven_nodes(frameworks: ModuleType) -> None:
 def test_a_meeting_point_that_cannot_start_says_why(key: str, tmp_path: Path) -> None:
     (tmp_path / "horovod.py").write_text("raise ImportError('no Horovod in this image')")
     process = start("horovod", 0, [1], key, PYTHONPATH=str(tmp_path))
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 1
     assert "the ranks have no place to meet: ImportError: no Horovod in this image" in said
 
 
 def test_a_program_that_is_not_there_fails_as_in_a_shell(key: str) -> None:
     process = start("torchrun", 0, [1], key, "no-such-program")
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 127
     assert "cannot start no-such-program: No such file or directory" in said

@@ -22,7 +22,7 @@ FUNCTIONS = "\n".join(
 def locked(file: Path, command: str) -> "subprocess.CompletedProcess[str]":
     script = f'set -u\n{FUNCTIONS}\nlocked "$1" {command}'
     return subprocess.run(
-        ["bash", "-c", script, "bash", str(file)], capture_output=True, text=True, check=False, timeout=30,
+        ["bash", "-c", script, "bash", str(file)], capture_output=True, text=True, check=False, timeout=300,
         user=os.geteuid(), group=os.getegid(),  # bash would go back to who the tests are
     )  # fmt: skip
 

@@ -11,6 +11,7 @@ from deephpc.errors import InputError, ProgramError, SiteError
 from deephpc.node.gateway_certificate import make_certificate
 from deephpc.serve import Client
 from deephpc.serve.connection import Address
+from tests.fakes.waiting import DEADLINE_S
 from tests.node.gateway_process import gateway
 
 
@@ -23,7 +24,7 @@ def served():
 
 @pytest.fixture
 def client(served):
-    with Client.of_run(served.folder, patience_s=5) as opened:
+    with Client.of_run(served.folder, patience_s=DEADLINE_S) as opened:
         yield opened
 
 
@@ -57,7 +58,7 @@ def test_what_a_client_has_to_learn_it_has_learnt_when_it_is_open(served, image)
         with served.session() as session:
             return [path for path, *_ in session.get("/seen").json()["requests"]]
 
-    with Client.of_run(served.folder, patience_s=5) as client:
+    with Client.of_run(served.folder, patience_s=DEADLINE_S) as client:
         before = asked()
         client.predict(image=image)
         assert asked()[len(before) :] == ["/v2/models/demo_module/predict/", "/seen"]
@@ -102,7 +103,7 @@ def test_what_does_not_fit_is_refused_before_it_is_sent(client, arguments, told,
 def test_a_client_waits_while_the_server_starts(image):
     with gateway() as running:
         running.wait_for_stage("listening")
-        with Client.of_run(running.folder, patience_s=20) as client:
+        with Client.of_run(running.folder, patience_s=DEADLINE_S) as client:
             assert client.predict(image=image).value["size"] == 100_004
         assert running.stages()[-1] == "ready"
 
@@ -126,7 +127,7 @@ def test_a_server_with_another_certificate_is_refused_at_once(served):
     other = make_certificate("demo-1a2b", "localhost")
     pinned = served.address.endpoint.model_copy(update={"certificate": other.pem})
     with pytest.raises(SiteError, match="another certificate") as caught:
-        Client(Address(pinned, served.address.token), patience_s=60).open()
+        Client(Address(pinned, served.address.token), patience_s=DEADLINE_S).open()
     assert not caught.value.transient
 
 
@@ -158,7 +159,7 @@ def test_one_client_serves_many_threads(client, image):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(DEADLINE_S)
     assert found == [100_004] * 8
 
 

@@ -9,7 +9,7 @@ import pytest
 from deephpc.errors import InputError
 from deephpc.serve.relay import Relay
 from deephpc.serve.tunnel import choose_port, is_reached
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import DEADLINE_S, wait_until
 
 
 @contextmanager
@@ -60,7 +60,7 @@ def test_both_halves_are_carried_whole_and_end_one_after_the_other():
     with (
         listening(count) as target,
         relay(target) as (_, port),
-        socket.create_connection(("127.0.0.1", port), 20) as near,
+        socket.create_connection(("127.0.0.1", port), DEADLINE_S) as near,
     ):
         near.sendall(bytes(5_000_000))
         near.shutdown(socket.SHUT_WR)
@@ -70,7 +70,7 @@ def test_both_halves_are_carried_whole_and_end_one_after_the_other():
 
 def test_a_hundred_connections_go_through_at_once():
     with listening(stay) as target, relay(target) as (_, port):
-        nears = [socket.create_connection(("127.0.0.1", port), 20) for _ in range(100)]
+        nears = [socket.create_connection(("127.0.0.1", port), DEADLINE_S) for _ in range(100)]
         assert [near.recv(5, socket.MSG_WAITALL) for near in nears] == [b"hello"] * 100
         for near in nears:
             near.close()
@@ -79,14 +79,14 @@ def test_a_hundred_connections_go_through_at_once():
 def test_a_target_that_is_away_closes_the_connection_and_comes_back():
     target = choose_port()
     with relay(target) as (_, port):
-        with socket.create_connection(("127.0.0.1", port), 20) as near:
+        with socket.create_connection(("127.0.0.1", port), DEADLINE_S) as near:
             assert near.recv(5) == b""
         assert is_reached("127.0.0.1", port)
 
 
 def test_the_end_closes_the_port_and_what_goes_through_it():
     with listening(stay) as target, relay(target) as (opened, port):
-        with socket.create_connection(("127.0.0.1", port), 20) as near:
+        with socket.create_connection(("127.0.0.1", port), DEADLINE_S) as near:
             assert near.recv(5) == b"hello"
             opened.close()
             with suppress(ConnectionResetError):

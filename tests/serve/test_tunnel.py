@@ -30,7 +30,7 @@ from deephpc.serve.tunnel import (
 )
 from deephpc.shell import start_child
 from tests.fakes.samples import A_TENTH
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import DEADLINE_S, wait_until
 from tests.node.gateway_process import gateway
 
 CERTIFICATE = make_certificate("demo-1a2b", "c1")
@@ -122,7 +122,7 @@ def test_a_node_that_is_not_reached_is_reached_through_the_first_way_that_works(
     told = []
     tunnel = Tunnel(behind, [Way(), Way(("alice@down",)), Way(("alice@c1",))], start, tell=told.append)
     try:
-        with Client(tunnel.open(), patience_s=10) as client:
+        with Client(tunnel.open(), patience_s=DEADLINE_S) as client:
             assert client.models() == ("demo_module",)
         assert [argv[-1] for argv in start.argvs] == ["alice@down", "alice@c1"]
         assert told == ["no way by c1 itself: it does not answer", "no way by ssh to alice@down: the host is down"]
@@ -137,7 +137,7 @@ def test_a_port_that_is_asked_for_leads_to_a_node_that_is_reached_directly(serve
     try:
         address = tunnel.open()
         assert address.url == f"https://localhost:{port}"
-        with Client(address, patience_s=10) as client:
+        with Client(address, patience_s=DEADLINE_S) as client:
             assert client.models() == ("demo_module",)
         assert not start.argvs
     finally:
@@ -167,11 +167,11 @@ def test_a_lost_connection_is_made_again(behind, start):
     try:
         start.running[0].terminate()
         wait_until(lambda: "connected again" in told, "the connection to come back")
-        with Client(address, patience_s=10) as client:
+        with Client(address, patience_s=DEADLINE_S) as client:
             assert client.models() == ("demo_module",)
     finally:
         done.set()
-        holding.join(10)
+        holding.join(DEADLINE_S)
         tunnel.close()
     assert told == ["the connection is lost (ssh ended with -15); trying again", "connected again"]
 
@@ -180,10 +180,14 @@ def test_the_lines_to_copy_work_and_hold_no_token(served):
     lines = render_lines(served.address, served.folder)
     assert lines.url == served.address.url
     assert served.address.token not in str(lines)
-    answer = subprocess.run([*shlex.split(lines.curl), "-sS"], check=False, capture_output=True, text=True, timeout=20)
+    answer = subprocess.run(
+        [*shlex.split(lines.curl), "-sS"], check=False, capture_output=True, text=True, timeout=DEADLINE_S
+    )
     assert "demo_module" in answer.stdout, answer.stderr
     script = f"{lines.python}; print(client.models())"
-    answer = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=20)
+    answer = subprocess.run(
+        [sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=DEADLINE_S
+    )
     assert answer.stdout == "('demo_module',)\n", answer.stderr
 
 
@@ -191,7 +195,9 @@ def test_curl_can_pin_the_public_key_alone(served):
     pin = served.address.endpoint.public_key_pin
     for name, code in ((pin, 0), ("sha256//" + "A" * 43 + "=", 90)):
         curl = ["curl", "-sS", "-k", "--pinnedpubkey", name, "-H", f"@{served.folder}/secrets/authorization"]
-        answer = subprocess.run([*curl, f"{served.address.url}/health"], check=False, capture_output=True, timeout=20)
+        answer = subprocess.run(
+            [*curl, f"{served.address.url}/health"], check=False, capture_output=True, timeout=DEADLINE_S
+        )
         assert answer.returncode == code
 
 

@@ -20,7 +20,7 @@ from deephpc.workflows.far import FarDeephpc, FarServer, render_call, render_sea
 from deephpc.workflows.reach_server import ServerEnded
 from tests.fakes.samples import A_TENTH
 from tests.fakes.ssh_server import ssh_server
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import DEADLINE_S, wait_until
 from tests.node.gateway_process import gateway
 
 #: What stands for deephpc there: `--version`, or the answer that lies ready, and the words it was called with.
@@ -152,8 +152,8 @@ def test_it_is_told_to_end_when_the_connection_ends(there):
 
         following = threading.Thread(target=follow)
         following.start()
-        assert begun.wait(30)
-    following.join(30)
+        assert begun.wait(DEADLINE_S)
+    following.join(DEADLINE_S)
     wait_until((there.home / "told").exists, "the far deephpc to be told")
 
 

@@ -11,7 +11,7 @@ from deephpc.serve.tunnel import choose_port, is_reached
 from deephpc.shell import start_child
 from deephpc.workflows.keep_tunnel import TunnelRequest, keep_tunnel
 from deephpc.workflows.reach_server import Reached, ServerEnded
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import DEADLINE_S, wait_until
 from tests.node.gateway_process import gateway
 
 
@@ -61,7 +61,7 @@ def keeping(server, port):
         yield thread, told, shown
     finally:
         server.goes()
-        thread.join(30)
+        thread.join(DEADLINE_S)
         assert not thread.is_alive()
 
 
@@ -80,7 +80,7 @@ def test_the_port_leads_to_wherever_the_server_is_until_it_ends():
             with Client(second.address.through(port)) as client:
                 assert client.models() == ("demo_module",)
             server.goes()
-            thread.join(30)
+            thread.join(DEADLINE_S)
             assert told[-1] == "the server s has ended (COMPLETED)"
             assert [one.port for one in shown] == [port]
     assert not is_reached("127.0.0.1", port)
