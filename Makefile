@@ -27,8 +27,8 @@ check: $(VENV)/.has-test ## Format, lint, types, import contracts, shellcheck, f
 test: $(VENV)/.has-test $(VENV)/.has-train cluster-packages ## All tests, those on the real Slurm cluster too (root on Debian)
 	$(BIN)/pytest $(SIDE_BY_SIDE) --durations=10
 
-test-long: $(VENV)/.has-test ## 10 000 cases of each property, sweeps at their full size, and a table of both (by hand, up to an hour)
-	HYPOTHESIS_PROFILE=full DEEPHPC_TEST_FILES=1000 DEEPHPC_TEST_LARGE_MIB=200 \
+test-long: $(VENV)/.has-test cluster-packages ## 10 000 cases of each property, sweeps at their full size, and a table of both (by hand, up to an hour)
+	HYPOTHESIS_PROFILE=full DEEPHPC_TEST_FILES=1000 DEEPHPC_TEST_LARGE_MIB=200 DEEPHPC_TEST_RUNS=200 \
 	$(BIN)/pytest -q -m "hypothesis or sweep" -p tests.long_table $(SIDE_BY_SIDE)
 
 test-pyslurm: $(VENV)/.has-test cluster-packages ## Build the pyslurm source SRC=DIR inside the test cluster and run the scheduler tests on it

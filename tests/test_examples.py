@@ -36,7 +36,7 @@ def train(folder: Path, *options: str) -> str:
     folder.mkdir(exist_ok=True)
     command = [sys.executable, str(TRAIN), *options]
     done = subprocess.run(
-        command, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=120, check=False
+        command, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -59,7 +59,7 @@ def test_the_digits_are_read_with_over_95_percent_accuracy(tmp_path):
 
 def test_by_hand_everything_lies_in_the_current_folder(tmp_path):
     plain = {key: value for key, value in os.environ.items() if not key.startswith("DEEPHPC_")}
-    subprocess.run([sys.executable, TRAIN, "--epochs", "1"], cwd=tmp_path, env=plain, check=True, timeout=120)
+    subprocess.run([sys.executable, TRAIN, "--epochs", "1"], cwd=tmp_path, env=plain, check=True, timeout=300)
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoints", "metrics.jsonl", "output"}
 
 
@@ -84,7 +84,7 @@ def test_a_training_told_by_sigusr1_asks_to_be_continued_and_ends_as_if_it_had_n
         next(line for line in process.stdout if line.startswith("epoch   1 "))
         process.send_signal(signal.SIGUSR1)
         answer = next(line for line in process.stdout if line.startswith("SIGUSR1"))
-        assert process.wait(timeout=60) == 75
+        assert process.wait(timeout=300) == 75
     step = int(re.search(r"step (\d+)", train(interrupted, "--epochs", "0", *steady))[1])
     assert step == int(re.search(r"step (\d+)", answer)[1])
 

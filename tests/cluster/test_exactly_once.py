@@ -1,5 +1,6 @@
 """A run is submitted once, whatever happens to slurmctld or to deephpc itself."""
 
+import os
 import random
 import time
 from contextlib import ExitStack
@@ -10,7 +11,7 @@ from tests.cluster.acceptance import Session, wait_until
 from tests.cluster.cluster import Cluster
 
 pytestmark = pytest.mark.cluster
-MOMENTS = 20
+MOMENTS = int(os.environ.get("DEEPHPC_TEST_RUNS", "40")) // 5
 
 
 @pytest.fixture
@@ -52,8 +53,9 @@ def test_a_controller_that_answers_late_leaves_one_job_without_a_repeated_comman
     assert len([name for _, name in alice.slurm_jobs() if name.startswith(run_ids[0])]) == 1
 
 
-def test_killed_at_twenty_random_moments_a_submission_leaves_no_orphan_and_no_duplicate(alice: Session) -> None:
-    chance = random.Random(20)
+@pytest.mark.sweep
+def test_killed_at_random_moments_a_submission_leaves_no_orphan_and_no_duplicate(alice: Session) -> None:
+    chance = random.Random(MOMENTS)
     span = _seconds_of_one_submission(alice)
     known: list[str] = []
     for moment in range(MOMENTS):

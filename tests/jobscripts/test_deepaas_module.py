@@ -99,7 +99,7 @@ def drive(programs: Path, environ: dict[str, str], tmp_path: Path) -> Drive:
     def run(*words: str | Path, python: Path | str | None = None, **more: str) -> subprocess.CompletedProcess[str]:
         argv = [str(python or programs / "python"), str(SCRIPT), *map(str, words)]
         return subprocess.run(
-            argv, cwd=tmp_path, env={**environ, **more}, capture_output=True, text=True, timeout=120, check=False
+            argv, cwd=tmp_path, env={**environ, **more}, capture_output=True, text=True, timeout=300, check=False
         )
 
     return run

@@ -75,7 +75,7 @@ def look(shell: list[str], inside: Path, tmp_path: Path) -> Look:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
 
@@ -201,7 +201,7 @@ def test_an_image_with_nothing_in_it_is_described_all_the_same(shell: list[str],
         env={"PATH": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 42

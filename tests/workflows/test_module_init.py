@@ -63,7 +63,7 @@ def deepaas(tmp_path: Path) -> Path:
         pytest.skip(f"{PYTHON} is missing: install Python 3.11, which DEEPaaS 2.6.0 runs on")
     folder = tmp_path / "leaf-counter"
     write_module(plan_module("leaf-counter", folder, TODAY, title="Counts leaves"))
-    subprocess.run([python, "-m", "venv", tmp_path / "venv"], check=True, timeout=120)
+    subprocess.run([python, "-m", "venv", tmp_path / "venv"], check=True, timeout=300)
     programs = tmp_path / "venv" / "bin"
     installed = subprocess.run(
         [programs / "pip", "install", "--quiet", "deepaas==2.6.0", "-e", f"{folder}[test]"],
@@ -86,7 +86,7 @@ def test_a_new_module_passes_its_own_tests_trains_and_serves(tmp_path: Path, dee
     output = tmp_path / "trained.json"
     subprocess.run(
         [deepaas / "deepaas-cli", "--deepaas_method_output", output, "train", "--epochs", "300"],
-        cwd=folder, env=ENVIRON, check=True, capture_output=True, timeout=120,
+        cwd=folder, env=ENVIRON, check=True, capture_output=True, timeout=300,
     )  # fmt: skip
     assert json.loads(output.read_text())["result"]["output"]["accuracy"] > 0.9
     with serving(deepaas, folder, tmp_path / "serve.log") as url:
@@ -103,7 +103,7 @@ def serving(programs: Path, folder: Path, log: Path) -> Iterator[str]:
     words = [programs / "deepaas-run", "--listen-ip", "127.0.0.1", "--listen-port", str(port)]
     with log.open("wb") as out, subprocess.Popen(words, cwd=folder, env=ENVIRON, stdout=out, stderr=out) as server:
         try:
-            end = time.monotonic() + 60
+            end = time.monotonic() + 300
             while not answers(f"http://127.0.0.1:{port}/v2/models/"):
                 assert server.poll() is None and time.monotonic() < end, log.read_text()
                 time.sleep(0.1)
@@ -124,5 +124,5 @@ def predict(url: str, table: bytes) -> dict:
     head = b'--x\r\nContent-Disposition: form-data; name="data"; filename="example.csv"\r\n\r\n'
     headers = {"Content-Type": "multipart/form-data; boundary=x", "Accept": "application/json"}
     request = urllib.request.Request(url, head + table + b"\r\n--x--\r\n", headers)
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=300) as answer:
         return json.load(answer)
