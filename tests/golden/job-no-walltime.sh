@@ -281,7 +281,7 @@ deephpc_fail() { printf 'deephpc: %s\n' "$1" >&2; printf '%s' "$1" >/dev/fd/9; e
 
 # shellcheck disable=SC2120  # called with the program's words
 become_program() { # WORDS...; whatever names are set below, the words are safe as positional parameters
-  printf 'the set-up of the job ended early' >/dev/fd/9
+  trap : USR1 # until the program is there: bash catches it anyhow, and would die of it
   unset -v command run_id run_folder walltime_s max_requeues job_id task attempt host nodes here absolute started_at told oom_before
   cd / || deephpc_fail 'cannot enter / on this node'
   : >/dev/fd/9
@@ -309,11 +309,13 @@ oom_kills() { # how many processes of this job the kernel killed for memory: cgr
 
 listener() { printf '%d' "$program"; }
 
+program=
 warned=
 told=
 preempted=
 warn() { # tell the program that its end is near, if it listens; the signal would kill one that does not
   local word mask caught=0 pid
+  if [ -z "$program" ] || [ -s "$here/.setup" ]; then return 1; fi # the set-up goes on, and listens to nothing
   pid=$(listener)
   while read -r word mask; do [ "$word" != SigCgt: ] || caught=$mask; done <"/proc/$pid/status"
   ((0x$caught >> ($(kill -l USR1) - 1) & 1)) && kill -USR1 "$pid" 2>/dev/null
@@ -323,7 +325,7 @@ on_grace() { # the time limit is near
   interrupted=yes warned=yes
   if ! warn; then
     is_told=false
-    remind </dev/null >/dev/null 2>&1 &
+    if [ -n "$program" ]; then remind </dev/null >/dev/null 2>&1 & fi
   fi
   event grace ",\"told\":$is_told,\"elapsed_s\":$SECONDS"
 }
@@ -335,7 +337,7 @@ on_term() {
   interrupted=yes told=yes
   ! makes_room || preempted=yes
   event terminated ",\"at_limit\":$(at_limit && echo true || echo false),\"elapsed_s\":$SECONDS"
-  if [ -z "$preempted" ] || ! warn; then kill -TERM "$(listener)" 2>/dev/null; fi
+  if [ -n "$program" ] && { [ -z "$preempted" ] || ! warn; }; then kill -TERM "$(listener)" 2>/dev/null; fi
 }
 at_limit() {
   local end=${SLURM_JOB_END_TIME:-${DEEPHPC_LOCAL_END_TIME:-}}
@@ -347,8 +349,11 @@ checkpoint_before=$(newest_checkpoint)
 trap on_grace USR1
 trap on_term TERM INT
 SECONDS=0
-become_program "${command[@]}" </dev/null 9>"$here/.setup" &
+printf 'the set-up of the job ended early' >"$here/.setup"
+become_program "${command[@]}" </dev/null 9>>"$here/.setup" &
 program=$!
+[ -z "$told" ] || kill -TERM "$program" 2>/dev/null # it came before there was one to tell
+if [ -n "$warned" ]; then remind </dev/null >/dev/null 2>&1 & fi
 sampler=
 if command -v python3 >/dev/null 2>&1 && [ -r sample_usage.py ]; then
   python3 sample_usage.py "$program" "$here/usage.jsonl" </dev/null >/dev/null 2>&1 &

@@ -338,18 +338,31 @@ def test_told_to_end_at_the_limit_is_a_timeout(make, tmp_path: Path):
 
 
 def test_told_to_end_before_the_program_started_is_cancelled(make, tmp_path: Path):
-    setup = ("touch ready; while [ ! -e go ]; do sleep 0.05; done",)
+    setup = ("touch ready; while :; do sleep 0.05; done",)
     run = make("touch", "started", environment=Environment(setup=setup))
     process = run.start()
     wait_until((tmp_path / "run-a-0001" / "ready").exists)
     process.send_signal(signal.SIGUSR1)  # nobody to tell yet; it must not end the script
+    wait_until(lambda: "grace" in run.events())
     process.terminate()
-    (tmp_path / "run-a-0001" / "go").touch()
     assert run.end(process)[0] == 143
     result = load_result(run.task())
     assert result is not None
     assert (result.state, result.ended_by) == (JobState.CANCELLED, "signal")
     assert not (tmp_path / "started").exists()
+
+
+def test_an_end_that_comes_near_amid_the_set_up_ends_nothing_and_is_told_to_the_program(make, tmp_path: Path):
+    setup = ("touch ready; while [ ! -e go ]; do sleep 0.05; done",)
+    run = make(sys.executable, "-c", LISTENER, environment=Environment(setup=setup))
+    process = run.start()
+    wait_until((tmp_path / "run-a-0001" / "ready").exists)
+    process.send_signal(signal.SIGUSR1)
+    wait_until(lambda: "grace" in run.events())
+    (tmp_path / "run-a-0001" / "go").touch()
+    code, out = run.end(process)
+    assert (code, out.splitlines()[-1]) == (0, "told")
+    assert [event["told"] for event in read_json_lines(run.task().events) if event["event"] == "grace"] == [False, True]
 
 
 def test_killed_without_a_word_leaves_no_result_but_its_start(make, tmp_path: Path):
