@@ -5,6 +5,7 @@ the short ones fill what is left of the time side by side with them.
 """
 
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -13,15 +14,13 @@ settings.register_profile("quick", max_examples=200, deadline=None, suppress_hea
 settings.register_profile("full", max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
+# A shell makes what it starts in the background deaf to Ctrl-C, and every process of a test would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 #: Files that take over a minute, the longest first; `make test` names the slowest tests at its end.
 LONGEST = (
-    "test_tutorial",
-    "test_launchers",
-    "test_engines",
-    "test_requeue",
-    "test_truthful",
-    "test_serve",
-    "test_harness",
+    *("test_engines", "test_launchers", "test_harness", "test_main_job", "test_tutorial", "test_releases"),
+    *("test_requeue", "test_readme", "test_truthful", "test_site_and_doctor", "test_collect"),
 )
 
 
