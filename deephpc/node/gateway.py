@@ -39,6 +39,8 @@ def main(argv: Sequence[str]) -> int:
         print(f"deephpc: {error.message}", file=sys.stderr)  # noqa: T201 - the job's log
         return error.exit_code
     finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # nothing of the server may be left
         program.end(options.grace)
 
 

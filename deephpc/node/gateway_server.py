@@ -31,6 +31,7 @@ class ServerProgram:
         self._exit_code: int | None = None
         self._from = log.stat().st_size if log.exists() else 0
         self._pid: int | None = None
+        self._was_begun = False
 
     def start(self, words: Sequence[str], folder: Path, environ: Mapping[str, str]) -> None:
         """Start it; nothing runs when there are no words, and it counts as living.
@@ -42,6 +43,7 @@ class ServerProgram:
         """
         if words:
             adopt_orphans()
+            self._was_begun = True
             kept = () if self._set_up is None else (self._set_up,)
             self._pid = start_detached(list(words), cwd=folder, env=environ, log=self._log, descriptors=kept)
 
@@ -78,12 +80,18 @@ class ServerProgram:
 
         Only processes that handle SIGTERM are asked: others are for them to end, in their own order.
         """
-        if self._pid is None:
+        if not self._was_begun:
             return
-        if self.exit_code() is None:
+        if self._lives():
             alive = descendants(os.getpid())
             signal_all(tuple(pid for pid in alive if catches(pid, signal.SIGTERM)) or alive, signal.SIGTERM)
         deadline = time.monotonic() + grace_s
-        while self.exit_code() is None and time.monotonic() < deadline:
+        while self._lives() and time.monotonic() < deadline:
             time.sleep(0.02)
-        self._exit_code = end_descendants().get(self._pid, self._exit_code)
+        ended = end_descendants()
+        if self._pid is not None:
+            self._exit_code = ended.get(self._pid, self._exit_code)
+
+    def _lives(self) -> bool:
+        """Whether it lives; its pid is not known where a signal ended us while we started it."""
+        return bool(descendants(os.getpid())) if self._pid is None else self.exit_code() is None

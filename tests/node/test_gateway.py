@@ -78,6 +78,15 @@ def test_told_to_end_while_it_still_loads_it_leaves_no_server():
         assert not (running.folder / "endpoint.json").exists()
 
 
+def test_told_to_end_as_it_starts_its_server_it_leaves_none():
+    for _ in range(5):  # the signal comes while the gateway has the server's pid, or just before
+        with gateway(
+            words=lambda socket: ["sh", "-c", 'kill -TERM "$PPID"; while :; do sleep 1; done', "sh", f"{socket}.began"]
+        ) as running:
+            assert running.wait_for_end() in (0, 128 + signal.SIGTERM)
+            assert not processes_in(running.folder)
+
+
 def test_every_answer_tells_how_much_time_is_left(session):
     for path in ("/echo", "/health", "/ready"):
         assert 3000 < int(session.get(path).headers["X-Deephpc-Time-Left"]) <= 3600
