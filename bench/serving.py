@@ -227,7 +227,7 @@ def first_bare(folder: Path, container: dict[str, Any]) -> str:
         start_bare(folder, container)
     except (TimeoutError, ValueError, httpx.HTTPError) as error:
         return str(error)
-    return first_try(["cat", str(folder / "job.log")])
+    return first_try(["sed", "/ CANCELLED AT /d", str(folder / "job.log")])  # we end it ourselves
 
 
 def start_bare(folder: Path, container: dict[str, Any]) -> float:
