@@ -14,7 +14,9 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from types import FrameType
 
 from deephpc.errors import DeephpcError
 from deephpc.node.gateway_port import ANYWHERE, choose_own_port
@@ -27,8 +29,9 @@ def main(argv: Sequence[str]) -> int:
     if options.set_up is not None:
         os.ftruncate(options.set_up, 0)  # the job script left there that we cannot run on this node
     _allow_many_files()
+    options.told = []
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _frame: sys.exit(128 + number))  # until the gateway hears them itself
+        signal.signal(number, partial(_end, options.told))  # until the gateway hears them itself
     program = ServerProgram(options.log, options.set_up)
     try:
         trouble = _start(program, options)
@@ -42,6 +45,12 @@ def main(argv: Sequence[str]) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)  # nothing of the server may be left
         program.end(options.grace)
+
+
+def _end(told: list[int], number: int, _frame: FrameType | None) -> None:
+    """End by an exception, which Python passes over where it happens to call back; so it is noted as well."""
+    told.append(number)
+    sys.exit(128 + number)
 
 
 def parse_options(argv: Sequence[str]) -> argparse.Namespace:

@@ -56,6 +56,8 @@ class Gateway:
         told = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, told.set)
+        if self._options.told:  # while modules were loaded
+            told.set()
         certificate = make_certificate(self._run_folder.name, self._options.host)
         token = prepare_token(self._run_folder)
         access = Access(token, self._run_folder.name)

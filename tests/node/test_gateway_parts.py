@@ -1,5 +1,6 @@
 """The gateway's small parts, without a network between."""
 
+import signal
 import socket
 import ssl
 import time
@@ -12,10 +13,14 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from deephpc.errors import SiteError
+from deephpc.node.gateway import _end, parse_options
 from deephpc.node.gateway_certificate import make_certificate, server_context
 from deephpc.node.gateway_headers import headers_upstream
+from deephpc.node.gateway_life import stand_before
 from deephpc.node.gateway_port import bind_port
+from deephpc.node.gateway_server import ServerProgram
 from deephpc.node.gateway_standing import EventLog, Standing, Traffic
+from deephpc.serve.service import SERVICE, Service, render_service
 from tests.fakes.samples import A_TENTH
 
 NAMES = st.sampled_from(["Accept", "Connection", "X-A", "x-b", "TE", "Upgrade", "Cookie", "Authorization", "Host"])
@@ -113,3 +118,17 @@ def test_every_stage_is_an_event(tmp_path):
     text = (tmp_path / "events.jsonl").read_text()
     assert all(part in text for part in ('"event": "serve"', '"stage": "failed"', '"attempt": 2', '"it broke"'))
     assert standing.time_left_s() == 0
+
+
+def test_a_word_to_end_that_python_passed_over_while_it_loaded_modules_is_heard_all_the_same(tmp_path):
+    (tmp_path / SERVICE).write_text(render_service(Service(model="m")))
+    log = tmp_path / "job.log"
+    options = parse_options([str(tmp_path), "--socket", str(tmp_path / "s"), "--host", "localhost", "--log", str(log)])
+    options.told = []
+    with pytest.raises(SystemExit):
+        _end(options.told, signal.SIGTERM, None)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    assert stand_before(ServerProgram(log), options, "") == 0
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    assert '"told to end"' in (tmp_path / "events.jsonl").read_text()
