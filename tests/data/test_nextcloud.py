@@ -91,9 +91,9 @@ def test_an_upload_to_nextcloud_that_was_killed_goes_on_chunk_by_chunk(cloud: Cl
     words = ("data", "put", desk.tmp / "large", "rshare:set/", "--parallel", "1")
     with servers.relay(cloud.port) as relay:
         cloud.know(desk, relay.port)
-        relay.stall_after = 20 * MIB
+        relay.stall_after, relay.stalls = 20 * MIB, 1
         with command.start(desk, *words) as process:
-            wait_until(lambda: has_whole_chunk(cloud) and relay.to_server > 19 * MIB, "the second chunk")
+            wait_until(lambda: has_whole_chunk(cloud) and relay.stalls == 0, "the second chunk")
             process.kill()
             process.communicate()
         relay.stall_after, relay.to_server = None, 0
@@ -109,9 +109,9 @@ def test_chunks_that_are_not_as_we_would_send_them_are_thrown_away(cloud: Cloud,
     words = ("data", "put", desk.tmp / "large", "rshare:", "--parallel", "1")
     with servers.relay(cloud.port) as relay:
         cloud.know(desk, relay.port)
-        relay.stall_after = 20 * MIB
+        relay.stall_after, relay.stalls = 20 * MIB, 1
         with command.start(desk, *words) as process:
-            wait_until(lambda: has_whole_chunk(cloud), "a chunk")
+            wait_until(lambda: has_whole_chunk(cloud) and relay.stalls == 0, "a chunk")
             process.kill()
             process.communicate()
         relay.stall_after = None

@@ -1,15 +1,19 @@
 """Starts the real gateway as a job would, and speaks with it as our clients do."""
 
+import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-from deephpc.serve.connection import load_address, open_session
+import aiohttp
+
+from deephpc.serve.connection import load_address, open_session, pinned_context
 from deephpc.serve.service import SERVICE, Service, render_service
 from tests.fakes.waiting import DEADLINE_S, wait_until
 
@@ -29,6 +33,25 @@ class GatewayProcess:
 
     def session(self, timeout_s=DEADLINE_S):
         return open_session(self.address, timeout_s)
+
+    @asynccontextmanager
+    async def talking(self, *, headers=None, limit=100, **more):
+        """Talk by aiohttp, and wait until every socket is closed: its sessions leave those alone that they gave up."""
+        sockets = []
+
+        def a_socket(found):
+            sockets.append(socket.socket(*found[:3]))
+            return sockets[-1]
+
+        context = pinned_context(self.address.endpoint.certificate)
+        connector = aiohttp.TCPConnector(limit=limit, ssl=context, socket_factory=a_socket)
+        more = {"timeout": aiohttp.ClientTimeout(total=DEADLINE_S), **more}
+        try:
+            async with aiohttp.ClientSession(self.address.url, connector=connector, headers=headers, **more) as client:
+                yield client
+        finally:
+            while any(one.fileno() >= 0 for one in sockets):
+                await asyncio.sleep(0.01)
 
     def events(self):
         path = self.folder / "events.jsonl"

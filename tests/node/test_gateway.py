@@ -191,7 +191,7 @@ def test_a_slow_prediction_holds_up_nobody(session, served):
     async def both():
         headers = {"Authorization": f"Bearer {served.address.token}"}
         context = pinned_context(served.address.endpoint.certificate)
-        async with aiohttp.ClientSession(served.address.url, headers=headers) as client:
+        async with served.talking(headers=headers) as client:
             form = aiohttp.FormData()
             form.add_field("image", b"x", filename="x")
             asking = client.post("/v2/models/demo_module/predict/?slow_s=3600", data=form, ssl=context)
@@ -214,7 +214,7 @@ def test_messages_of_a_websocket_pass_both_ways(served):
         headers = {"Authorization": f"Bearer {served.address.token}"}
         context = pinned_context(served.address.endpoint.certificate)
         async with (
-            aiohttp.ClientSession(served.address.url, headers=headers) as client,
+            served.talking(headers=headers) as client,
             client.ws_connect("/ws", ssl=context, protocols=["v1.kernel"], max_msg_size=0) as channel,
         ):
             await channel.send_str("ψ")
@@ -231,7 +231,7 @@ def test_messages_of_a_websocket_pass_both_ways(served):
 def test_a_websocket_needs_the_token_or_the_gateways_own_page(served):
     async def knock(headers):
         context = pinned_context(served.address.endpoint.certificate)
-        async with aiohttp.ClientSession(served.address.url) as client:
+        async with served.talking() as client:
             try:
                 async with client.ws_connect("/ws", ssl=context, headers=headers):
                     return 101
@@ -248,7 +248,7 @@ def test_a_websocket_the_server_does_not_know_is_refused(served):
     async def knock():
         headers = {"Authorization": f"Bearer {served.address.token}"}
         context = pinned_context(served.address.endpoint.certificate)
-        async with aiohttp.ClientSession(served.address.url, headers=headers) as client:
+        async with served.talking(headers=headers) as client:
             with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
                 await client.ws_connect("/echo", ssl=context)
             return caught.value.status

@@ -152,13 +152,13 @@ def test_guesses_at_the_token_without_an_end_are_refused_and_keep_nobody_waiting
                 statuses.append(answer.status)
 
     async def talk():
-        async with aiohttp.ClientSession(served.address.url) as client:
+        async with served.talking() as client:
             guessing = asyncio.gather(*(guess(client) for _ in range(100)))
             while len(statuses) < 100:
                 await asyncio.sleep(0.01)
             headers = {"Authorization": f"Bearer {served.address.token}"}
             async with (
-                aiohttp.ClientSession(served.address.url, headers=headers) as friend,
+                served.talking(headers=headers) as friend,
                 friend.get("/ready", ssl=context) as answer,
             ):
                 is_answered.set()
@@ -176,7 +176,7 @@ def test_a_websocket_message_beyond_all_bounds_ends_the_websocket_alone(served, 
     async def talk():
         headers = {"Authorization": f"Bearer {served.address.token}"}
         async with (
-            aiohttp.ClientSession(served.address.url, headers=headers) as client,
+            served.talking(headers=headers) as client,
             client.ws_connect("/ws", ssl=context, max_msg_size=0) as channel,
         ):
             await channel.send_bytes(bytes(30 * MIB))

@@ -3,13 +3,12 @@
 import asyncio
 import resource
 import ssl
+from contextlib import suppress
 from pathlib import Path
 
-import aiohttp
 import pytest
 
 from deephpc.serve.connection import pinned_context
-from tests.fakes.waiting import DEADLINE_S
 from tests.node.gateway_process import gateway
 
 CONNECTIONS = 1000
@@ -50,11 +49,7 @@ def context(running) -> ssl.SSLContext:
 
 def test_a_thousand_connections_are_served_at_once(served):
     async def ask():
-        connector = aiohttp.TCPConnector(limit=0, ssl=context(served))
-        timeout = aiohttp.ClientTimeout(total=DEADLINE_S)
-        async with aiohttp.ClientSession(
-            served.address.url, connector=connector, headers=headers(served), timeout=timeout
-        ) as client:
+        async with served.talking(headers=headers(served), limit=0) as client:
 
             async def one():
                 async with client.get("/echo") as answer:
@@ -93,12 +88,14 @@ def test_a_thousand_slow_senders_keep_nobody_else_waiting(served):
         for _ in range(10):
             await asyncio.gather(*(half_a_head() for _ in range(CONNECTIONS // 20)))
         async with (
-            aiohttp.ClientSession(served.address.url, headers=headers(served)) as client,
+            served.talking(headers=headers(served)) as client,
             client.get("/ready", ssl=context(served)) as answer,
         ):
             status = answer.status
         for writer in opened:  # which were slow all the while
             writer.transport.abort()
+            with suppress(OSError):
+                await writer.wait_closed()
         return half, len(opened), status
 
     assert asyncio.run(dawdle()) == (CONNECTIONS // 2, CONNECTIONS, 200)
@@ -128,11 +125,7 @@ def test_an_upload_of_two_gigabytes_takes_no_memory_and_keeps_nobody_waiting(ser
             await asyncio.sleep(0.01)
 
     async def send():
-        timeout = aiohttp.ClientTimeout(total=DEADLINE_S)
-        connector = aiohttp.TCPConnector(ssl=context(served))
-        async with aiohttp.ClientSession(
-            served.address.url, connector=connector, headers=headers(served), timeout=timeout
-        ) as client:
+        async with served.talking(headers=headers(served)) as client:
             others = asyncio.ensure_future(ask_meanwhile(client))
             async with client.post("/count", data=chunks()) as answer:
                 counted = await answer.json()
@@ -148,7 +141,7 @@ def test_an_upload_of_two_gigabytes_takes_no_memory_and_keeps_nobody_waiting(ser
 def test_a_reader_that_stops_reading_takes_no_memory(served):
     async def read_a_little():
         async with (
-            aiohttp.ClientSession(served.address.url, headers=headers(served), read_bufsize=1 << 16) as client,
+            served.talking(headers=headers(served), read_bufsize=1 << 16) as client,
             client.get("/stream?size=500000000", ssl=context(served)) as answer,
         ):
             await answer.content.readexactly(100_000)
