@@ -134,11 +134,10 @@ class Web:
 def entry_of(answer: Answer) -> Entry:
     """Return what the headers of an answer tell of a file; a folder, where a server redirected a name to that."""
     headers = answer.headers
-    length = headers.get("content-length", "")
     modified = http_time(headers.get("last-modified", ""))
     return Entry(
         "",
-        size_bytes=int(length) if length.isdigit() else None,
+        size_bytes=parse_number(headers.get("content-length", "")),
         version=version_of(headers.get("etag", ""), headers.get("last-modified", "")),
         modified_s=modified,
         is_folder=answer.was_redirected and answer.url.partition("?")[0].endswith("/"),
@@ -150,6 +149,11 @@ def version_of(etag: str, last_modified: str) -> str:
     tag = etag.strip().removeprefix("W/").strip('"')
     time = last_modified.strip()
     return f"etag:{tag}" if tag else (f"time:{time}" if time else "")
+
+
+def parse_number(text: str) -> int | None:
+    """Read a length, an offset or seconds; None where it is none of these, or beyond the size of any file."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
 def http_time(text: str) -> float | None:
@@ -198,8 +202,8 @@ class _Part:
 
     first: int | None
     """Its first byte; None where that cannot be read."""
-    total: str
-    """The length of the whole file, or `*`."""
+    total: int | None
+    """The length of the whole file; None where that is not told."""
 
 
 def _part_of(answer: Answer) -> _Part | None:
@@ -208,25 +212,24 @@ def _part_of(answer: Answer) -> _Part | None:
     `rclone serve s3` (1.75) answers a range with 200, and Content-Range and Content-Length of the part: those are true.
     """
     unit, _, rest = answer.headers.get("content-range", "").partition(" ")
-    said, _, total = rest.partition("/")
-    first, _, last = said.partition("-")
-    is_read = unit == "bytes" and first.isdigit() and last.isdigit()
+    said, _, told = rest.partition("/")
+    first, last, total = (parse_number(text) if unit == "bytes" else None for text in (*said.partition("-")[::2], told))
     if answer.status == 206:
-        return _Part(int(first) if is_read else None, total)
-    length = answer.headers.get("content-length", "")
-    if not is_read or not total.isdigit() or length != str(int(last) - int(first) + 1) or length == total:
+        return _Part(first, total)
+    length = parse_number(answer.headers.get("content-length", ""))
+    if first is None or last is None or total is None or length != last - first + 1 or length == total:
         return None
-    return _Part(int(first), total)
+    return _Part(first, total)
 
 
 def _check_answer(answer: Answer, part: _Part | None, entry: Entry, start: int, shown: str) -> int:
     """Return where the body begins, once it is sure to be of the file that was listed."""
-    begins, total = 0, answer.headers.get("content-length", "")
+    begins, total = 0, parse_number(answer.headers.get("content-length", ""))
     if part is not None:
         if part.first != start:
             raise Interrupted(f"{shown}: the server sent another range than was asked for")
         begins, total = start, part.total
-    if total.isdigit() and entry.size_bytes is not None and int(total) != entry.size_bytes:
+    if total is not None and entry.size_bytes is not None and total != entry.size_bytes:
         raise changed(shown)
     seen = version_of(answer.headers.get("etag", ""), answer.headers.get("last-modified", ""))
     if entry.version and seen and _comparable(entry.version, seen) and seen != entry.version:
@@ -274,8 +277,9 @@ def _words(error: Broken) -> str:
 
 
 def _retry_after(text: str) -> float | None:
-    if text.strip().isdigit():
-        return float(text)
+    seconds = parse_number(text.strip())
+    if seconds is not None:
+        return float(seconds)
     try:
         moment = parsedate_to_datetime(text) if text else None
     except (ValueError, TypeError):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from urllib.parse import unquote, urlsplit
 
 from deephpc.data.storage import Entry
-from deephpc.data.web import http_time, version_of
+from deephpc.data.web import http_time, parse_number, version_of
 from deephpc.errors import DataError
 
 #: What we ask for.
@@ -45,12 +45,11 @@ def _parse_entry(response: ET.Element, path: str) -> Entry:
             facts.update({prop.tag: prop for prop in each.iterfind("{DAV:}prop/*")})
     kind = facts.get("{DAV:}resourcetype")
     is_folder = kind is not None and kind.find("{DAV:}collection") is not None
-    size = _text(facts, "getcontentlength")
     modified = _text(facts, "getlastmodified")
     if is_folder:
         return Entry(path, is_folder=True, modified_s=http_time(modified))
     version = version_of(_text(facts, "getetag"), modified)
-    return Entry(path, int(size) if size.isdigit() else None, version, http_time(modified))
+    return Entry(path, parse_number(_text(facts, "getcontentlength")), version, http_time(modified))
 
 
 def _text(facts: Mapping[str, ET.Element], name: str) -> str:
