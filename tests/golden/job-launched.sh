@@ -322,6 +322,7 @@ oom_kills() { # how many processes of this job the kernel killed for memory: cgr
 listener() { printf '%d' "$program"; }
 
 program=
+missed= # signals that came before there was a program to tell
 warned=
 told=
 preempted=
@@ -337,7 +338,7 @@ on_grace() { # the time limit is near
   interrupted=yes warned=yes
   if ! warn; then
     is_told=false
-    if [ -n "$program" ]; then remind </dev/null >/dev/null 2>&1 & fi
+    if [ -n "$program" ]; then remind </dev/null >/dev/null 2>&1 & else missed+=' USR1'; fi
   fi
   event grace ",\"told\":$is_told,\"elapsed_s\":$SECONDS"
 }
@@ -349,7 +350,7 @@ on_term() {
   interrupted=yes told=yes
   ! makes_room || preempted=yes
   event terminated ",\"at_limit\":$(at_limit && echo true || echo false),\"elapsed_s\":$SECONDS"
-  if [ -n "$program" ] && { [ -z "$preempted" ] || ! warn; }; then kill -TERM "$(listener)" 2>/dev/null; fi
+  if [ -z "$program" ]; then missed+=' TERM'; elif [ -z "$preempted" ] || ! warn; then kill -TERM "$(listener)" 2>/dev/null; fi
 }
 at_limit() {
   local end=${SLURM_JOB_END_TIME:-${DEEPHPC_LOCAL_END_TIME:-}}
@@ -364,8 +365,7 @@ SECONDS=0
 printf 'the set-up of the job ended early' >"$here/.setup"
 become_program "${command[@]}" </dev/null 9>>"$here/.setup" &
 program=$!
-[ -z "$told" ] || kill -TERM "$program" 2>/dev/null # it came before there was one to tell
-if [ -n "$warned" ]; then remind </dev/null >/dev/null 2>&1 & fi
+case $missed in *TERM*) kill -TERM "$program" 2>/dev/null ;; *USR1*) remind </dev/null >/dev/null 2>&1 & ;; esac
 sampler=
 if command -v python3 >/dev/null 2>&1 && [ -r sample_usage.py ]; then
   python3 sample_usage.py "$program" "$here/usage.jsonl" </dev/null >/dev/null 2>&1 &
