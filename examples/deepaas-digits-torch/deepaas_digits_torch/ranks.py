@@ -55,6 +55,10 @@ class TorchRanks(Ranks):
     """Ranks that PyTorch joins; `deephpc train --launcher torchrun` starts them."""
 
     def __init__(self) -> None:
+        # The first step of an optimizer would import it, and with it modules that keep a group which exists by then
+        # until Python has ended: a thread of that group which still lives then aborts the process.
+        import torch._dynamo
+
         os.environ.setdefault("USE_LIBUV", "0")  # Debian's PyTorch is built without it
         torch.distributed.init_process_group("gloo")
         self.rank, self.size = torch.distributed.get_rank(), torch.distributed.get_world_size()
@@ -73,7 +77,8 @@ class TorchRanks(Ranks):
         return total.item() / self.size
 
     def leave(self) -> None:
-        """Part from the other ranks."""
+        """Part from the other ranks, once all have come so far."""
+        torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 
     def _average(self, model: nn.Module) -> None:
