@@ -44,6 +44,7 @@ answer() { # SECONDS WORDS…: prints what the program says; 124 when it does no
     shift
     (umask 077 && mkdir "$box") 2>/dev/null || { "$@" 2>/dev/null </dev/null; exit; }
     { "$@" >"$box/out" 2>"$box/err" </dev/null & printf '%s' "$!" >"$box/pid"; wait "$!"; printf '%s' "$?" >"$box/code"; } >/dev/null 2>&1 &
+    waiter=$!
     while [ ! -s "$box/code" ] && [ "$waited" -lt "$limit" ]; do
       if sleep 0.02 2>/dev/null; then waited=$((waited + 1)); else sleep 1; waited=$((waited + 50)); fi
     done
@@ -51,6 +52,7 @@ answer() { # SECONDS WORDS…: prints what the program says; 124 when it does no
       while IFS= read -r said || [ -n "$said" ]; do printf '%s\n' "$said"; done <"$box/out"
       code=$(first_line_of "$box/code")
     else
+      { kill -9 "$waiter" && wait "$waiter"; } 2>/dev/null # else it may write into the folder while that is removed
       kill -9 "$(first_line_of "$box/pid")" 2>/dev/null
       code=124
     fi
