@@ -35,7 +35,7 @@ test-pyslurm: $(VENV)/.has-test cluster-packages ## Build the pyslurm source SRC
 	@test -n "$(SRC)" || { echo "say which source: make test-pyslurm SRC=DIR (a pyslurm of the cluster's Slurm release)" >&2; exit 2; }
 	DEEPHPC_PYSLURM_SRC="$(abspath $(SRC))" $(BIN)/pytest -m cluster -k pyslurm
 
-bench: $(VENV)/.has-test $(VENV)/.has-bench cluster-packages ## Measure against bare Slurm and against peers; writes docs/benchmarks.md (as root on Debian)
+bench: $(VENV)/.has-test $(VENV)/.has-bench ## Measure against bare Slurm and against peers; writes docs/benchmarks.md (as root on Debian)
 	bench/setup.sh
 	$(BIN)/python -m bench
 

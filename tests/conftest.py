@@ -6,6 +6,7 @@ the short ones fill what is left of the time side by side with them.
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,13 +15,16 @@ settings.register_profile("quick", max_examples=200, deadline=None, suppress_hea
 settings.register_profile("full", max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
+HERE = Path(__file__).parent
+
 # A shell makes what it starts in the background deaf to Ctrl-C, and every process of a test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: Files that take over a minute, the longest first; `make test` names the slowest tests at its end.
 LONGEST = (
-    *("test_engines", "test_launchers", "test_harness", "test_main_job", "test_tutorial", "test_releases"),
-    *("test_requeue", "test_readme", "test_truthful", "test_site_and_doctor", "test_collect"),
+    *("cluster/test_engines.py", "cluster/test_launchers.py", "cluster/test_harness.py", "cluster/test_main_job.py"),
+    *("cluster/test_tutorial.py", "cluster/test_releases.py", "cluster/test_requeue.py", "test_readme.py"),
+    *("cluster/test_truthful.py", "cluster/test_site_and_doctor.py", "cluster/test_collect.py"),
 )
 
 
@@ -29,8 +33,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first, then the others on the cluster, then the rest."""
 
     def rank(item: pytest.Item) -> int:
-        if item.path.stem in LONGEST:
-            return LONGEST.index(item.path.stem)
+        file = str(item.path.relative_to(HERE))
+        if file in LONGEST:
+            return LONGEST.index(file)
         return len(LONGEST) + (item.get_closest_marker("cluster") is None)
 
     items.sort(key=rank)

@@ -1,11 +1,11 @@
 #!/bin/bash
-# setup.sh : as root, installs what the test cluster and the tests of images need on a Debian 12 or 13 host;
-# says nothing and costs nothing when it is there.
+# setup.sh [PACKAGE...] : as root, installs what the test cluster and the tests of images need on a Debian 12 or 13 host,
+# and other packages that are named; says nothing and costs nothing when it is there.
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
 
 PACKAGES=(mmdebstrap debian-archive-keyring ca-certificates iproute2 util-linux openssh-client zstd python3 python3-venv
-  docker-registry skopeo umoci apache2-utils busybox)
+  docker-registry skopeo umoci apache2-utils busybox "$@")
 
 missing=()
 for package in "${PACKAGES[@]}"; do
@@ -13,7 +13,7 @@ for package in "${PACKAGES[@]}"; do
 done
 [ ${#missing[@]} -eq 0 ] && exit 0
 
-[ "$(id -u)" = 0 ] || { echo "setup.sh: missing ${missing[*]}; run as root: sudo tests/cluster/setup.sh" >&2; exit 1; }
+[ "$(id -u)" = 0 ] || { echo "setup.sh: missing ${missing[*]}; run as root: sudo $0 $*" >&2; exit 1; }
 echo "setup.sh: installing ${missing[*]}" >&2
 apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null 2>&1 || {
   apt-get update -qq
