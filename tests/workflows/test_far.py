@@ -27,7 +27,7 @@ from tests.node.gateway_process import gateway
 _DEEPHPC = """#!/bin/sh
 if [ "$1" = --version ]; then echo "deephpc VERSION"; exit; fi
 printf '%s\\0' "$@" >"$HOME/words"
-[ ! -e "$HOME/stays" ] || { echo begun; trap 'touch "$HOME/told"; exit 143' TERM; while :; do sleep 0.1; done; }
+[ ! -e "$HOME/stays" ] || { trap 'touch "$HOME/told"; exit 143' TERM; echo begun; while :; do sleep 0.1; done; }
 cat "$HOME/talk" >&2 2>/dev/null
 cat "$HOME/answer" 2>/dev/null
 exit "$(cat "$HOME/code" 2>/dev/null || echo 0)"
