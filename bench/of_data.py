@@ -72,7 +72,7 @@ def _of_server(kind: str, folder: Path) -> Iterator[Row]:
     (place / "home").mkdir(parents=True)
     with SERVERS[kind](place) as server:
         shutil.copytree(folder / "sets", server.folder, dirs_exist_ok=True)
-        if kind == "S3":
+        if kind in ("S3", "WebDAV"):
             _make_places(server.folder, folder / "sets" / "small")
         around = {"DEEPHPC_CACHE_DIR": str(place / "cache"), "DEEPHPC_STATE_DIR": str(place / "state")}
         around |= {"RCLONE_CONFIG": os.devnull, "DEEPHPC_SITE": "local", **peer_environment(server)}
@@ -87,7 +87,7 @@ def _of_server(kind: str, folder: Path) -> Iterator[Row]:
 
 
 def _make_places(top: Path, tree: Path) -> None:
-    """Make the folders that puts will fill: `rclone serve s3` fails now and then when two requests make one at once."""
+    """Make the folders that puts will fill: `rclone serve s3` and `webdav` may fail when two requests make one."""
     for number in range(_PLACES):
         for folder in tree.iterdir():
             (top / _PLACE.format(number) / folder.name).mkdir(parents=True)
