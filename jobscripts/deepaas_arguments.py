@@ -31,8 +31,13 @@ class BadArgumentError(Exception):
 
 
 def describe_arguments(fields):
-    """Return a JSON-safe description of each field, in the module's order."""
-    return [describe_argument(name, field) for name, field in fields.items()]
+    """Return a JSON-safe description of each field by the name it has in requests, in the module's order."""
+    return [describe_argument(sent_as(name, field), field) for name, field in fields.items()]
+
+
+def sent_as(name, field):
+    """Return the name that a field has in requests; Python may know it by another (`data_key`, once `load_from`)."""
+    return getattr(field, "data_key", None) or getattr(field, "load_from", None) or name
 
 
 def describe_argument(name, field):
@@ -91,10 +96,22 @@ def parse_words(words, arguments):
         elif not given:
             text = waiting.pop(0)
         values[argument["name"]] = parse_value(argument, text)
-    missing = [each["name"] for each in arguments if each["required"] and each["name"] not in values]
-    if missing:
-        raise BadArgumentError("the module needs --%s" % ", --".join(missing))
+    check_required(values, arguments, "--")
     return values
+
+
+def check_required(values, arguments, dashes=""):
+    """Check that nothing is missing; the form of the answer is ours to fill in.
+
+    Raises
+    ------
+    BadArgumentError
+        With the names of what is missing.
+    """
+    needed = [each["name"] for each in arguments if each["required"] and each["name"] != "accept"]
+    missing = [dashes + name for name in needed if name not in values]
+    if missing:
+        raise BadArgumentError("the module needs %s" % ", ".join(missing))
 
 
 def parse_value(argument, text):
@@ -107,36 +124,23 @@ def parse_value(argument, text):
         raise BadArgumentError(told) from None
 
 
-def check_values(values, fields):
-    """Have the module's own validators look at values.
-
-    Raises
-    ------
-    BadArgumentError
-        With what they say.
-    """
+def render_texts(values, arguments):
+    """Return values as a request over the API brings them: texts, and several of them for a list."""
+    types = {argument["name"]: argument["type"] for argument in arguments}
+    texts = {}
     for name, value in values.items():
-        field = fields[name]
-        if not hasattr(field, "deserialize") or _type_of(field, getattr(field, "metadata", None) or {}) == "file":
-            continue
-        try:
-            field.deserialize(value, name, {name: value})
-        except Exception as error:
-            if type(error).__name__ != "ValidationError":
-                raise
-            raise BadArgumentError("--%s %s: %s" % (name, render_value(value), _told(error))) from error
+        if types[name] == "list":
+            texts[name] = [render_value(each) for each in value]
+        else:
+            texts[name] = value if types[name] == "dict" else render_value(value)
+    return texts
 
 
-def render_words(values):
-    """Return values as `deepaas-cli` reads them, which takes lists and dicts as Python literals."""
-    return ["--%s=%s" % (name, value if isinstance(value, str) else repr(value)) for name, value in values.items()]
-
-
-def plan_request(values, arguments):
+def plan_request(values, arguments, accept=None):
     """Return where each value goes in a request, as a dict with `query`, `form`, `files`, `headers` and `json`.
 
     A list is sent as repeated values. A list or dict for an argument that takes text is sent as JSON in a string, which
-    is how such modules want it.
+    is how such modules want it. The form of the answer is asked for in the header, and where the module looks for it.
     """
     known = {argument["name"]: argument for argument in arguments}
     request = {"query": [], "form": [], "files": [], "headers": {}, "json": {}}
@@ -156,6 +160,11 @@ def plan_request(values, arguments):
             several = value if argument["type"] == "list" and isinstance(value, (list, tuple)) else [value]
             place = "form" if argument["location"] in ("form", "files") else "query"
             request[place].extend((name, render_value(each)) for each in several)
+    accept = request["headers"].pop("accept", None) or accept
+    if accept:
+        request["headers"]["accept"] = accept
+        if "accept" in known and known["accept"]["location"] not in ("headers", "header", "json"):
+            request["query"] = [pair for pair in request["query"] if pair[0] != "accept"] + [("accept", accept)]
     if request["json"] and (request["files"] or request["form"]):
         raise BadArgumentError("%s cannot be sent together with a file" % ", ".join(request["json"]))
     return request
@@ -210,8 +219,16 @@ def _type_of(field, metadata):
     if metadata.get("type") == "file":
         return "file"
     names = [each.__name__ for each in type(field).__mro__]
+    if _reads_its_own_way(field):
+        return "any"
     known = next((kind for name, kind in _TYPES if name in names), None)
     return known or ("any" if names[0] in ("Field", "Raw") else "str")
+
+
+def _reads_its_own_way(field):
+    """Return whether the module itself decides what a field's text means: its own class reads it."""
+    reader = next((each for each in type(field).__mro__ if "_deserialize" in vars(each)), None)
+    return reader is not None and reader.__module__.partition(".")[0] not in ("marshmallow", "webargs")
 
 
 def _validators(field):
@@ -251,8 +268,3 @@ def _parse_literal(text, kind):
     if not isinstance(value, kind):
         raise ValueError(text)  # noqa: TRY004 -- of a text, the value is wrong
     return value
-
-
-def _told(error):
-    messages = getattr(error, "messages", None) or [str(error)]
-    return " ".join(map(str, messages)) if isinstance(messages, list) else json.dumps(messages, ensure_ascii=False)

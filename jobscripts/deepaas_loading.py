@@ -130,17 +130,5 @@ def metadata_of(module):
         return {}
 
 
-def usable_by_cli(module):
-    """Return whether `deepaas-cli` exists and gets along with the module: it needs both argument functions."""
-    try:
-        present = importlib.util.find_spec("deepaas.cmd.cli") is not None
-        return present and all(getattr(module.plugin, name)() is not None for name in _CLI_NEEDS)
-    except (ImportError, AttributeError, NotImplementedError):
-        return False
-
-
-_CLI_NEEDS = ("get_train_args", "get_predict_args")
-
-
 def _plain(name):
     return name.lower().replace("-", "_")

@@ -24,12 +24,11 @@ from deepaas_loading import (
     has_method,
     load_module,
     metadata_of,
-    usable_by_cli,
 )
 from deepaas_output import note, stdout_on_stderr, write_file
 from deepaas_training import FAILED, TERMINATED, Terminated
 
-SCHEMA = "deephpc.module/1"
+SCHEMA = "deephpc.module/2"
 BAD_ARGUMENTS, NO_MODULE = 2, 3
 
 
@@ -67,7 +66,7 @@ def describe(model, expect):
 
 
 def _describe_module(module):
-    description = {"served": module.name, "metadata": metadata_of(module), "cli": usable_by_cli(module)}
+    description = {"served": module.name, "metadata": metadata_of(module)}
     for method in ("train", "predict"):
         arguments = describe_arguments(fields_of(module, method))
         description[method] = {"exists": has_method(module, method), "arguments": arguments}
@@ -97,12 +96,7 @@ def _train(options):
 
     find_deepaas()
     module = load_module(options.model, options.expect)
-    result = os.path.join(_output_folder(options), "train.json")
-    try:
-        return deepaas_training.train(module, options.arguments, result)
-    except deepaas_server.ServerError as error:
-        note("the training of %s failed: %s" % (module.name, error))
-        return FAILED
+    return deepaas_training.train(module, options.arguments, os.path.join(_output_folder(options), "train.json"))
 
 
 def _predict(options):

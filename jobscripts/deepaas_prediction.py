@@ -6,7 +6,6 @@ Runs inside the image: Python 3.6 or later and the image's own DEEPaaS.
 import asyncio
 import hashlib
 import json
-import mimetypes
 import os
 import re
 import signal
@@ -15,17 +14,19 @@ from collections import namedtuple
 
 import deepaas_arguments
 import deepaas_server
+from deepaas_answers import body_error, extension_of, fits
 from deepaas_arguments import BadArgumentError
 from deepaas_loading import fields_of, has_method
 from deepaas_output import append_line, note, read_lines, write_file
 from deepaas_training import FAILED, TERMINATED
 
-_EXTENSIONS = {"application/json": ".json", "text/plain": ".txt", "text/csv": ".csv", "image/jpeg": ".jpg"}
 _INLINE_BYTES = 64 << 10
 """Up to this size an answer in JSON is repeated in its line of results."""
+_LARGEST_ERROR_BYTES = 1 << 20
+"""Up to this size an answer in JSON may be no more than an error."""
 
 Input = namedtuple("Input", "key values digest")
-Answers = namedtuple("Answers", "folder results accept arguments")
+Answers = namedtuple("Answers", "folder results accept is_asked arguments")
 
 
 def predict(module, inputs_file, folder, results=None, accept=None):
@@ -37,10 +38,10 @@ def predict(module, inputs_file, folder, results=None, accept=None):
     if not has_method(module, "predict"):
         raise BadArgumentError("the module %s cannot predict" % module.name)
     arguments = deepaas_arguments.describe_arguments(fields_of(module, "predict"))
-    accept = deepaas_arguments.choose_accept(accept, arguments)
+    is_asked, accept = bool(accept), deepaas_arguments.choose_accept(accept, arguments)
     inputs = load_inputs(inputs_file)
     os.makedirs(folder, exist_ok=True)
-    answers = Answers(folder, results or os.path.join(folder, "results.jsonl"), accept, arguments)
+    answers = Answers(folder, results or os.path.join(folder, "results.jsonl"), accept, is_asked, arguments)
     done = load_done(answers)
     left = [each for each in inputs if (each.key, each.digest) not in done]
     note("%d inputs, %d of them done already" % (len(inputs), len(inputs) - len(left)))
@@ -84,11 +85,6 @@ def file_name(key):
     return "%s-%s" % (readable or "input", hashlib.sha256(key.encode()).hexdigest()[:10])
 
 
-def extension_of(content_type):
-    """Return a file's extension for a content type."""
-    return _EXTENSIONS.get(content_type) or mimetypes.guess_extension(content_type or "") or ".bin"
-
-
 async def _predict_all(module, inputs, answers):
     """Predict each input and write a line of results for it."""
     failures = 0
@@ -124,14 +120,15 @@ def _told(error):
 
 async def _predict_one(server, one, answers):
     """Predict one input, keep the answer as DEEPaaS gave it, and return what its line says of it."""
-    request = deepaas_arguments.plan_request(one.values, answers.arguments)
-    missing = [each["name"] for each in answers.arguments if each["required"] and each["name"] not in one.values]
-    if missing:
-        raise BadArgumentError("the module needs %s" % ", ".join(missing))
-    if answers.accept and "accept" not in request["headers"]:
-        request["headers"]["accept"] = answers.accept
+    deepaas_arguments.check_required(one.values, answers.arguments)
+    request = deepaas_arguments.plan_request(one.values, answers.arguments, answers.accept)
     answer = await server.ask_well("POST", "%s/predict/" % server.name, request)
-    name = file_name(one.key) + extension_of(answer.content_type)
+    if answers.is_asked and not fits(answers.accept, answer.content_type):
+        raise deepaas_server.ServerError("asked for %s, the module answered %s" % (answers.accept, answer.content_type))
+    name = file_name(one.key) + extension_of(answer.content_type, answer.content)
+    is_json = answer.content_type == "application/json"
+    value = answer.json() if is_json and len(answer.content) <= _LARGEST_ERROR_BYTES else None
+    if body_error(value):
+        raise deepaas_server.ServerError("the module answers: %s" % body_error(value))
     write_file(os.path.join(answers.folder, name), answer.content)
-    short = answer.content_type == "application/json" and len(answer.content) <= _INLINE_BYTES
-    return {"file": name, "result": answer.json() if short else None}
+    return {"file": name, "result": value if len(answer.content) <= _INLINE_BYTES else None}

@@ -19,10 +19,13 @@ import tempfile
 import threading
 import traceback
 
+from deepaas_answers import told_error
 from deepaas_arguments import BadArgumentError, json_safe
 
 LONGEST_PARENT_BYTES = 107 - len("/deepaas-12345678/socket")
 """Of the folder's parent: longer ones do not fit into a socket's address (unix(7): 108 bytes, the last zero)."""
+LONG_LINES = {"max_line_size": 1 << 20, "max_field_size": 1 << 20}
+"""Of aiohttp's parser: arguments stand in the address, cookies in a header, and 8190 bytes are soon full."""
 _POLL_S = 0.2
 _END_S = 5
 
@@ -67,19 +70,19 @@ class PrivateServer:
         await self._runner.cleanup()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    async def ask(self, method, path, request=None, watched=True):
+    async def ask(self, method, path, request=None):
         """Send a request that `deepaas_arguments.plan_request` made and return the answer.
 
         Raises
         ------
         ServerError
-            When the module's process dies while it works (unless not `watched`); DEEPaaS itself would wait for ever.
+            When the module's process dies while it works; DEEPaaS itself would wait for ever.
         """
         at_work = workers()
         asking = asyncio.ensure_future(self._ask(method, path, request or {}))
         while not asking.done():
             await asyncio.wait([asking], timeout=_POLL_S)
-            if watched and died(at_work) and not asking.done():
+            if died(at_work) and not asking.done():
                 asking.cancel()
                 self._forget_lost_tasks()
                 raise ServerError(died(at_work))
@@ -104,7 +107,7 @@ class PrivateServer:
         raise ServerError(error or "DEEPaaS answers %d: %s" % (answer.status, text[-2000:]))
 
     def clear_uploads(self):
-        """Remove DEEPaaS's copies of the files it was sent, which it never does itself; not while a training runs."""
+        """Remove DEEPaaS's copies of the files it was sent, which it never does itself."""
         for name in os.listdir(self._uploads):
             os.unlink(os.path.join(self._uploads, name))
 
@@ -137,7 +140,7 @@ class PrivateServer:
         if inspect.isawaitable(app):
             app = await app
         self._watch_calls()
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, **LONG_LINES)
         await self._runner.setup()
         socket = os.path.join(self.folder, "socket")
         await web.UnixSite(self._runner, socket).start()
@@ -178,7 +181,7 @@ class PrivateServer:
         opened = []
         try:
             if request.get("files") or request.get("form"):
-                body = aiohttp.FormData()
+                body = aiohttp.FormData(quote_fields=False)
                 for name, value in request.get("form", ()):
                     body.add_field(name, value)
                 for name, source in request.get("files", ()):
@@ -213,11 +216,11 @@ class LastError(logging.Handler):
     def emit(self, record):
         """Keep the exception in a record."""
         if record.exc_info and record.exc_info[1] is not None:
-            self.text = "".join(traceback.format_exception_only(*record.exc_info[:2])).strip()
+            self.text = told_error(record.exc_info[1])
 
 
 class Watched:
-    """A module whose `train` and `predict` leave the text of an exception in a file, and give what JSON can hold."""
+    """A module whose functions leave the text of an exception in a file, and give what JSON can hold."""
 
     def __init__(self, plugin, error_file):
         self._plugin, self._error_file = plugin, error_file
@@ -229,12 +232,12 @@ class Watched:
 
 
 def watched_call(function, error_file, *args, **kwargs):
-    """Call a module's function in its own process; its traceback goes to stderr, its last line into a file."""
+    """Call a module's function in its own process; its traceback goes to stderr, what it says into a file."""
     try:
         result = function(*args, **kwargs)
     except Exception as error:
         traceback.print_exc()
-        text = "".join(traceback.format_exception_only(type(error), error)).strip()
+        text = told_error(error)
         with open(error_file, "w", encoding="utf-8") as file:
             file.write(text)
         try:

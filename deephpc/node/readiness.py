@@ -183,13 +183,11 @@ class Readiness:
         yield Sample({name: value for name, value in values.items() if name not in files}, contents)
 
     async def _ask(self, model: str, parameters: tuple[Parameter, ...], sample: Sample) -> _Answer:
-        request = plan_request(sample.values, parameters)
-        accept = choose_accept(None, parameters)
-        headers = {"accept": accept, **request.headers} if accept else request.headers
+        request = plan_request(sample.values, parameters, choose_accept(None, parameters))
         form = _form(request.form, sample.files) if request.form or sample.files else None
         asking = self._ways.through_gateway.post(
             URL(predict_path(model)).with_query(request.query),
-            headers=headers,
+            headers=request.headers,
             data=form,
             json=request.json or None,
         )
@@ -211,7 +209,7 @@ def _message(text: str) -> str:
 
 
 def _form(fields: Sequence[tuple[str, str]], files: dict[str, tuple[str, bytes]]) -> aiohttp.FormData:
-    form = aiohttp.FormData()
+    form = aiohttp.FormData(quote_fields=False)
     for name, value in fields:
         form.add_field(name, value)
     for name, (filename, content) in files.items():

@@ -11,20 +11,22 @@ import mimetypes
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import IO, Any
 
 import httpx
 from pydantic import JsonValue
 
-from deephpc.errors import EngineError, InputError, SiteError
+from deephpc.errors import EngineError, InputError, ProgramError, SiteError
+from deephpc.serve.answers import body_error, fits
 from deephpc.serve.connection import Address, load_address, open_session
-from deephpc.serve.module_arguments import parse_pairs
+from deephpc.serve.module_arguments import find_argument, parse_pairs
+from deephpc.serve.module_description import ACCEPT
 from deephpc.serve.prediction import Prediction
-from deephpc.serve.refusals import LOOK, check_answer
+from deephpc.serve.refusals import LOGS, LOOK, check_answer
 from deephpc.serve.swagger import (
     Parameter,
     PredictRequest,
@@ -35,10 +37,13 @@ from deephpc.serve.swagger import (
     plan_request,
     predict_path,
 )
+from deephpc.serve.uploads import Upload, as_upload, open_upload, texts_of
 
 _STARTS_S = 600.0
 _SILENCE_S = 3600.0
 """How long a prediction may take without a sign of life; large models need minutes."""
+_LARGEST_ERROR_BYTES = 1 << 20
+"""Up to this size an answer in JSON may be no more than an error."""
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 5.0
 
@@ -138,25 +143,37 @@ class Client:
             self._description = Description(model, about if isinstance(about, dict) else {}, parameters)
         return self._description
 
-    def predict(self, /, accept: str | None = None, **arguments: JsonValue | Path) -> Prediction:
-        """Predict; a file argument takes a path, the others their values.
+    def predict(self, /, accept: str | None = None, **arguments: Any) -> Prediction:  # noqa: ANN401 - anything a module takes
+        """Predict; a file argument takes a path, bytes, an open file or (name, bytes), the others their values.
 
         Parameters
         ----------
         accept
             Form of the answer, where the module has several; JSON unless told otherwise.
+        arguments
+            A list, tuple, set or array is sent item by item; None leaves an argument out.
 
         Raises
         ------
         InputError
             An argument is unknown, missing or not of its type.
         ProgramError
-            The module failed.
+            The module failed, says so in the body of its answer, or answers in another form than `accept`.
         SiteError
             The server cannot be reached.
         """
-        texts = [(name, _text(one)) for name, value in arguments.items() for one in _several(value)]
-        return self.predict_texts(texts, accept)
+        declared = [one.argument for one in self.describe().parameters]
+        pairs: list[tuple[str, str]] = []
+        uploads: dict[str, Upload] = {}
+        for name, value in arguments.items():
+            argument = find_argument(name, declared, "")
+            upload = as_upload(name, value) if argument.type == "file" and value is not None else None
+            if upload is not None:
+                uploads[argument.name] = upload
+            else:
+                pairs += [(argument.name, text) for text in texts_of(value)]
+        content = io.BytesIO()
+        return Prediction(self._predict(pairs, accept, content, uploads), content.getvalue())
 
     def predict_texts(self, pairs: Sequence[tuple[str, str]], accept: str | None = None) -> Prediction:
         """Predict with arguments as text, as `--arg NAME=VALUE` gives them.
@@ -189,28 +206,42 @@ class Client:
             raise InputError(f"cannot write {output}: {error.strerror}", "choose another --output") from error
         return content_type
 
-    def _predict(self, pairs: Sequence[tuple[str, str]], accept: str | None, sink: IO[bytes]) -> str:
+    def _predict(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        accept: str | None,
+        sink: IO[bytes],
+        uploads: Mapping[str, Upload] = MappingProxyType({}),
+    ) -> str:
         """Predict, write the answer as it comes, and return its content type."""
         about = self.describe()
-        values = parse_pairs(pairs, [one.argument for one in about.parameters], "", cwd=Path.cwd())
-        request = plan_request(values, about.parameters)
-        asked = choose_accept(request.headers.pop("accept", None) or accept, about.parameters)
-        if asked:
-            request.headers["accept"] = asked
+        doubts: list[InputError] = []
+        declared = [one.argument for one in about.parameters]
+        values = parse_pairs(pairs, declared, "", cwd=Path.cwd(), given=tuple(uploads), in_doubt=doubts)
+        accept = accept or _str(values.pop(ACCEPT, None))
+        request = plan_request(values, about.parameters, choose_accept(accept, about.parameters))
         with contextlib.ExitStack() as stack:
-            files = [(name, _open(stack, Path(path))) for name, path in request.files]
-            answer = stack.enter_context(self._answer(lambda: self._request(about.model, request, files)))
+            files = [(name, open_upload(stack, Path(path))) for name, path in request.files]
+            files += uploads.items()
+            try:
+                answer = stack.enter_context(self._answer(lambda: self._request(about.model, request, files)))
+            except InputError as error:  # ours are the better words, and the module's the last one
+                raise (doubts or [error])[0] from error
+            content_type = str(answer.headers.get("content-type", "")).partition(";")[0].strip()
+            if accept is not None and not fits(accept, content_type):
+                raise ProgramError(f"{accept} was asked for, and the module answered {content_type}", LOGS)
+            start = bytearray()
             for chunk in answer.iter_bytes():
                 sink.write(chunk)
-            content_type: str = answer.headers.get("content-type", "")
-            return content_type.partition(";")[0].strip()
+                if content_type == "application/json" and len(start) <= _LARGEST_ERROR_BYTES:
+                    start += chunk
+            _check_body(start)
+            return content_type
 
-    def _request(
-        self, model: str, request: PredictRequest, files: list[tuple[str, tuple[str, IO[bytes], str]]]
-    ) -> httpx.Request:
+    def _request(self, model: str, request: PredictRequest, files: list[tuple[str, Upload]]) -> httpx.Request:
         """Return the request, its files from their beginning."""
-        for _, (_, file, _) in files:
-            file.seek(0)
+        for _, upload in files:
+            upload.content.seek(0)
         return self._session.build_request(
             "POST",
             predict_path(model),
@@ -266,25 +297,18 @@ class Client:
         return SiteError(f"{self._address.url} cannot be reached: {_told(error)}", LOOK, transient=True)
 
 
-def _several(value: JsonValue | Path) -> list[Any]:
-    """Return what is sent for a value: each item of a list; nothing for None, which leaves an argument out."""
-    if value is None:
-        return []
-    return value if isinstance(value, list) else [value]
-
-
-def _text(value: JsonValue | Path) -> str:
-    if isinstance(value, bool | dict):
-        return json.dumps(value, ensure_ascii=False)
-    return str(value)
-
-
-def _open(stack: contextlib.ExitStack, path: Path) -> tuple[str, IO[bytes], str]:
-    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+def _check_body(content: bytearray) -> None:
+    """Check that an answer in JSON does not tell of an error."""
     try:
-        return (path.name, stack.enter_context(path.open("rb")), kind)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", "is it the right file?") from error
+        told = body_error(json.loads(content)) if 0 < len(content) <= _LARGEST_ERROR_BYTES else ""
+    except ValueError:
+        return
+    if told:
+        raise ProgramError(f"the module answers: {told[:1000]}", LOGS)
+
+
+def _str(value: JsonValue) -> str | None:
+    return None if value is None else str(value)
 
 
 def _grouped(pairs: Sequence[tuple[str, str]]) -> dict[str, list[str]]:

@@ -57,6 +57,7 @@ def parse_pairs(
     *,
     cwd: Path | None = None,
     given: Sequence[str] = (),
+    in_doubt: list[InputError] | None = None,
 ) -> dict[str, JsonValue]:
     """Return the values of names with their texts; None for a text is a flag without one.
 
@@ -66,6 +67,9 @@ def parse_pairs(
         What stands before a name where it was written, for messages: `--`, or `--arg ` for `--arg K=V`.
     given
         Names that get their values elsewhere, and so are not missing.
+    in_doubt
+        Takes what is wrong with values, which stay text then: a server's Swagger does not tell what a module's own
+        fields read, so the last word is the server's.
 
     Raises
     ------
@@ -76,7 +80,15 @@ def parse_pairs(
     by_name = {argument.name: argument for argument in declared}
     for name, text in pairs:
         texts.setdefault(find_argument(name, declared, dashes).name, []).append(text)
-    values = {name: parse_value(by_name[name], said, f"{dashes}{name}", cwd) for name, said in texts.items()}
+    values: dict[str, JsonValue] = {}
+    for name, said in texts.items():
+        try:
+            values[name] = parse_value(by_name[name], said, f"{dashes}{name}", cwd)
+        except InputError as error:
+            if in_doubt is None or None in said:
+                raise
+            in_doubt.append(error)
+            values[name] = said[0] if len(said) == 1 else list(said)
     _check_required(declared, {*values, *given}, dashes)
     return values
 

@@ -6,13 +6,16 @@ import stat
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, JsonValue, ValidationError, field_validator
+from pydantic import ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
 from deephpc.errors import InputError, SiteError
 from deephpc.model import Model
 from deephpc.whole_file import replacing
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+ACCEPT = "accept"
+"""The argument that names the form of an answer (deepaas/api/v2/predict.py); deephpc fills it in."""
+ANY_FORM = "*/*"
 #: Names people and DEEPaaS's Swagger use → ours. Types that are not here stay as they are and are taken for text.
 _TYPES = {
     "string": "str",
@@ -50,6 +53,14 @@ class Argument(_Tolerant):
     """The type of a list's items."""
     description: str = ""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _ours_to_fill(cls, value: Any) -> Any:  # noqa: ANN401 - checked by pydantic afterwards
+        if not isinstance(value, dict) or value.get("name") != ACCEPT:
+            return value
+        choices = [choice for choice in value.get("choices") or () if choice != ANY_FORM]
+        return {**value, "required": False, "choices": choices}
+
     @field_validator("type", "items", mode="before")
     @classmethod
     def _our_word(cls, value: Any) -> Any:  # noqa: ANN401 - checked by pydantic afterwards
@@ -85,8 +96,8 @@ class ImportFailure(_Tolerant):
 class ModuleDescription(_Tolerant):
     """What `deepaas_module.py describe` found in an image."""
 
-    schema_name: Literal["deephpc.module/1"] = Field(
-        "deephpc.module/1", serialization_alias="schema", validation_alias="schema"
+    schema_name: Literal["deephpc.module/2"] = Field(
+        "deephpc.module/2", serialization_alias="schema", validation_alias="schema"
     )
     deepaas: str = ""
     """Version of DEEPaaS in the image."""
@@ -98,8 +109,6 @@ class ModuleDescription(_Tolerant):
     error: ImportFailure | None = None
     metadata: JsonValue = None
     """What the module says of itself, in words of its own."""
-    cli: bool = False
-    """Whether `deepaas-cli` gets along with it."""
     train: Method = Method()
     predict: Method = Method()
 

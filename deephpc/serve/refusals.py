@@ -6,6 +6,7 @@ import httpx
 
 from deephpc.errors import DeephpcError, InputError, ProgramError, SiteError
 
+LOGS = "`deephpc serve logs` may say more"
 LOOK = "`deephpc serve status` tells how it stands; from elsewhere it takes a `deephpc tunnel`"
 
 
@@ -31,12 +32,12 @@ def _error_of(status: int, said: str) -> DeephpcError:
     if status == httpx.codes.UNAUTHORIZED:
         return SiteError("the server refuses the token", "is it still the same run? `deephpc serve list`")
     if status == httpx.codes.UNPROCESSABLE_ENTITY:
-        return InputError(f"the module refuses the arguments: {said}", "see what it takes: `deephpc serve status`")
+        return InputError(f"the module refuses the arguments: {said}", "see what it takes: `deephpc module show`")
     if status in (httpx.codes.REQUEST_ENTITY_TOO_LARGE, httpx.codes.REQUEST_TIMEOUT):
         return InputError(f"the server refuses the upload: {said}", "send less at once")
     if status in (httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.BAD_GATEWAY):
         return SiteError(said or f"the server answers {status}", LOOK, transient=status != httpx.codes.BAD_GATEWAY)
-    return ProgramError(f"the prediction failed ({status}): {said}", "`deephpc serve logs` may say more")
+    return ProgramError(f"the prediction failed ({status}): {said}", LOGS)
 
 
 def _said(answer: httpx.Response) -> str:

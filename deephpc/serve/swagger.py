@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from urllib.parse import quote
 
 from pydantic import JsonValue, ValidationError
 
@@ -10,14 +11,15 @@ from deephpc.errors import EngineError, InputError
 from deephpc.model import Model
 from deephpc.serve.argument_values import render_value
 from deephpc.serve.module_arguments import find_argument
-from deephpc.serve.module_description import Argument
+from deephpc.serve.module_description import ACCEPT, Argument
 
 STAND_IN = "deepaas-test"
 """What DEEPaaS serves in place of a module that fails to import."""
-ANY_TYPE = "*/*"
 
 Place = Literal["query", "formData", "header", "body", "path"]
 _PLACES = ("query", "formData", "header", "body", "path")
+_LONGEST_QUERY = 4000
+"""Characters; what is longer goes into the body, where DEEPaaS looks too: aiohttp takes lines of 8190 bytes."""
 
 
 class Parameter(Model):
@@ -106,8 +108,15 @@ def parse_parameters(swagger: object, model: str) -> tuple[Parameter, ...]:
         raise EngineError(told, "is it DEEPaaS 1.x or 2.x?") from error
 
 
-def plan_request(values: Mapping[str, JsonValue], parameters: tuple[Parameter, ...]) -> PredictRequest:
+def plan_request(
+    values: Mapping[str, JsonValue], parameters: tuple[Parameter, ...], accept: str | None = None
+) -> PredictRequest:
     """Return where each value goes; file arguments have paths for values, None leaves an argument out.
+
+    Parameters
+    ----------
+    accept
+        The form of the answer, unless the values say it: asked for in the header, and where the module looks for it.
 
     Raises
     ------
@@ -122,7 +131,7 @@ def plan_request(values: Mapping[str, JsonValue], parameters: tuple[Parameter, .
         if name not in by_name:
             find_argument(name, [one.argument for one in parameters], "")  # says what was meant, where it can
             continue
-        if value is None:
+        if value is None or name == ACCEPT:
             continue
         one = by_name[name]
         if one.argument.type == "file":
@@ -136,15 +145,22 @@ def plan_request(values: Mapping[str, JsonValue], parameters: tuple[Parameter, .
             places["formData" if one.place == "formData" else "query"] += [
                 (name, render_value(each)) for each in several
             ]
+    if not json and sum(len(quote(text)) for _, text in places["query"]) > _LONGEST_QUERY:
+        places["formData"] += places.pop("query")
     if json and (places["file"] or places["formData"]):
         raise InputError(f"{', '.join(json)} cannot be sent together with a file", "leave one of them out")
-    return PredictRequest(tuple(places["query"]), tuple(places["formData"]), tuple(places["file"]), headers, json)
+    query = places.get("query", [])
+    asked = values.get(ACCEPT) or accept
+    if asked:
+        accept = headers[ACCEPT] = str(asked)
+        if ACCEPT in by_name and by_name[ACCEPT].place in ("query", "formData"):
+            query.append((ACCEPT, accept))
+    return PredictRequest(tuple(query), tuple(places["formData"]), tuple(places["file"]), headers, json)
 
 
 def accepted_types(parameters: tuple[Parameter, ...]) -> tuple[str, ...]:
     """Return the forms of an answer the module knows; none when it leaves no choice."""
-    choices = next((one.argument.choices for one in parameters if one.argument.name == "accept"), ())
-    return tuple(str(choice) for choice in choices if choice != ANY_TYPE)
+    return next((tuple(map(str, one.argument.choices)) for one in parameters if one.argument.name == ACCEPT), ())
 
 
 def choose_accept(asked: str | None, parameters: tuple[Parameter, ...]) -> str | None:

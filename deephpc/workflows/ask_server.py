@@ -1,6 +1,5 @@
 """Predictions on a running server: what is to be asked (pure, once the server said what it takes), and asking it."""
 
-import mimetypes
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +8,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from deephpc.errors import DeephpcError, InputError
+from deephpc.serve.answers import START_BYTES, extension_of
 from deephpc.serve.argument_values import render_value
 from deephpc.serve.client import Client, Description
 from deephpc.serve.many import each_of
@@ -17,7 +17,6 @@ from deephpc.workflows.batch_inputs import load_inputs
 from deephpc.workflows.batch_predict import parse_shared
 
 _AT_ONCE = 4
-_ENDINGS = {"application/json": ".json", "text/csv": ".csv", "text/plain": ".txt", "image/jpeg": ".jpg"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +86,7 @@ def plan_asks(asked: AskWords, about: Description, cwd: Path) -> AskPlan:
     declared = [one.argument for one in about.parameters]
     inputs = load_inputs(asked.inputs, declared, cwd) if asked.inputs else ()
     names = tuple(inputs[0].args) if inputs else ()
-    shared, accept = parse_shared(asked.arguments, asked.accept, declared, cwd=cwd, inputs=names)
+    shared, accept = parse_shared(asked.arguments, asked.accept, declared, cwd=cwd, inputs=names, in_doubt=[])
     always = [(name, text) for name, value in shared.items() for text in _texts(value)]
     questions = tuple(Question(one.key, dict(one.args), (*one.args.items(), *always)) for one in inputs)
     questions = questions or (Question("", {}, tuple(always)),)
@@ -118,7 +117,9 @@ def ask(client: Client, plan: AskPlan) -> Iterator[Answer]:
             file = plan.output if folder is None else folder / question.key
             content_type = client.predict_to(file, question.pairs, plan.accept)
             if folder is not None:
-                file = file.replace(folder / f"{question.key}{_ending(content_type)}")
+                with file.open("rb") as content:
+                    ending = extension_of(content_type, content.read(START_BYTES))
+                file = file.replace(folder / f"{question.key}{ending}")
             return Answer(question, time.monotonic() - began, None, content_type, file)
         except DeephpcError as error:
             return Answer(question, time.monotonic() - began, error=error)
@@ -147,10 +148,6 @@ def check_answers(failed: Sequence[Answer], count: int) -> None:
 
 def _texts(value: JsonValue) -> list[str]:
     return [render_value(one) for one in value] if isinstance(value, list) else [render_value(value)]
-
-
-def _ending(content_type: str) -> str:
-    return _ENDINGS.get(content_type) or mimetypes.guess_extension(content_type) or ""
 
 
 def _make_folder(folder: Path) -> None:

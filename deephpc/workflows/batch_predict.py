@@ -13,7 +13,7 @@ from deephpc.jobs.spec import Array
 from deephpc.model import Model
 from deephpc.serve.argument_values import parse_value
 from deephpc.serve.module_arguments import parse_pairs
-from deephpc.serve.module_description import Argument
+from deephpc.serve.module_description import ACCEPT, Argument
 from deephpc.workflows.batch_inputs import BatchInput, check_text
 
 _T = TypeVar("_T")
@@ -21,7 +21,6 @@ _T = TypeVar("_T")
 #: A model is loaded once for each task, and inputs of one task wait for one another.
 _INPUTS_PER_TASK = 8
 _MOST_TASKS = 10
-_ACCEPT = "accept"
 #: Folders that hold more than inputs: a container has its own.
 _NOT_WHOLE = frozenset({"/", "/tmp", "/var/tmp", "/dev/shm", "/etc", "/opt", "/srv", "/usr"})  # noqa: S108
 #: First folders of what an image has itself.
@@ -168,6 +167,7 @@ def parse_shared(
     *,
     cwd: Path,
     inputs: Sequence[str],
+    in_doubt: list[InputError] | None = None,
 ) -> tuple[dict[str, JsonValue], str | None]:
     """Return what `--arg K=V` and `--accept` say for every input.
 
@@ -175,6 +175,8 @@ def parse_shared(
     ----------
     inputs
         The names that --input gives.
+    in_doubt
+        As `parse_pairs` has it.
 
     Raises
     ------
@@ -185,11 +187,11 @@ def parse_shared(
     if declared is None:
         values: dict[str, JsonValue] = dict(pairs)
     else:
-        values = parse_pairs(pairs, declared, "--arg ", cwd=cwd, given=(*inputs, *([_ACCEPT] if accept else [])))
+        values = parse_pairs(pairs, declared, "--arg ", cwd=cwd, given=inputs, in_doubt=in_doubt)
     both = sorted(values.keys() & set(inputs))
     if both:
         raise InputError(f"{both[0]} is given by --arg and by --input", "leave one of them out")
-    form = values.pop(_ACCEPT, None)
+    form = values.pop(ACCEPT, None)
     if accept is None or form is None:
         return values, _checked_accept(accept or (str(form) if form is not None else None), declared)
     raise InputError(f"--accept {accept} and --arg accept={form} say the same thing twice", "leave one of them out")
@@ -216,7 +218,7 @@ def check_same(batch: Batch, before: Batch, run_id: str) -> None:
 
 
 def _checked_accept(accept: str | None, declared: Sequence[Argument] | None) -> str | None:
-    field = next((each for each in declared or () if each.name == _ACCEPT), None)
+    field = next((each for each in declared or () if each.name == ACCEPT), None)
     if accept is not None and field is not None:
         parse_value(field, [accept], "--accept")
     return accept

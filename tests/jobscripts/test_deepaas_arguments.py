@@ -7,14 +7,13 @@ import math
 import pytest
 from deepaas_arguments import (
     BadArgumentError,
-    check_values,
     choose_accept,
     describe_argument,
     describe_arguments,
     json_safe,
     parse_words,
     plan_request,
-    render_words,
+    render_texts,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -190,16 +189,37 @@ def test_a_required_argument_is_asked_for():
         parse_words([], describe_arguments({"x": String(required=True)}))
 
 
-def test_the_modules_own_validators_are_heard():
-    check_values({"epochs": 1, "weights": "/no/file/field/is/asked"}, FIELDS)
-    with pytest.raises(BadArgumentError, match=r"--epochs 0: Must be at least 1\."):
-        check_values({"epochs": 0}, FIELDS)
+def test_values_are_rendered_as_a_request_brings_them():
+    values = {"layers": [1, 2], "augment": True, "extra": {"a": None}, "note": "-x y", "learning_rate": 1e-3}
+    assert render_texts(values, ARGUMENTS) == {
+        "layers": ["1", "2"],
+        "augment": "true",
+        "extra": {"a": None},
+        "note": "-x y",
+        "learning_rate": "0.001",
+    }
 
 
-def test_values_are_rendered_as_deepaas_cli_reads_them():
-    words = render_words({"layers": [1, 2], "augment": True, "extra": {"a": None}, "note": "-x y"})
-    assert words == ["--layers=[1, 2]", "--augment=True", "--extra={'a': None}", "--note=-x y"]
-    assert ast.literal_eval(words[2].partition("=")[2]) == {"a": None}
+def test_a_field_goes_by_the_name_that_its_requests_have():
+    renamed = Integer()
+    renamed.data_key = "epoch_count"
+    assert [each["name"] for each in describe_arguments({"renamed": renamed, "plain": Integer()})] == [
+        "epoch_count",
+        "plain",
+    ]
+
+
+def test_a_class_that_reads_its_own_way_takes_any_text():
+    percent = type("Percent", (Float,), {"_deserialize": lambda self, value: value})
+    assert describe_argument("share", percent())["type"] == "any"
+
+
+@pytest.mark.parametrize("location, place", [("", "query"), ("query", "query"), ("headers", None)])
+def test_the_form_of_an_answer_is_asked_for_where_the_module_looks(location, place):
+    arguments = describe_arguments({"accept": String(required=True, location=location)})
+    request = plan_request({}, arguments, "text/csv")
+    assert request["headers"] == {"accept": "text/csv"}
+    assert request["query"] == ([("accept", "text/csv")] if place else [])
 
 
 def test_each_value_goes_where_the_module_looks_for_it():
@@ -259,7 +279,8 @@ def test_anything_becomes_json(value):
 @given(st.dictionaries(st.sampled_from(["note", "optimizer"]), st.text(), max_size=2), st.lists(st.integers()))
 def test_what_is_rendered_is_read_again(values, layers):
     whole = {**values, "layers": layers, "augment": True}
-    assert parse_words(render_words(whole), ARGUMENTS) == whole
+    words = [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in whole.items()]
+    assert parse_words(words, ARGUMENTS) == whole
 
 
 @pytest.mark.parametrize("script", sorted(shipped("jobscripts").glob("deepaas_*.py")), ids=lambda path: path.name)

@@ -3,16 +3,15 @@
 import json
 import multiprocessing
 import os
-import signal
 from pathlib import Path
 
 import pytest
+from deepaas_answers import extension_of
 from deepaas_arguments import BadArgumentError
 from deepaas_loading import NoModuleError, interpreter_of, load_module
 from deepaas_output import append_line, read_lines, write_file
-from deepaas_prediction import Answers, extension_of, file_name, load_done, load_inputs
+from deepaas_prediction import Answers, file_name, load_done, load_inputs
 from deepaas_server import died, plain, sent_name, watched_call
-from deepaas_training import handles
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -79,7 +78,7 @@ def test_the_same_key_twice_is_refused(tmp_path):
 
 def test_only_what_is_good_and_still_there_is_done(tmp_path):
     results = tmp_path / "results.jsonl"
-    answers = Answers(str(tmp_path), str(results), None, [])
+    answers = Answers(str(tmp_path), str(results), None, False, [])
     assert load_done(answers) == set()
     (tmp_path / "a.json").write_text("{}")
     for key, ok, file in (("a", True, "a.json"), ("gone", True, "gone.json"), ("again", True, "a.json")):
@@ -134,16 +133,6 @@ def test_that_nothing_is_installed_is_told_from_what_another_machine_may_import(
 
 def test_no_script_has_no_interpreter(tmp_path):
     assert interpreter_of(str(tmp_path / "none")) is None
-
-
-def test_a_handled_signal_is_told_from_one_that_would_kill():
-    before = signal.signal(signal.SIGUSR2, lambda *_: None)
-    try:
-        assert handles(os.getpid(), signal.SIGUSR2)
-    finally:
-        signal.signal(signal.SIGUSR2, before)
-    assert not handles(os.getpid(), signal.SIGUSR2)
-    assert not handles(2**22 + 1, signal.SIGTERM)
 
 
 @pytest.mark.parametrize(

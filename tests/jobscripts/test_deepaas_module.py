@@ -23,7 +23,6 @@ pytestmark = pytest.mark.slow
 
 SCRIPT = shipped("jobscripts") / "deepaas_module.py"
 SAMPLES = EXAMPLE / "samples"
-#: No function for predict: deepaas-cli fails for such a module (its issue 189).
 ODD = """
 import os, signal, sys, threading
 import numpy
@@ -55,7 +54,7 @@ def train(how, steps, many):
 """
 #: Everything deepaas-cli wants, and a prediction that goes wrong in every way.
 WILD = """
-import io, os
+import io, os, time
 import numpy
 from webargs import fields
 
@@ -69,6 +68,9 @@ def get_predict_args():
     return {"how": fields.Str(required=True), "settings": fields.Str(load_default="{}"),
             "table": fields.Dict(load_default={})}
 def predict(how, settings, table):
+    if how == "slow":
+        print("begun", flush=True)
+        time.sleep(600)
     if how == "die":
         os._exit(9)
     if how == "set":
@@ -132,7 +134,7 @@ def test_the_module_is_described_as_deephpc_reads_it(drive: Drive, tmp_path: Pat
     assert done.returncode == 0, done.stderr
     found = parse_description((tmp_path / "d.json").read_bytes())
     assert (found.deepaas, found.models, found.served) == ("2.6.0", ("deepaas_digits",), "deepaas_digits")
-    assert found.cli and found.train.exists and found.predict.exists
+    assert found.train.exists and found.predict.exists
     train = {each.name: each for each in found.train.arguments}
     assert (train["epochs"].type, train["epochs"].default, train["epochs"].min) == ("int", 15, 1)
     assert train["activation"].choices == ("relu", "tanh")
@@ -226,7 +228,7 @@ def test_a_numpy_number_does_not_cost_the_result(drive: Drive, tmp_path: Path) -
     assert json.loads((tmp_path / "out" / "train.json").read_text())["result"]["output"] == {"loss": 0.25}
 
 
-def test_a_module_deepaas_cli_cannot_run_is_trained_over_a_private_server(drive: Drive, tmp_path: Path) -> None:
+def test_a_module_without_a_prediction_is_trained(drive: Drive, tmp_path: Path) -> None:
     done = drive("train", "--output", "out", "--", "--many", "[1, 2]", **add_module(tmp_path, "odd", ODD))
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "out" / "train.json").read_text())
@@ -249,26 +251,27 @@ def test_of_several_ranks_the_first_alone_leaves_the_result(
         assert list((tmp_path / "tmp").iterdir()) == []
 
 
-@pytest.mark.parametrize("how, told", [("odd", "OddError: it was odd"), ("die", "killed by signal 9")])
-def test_a_training_that_fails_behind_the_server_says_why(drive: Drive, tmp_path: Path, how: str, told: str) -> None:
+@pytest.mark.parametrize("how, code, told", [("odd", 1, "OddError: it was odd"), ("die", -9, "on stderr")])
+def test_a_training_that_fails_says_why(drive: Drive, tmp_path: Path, how: str, code: int, told: str) -> None:
     done = drive("train", "--", "--how", how, **add_module(tmp_path, "odd", ODD))
-    assert done.returncode == 1
+    assert done.returncode == code
     assert told in done.stderr.splitlines()[-1]
 
 
+def test_a_module_that_reads_a_command_line_of_its_own_is_not_given_ours(drive: Drive, tmp_path: Path) -> None:
+    source = "import argparse\ndef train():\n    return vars(argparse.ArgumentParser().parse_args())\n"
+    done = drive("train", "--output", "out", **add_module(tmp_path, "parses", source))
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out" / "train.json").read_text())["result"]["output"] == {}
+
+
 @contextmanager
-def training(programs: Path, environ: dict[str, str], folder: Path, begun: bytes) -> Iterator[subprocess.Popen[bytes]]:
-    """Have a training under way; its words say what it does."""
+def driving(
+    programs: Path, environ: dict[str, str], folder: Path, begun: bytes, *words: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Have the driver at work; the module's words say when it has begun."""
     out = folder / "stdout"
-    argv = [
-        str(programs / "python"),
-        str(SCRIPT),
-        "train",
-        "--output",
-        str(folder / "out"),
-        "--",
-        *environ["WORDS"].split(),
-    ]
+    argv = [str(programs / "python"), str(SCRIPT), *words]
     with out.open("wb") as stdout, subprocess.Popen(argv, env=environ, cwd=folder, stdout=stdout) as running:
         try:
             deadline = time.monotonic() + 300
@@ -303,7 +306,8 @@ def test_signals_reach_the_training_and_kill_none_that_cannot_take_them(
 ) -> None:
     more = add_module(tmp_path, "odd", ODD) if module == "odd" else {}
     begun = b"begun" if module == "odd" else b"epoch 1:"
-    with training(programs, {**environ, **more, "WORDS": words}, tmp_path, begun) as running:
+    argv = ["train", "--output", str(tmp_path / "out"), "--", *words.split()]
+    with driving(programs, {**environ, **more}, tmp_path, begun, *argv) as running:
         running.send_signal(number)
         assert running.wait(300) == code
     assert (tmp_path / "out" / "train.json").exists() is kept
@@ -313,8 +317,9 @@ def test_signals_reach_the_training_and_kill_none_that_cannot_take_them(
 def test_the_private_server_listens_on_no_port_and_lets_no_other_user_in(
     programs: Path, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    odd = add_module(tmp_path, "odd", ODD)
-    with training(programs, {**environ, **odd, "WORDS": "--steps 10000"}, tmp_path, b"begun") as running:
+    wild = add_module(tmp_path, "wild", WILD)
+    words = ["predict", "--inputs", str(write_inputs(tmp_path, slow={"how": "slow"}))]
+    with driving(programs, {**environ, **wild}, tmp_path, b"begun", *words) as running:
         [folder] = (tmp_path / "tmp").glob("deepaas-*")
         assert folder.stat().st_mode & 0o777 == 0o700
         assert (folder / "socket").is_socket()

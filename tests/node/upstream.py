@@ -58,6 +58,8 @@ class Module:
             await asyncio.sleep(3600)
         if mode == "fail":
             return web.json_response({"status": "error", "message": "ValueError: no weights"}, status=500)
+        if request.query.get("top", "1") not in tuple("12345"):  # as webargs refuses (DEEPaaS 2.6.0; tests/oracle)
+            return web.json_response({"top": ["Not a valid integer, or out of range."]}, status=422)
         await asyncio.sleep(float(request.query.get("slow_s", "0")))
         size, digest, filename = 0, hashlib.sha256(), None
         async for part in await request.multipart():

@@ -1,8 +1,10 @@
 """The client against a real gateway with a real server behind it."""
 
 import hashlib
+import io
 import mimetypes
 import threading
+from array import array
 from pathlib import Path
 
 import pytest
@@ -87,8 +89,6 @@ def test_an_answer_can_go_straight_into_a_file_or_leaves_none(client, image, tmp
     [
         ({"imagee": "x"}, "no argument imagee", "did you mean image"),
         ({"top": 3}, "needs image", "image"),
-        ({"image": "x", "top": "many"}, "not a whole number", "int"),
-        ({"image": "x", "top": 9}, "9 is too large", "5 or less"),
         ({"image": "/nowhere/x.png"}, "cannot read /nowhere/x.png", "right file"),
         ({"image": "x", "accept": "image/gif"}, "does not answer in image/gif", "text/csv"),
     ],
@@ -98,6 +98,37 @@ def test_what_does_not_fit_is_refused_before_it_is_sent(client, arguments, told,
         client.predict(**arguments)
     assert told in caught.value.message
     assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("top", "told", "hint"), [("many", "not a whole number", "int"), (9, "9 is too large", "5 or less")]
+)
+def test_a_value_that_the_module_refuses_is_told_in_our_words(client, image, top, told, hint):
+    with pytest.raises(InputError) as caught:
+        client.predict(image=image, top=top)
+    assert told in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_a_file_argument_takes_what_python_has(client, image):
+    content = image.read_bytes()
+    with image.open("rb") as opened:
+        several = [image, str(image), content, bytearray(content), io.BytesIO(content), ("a.png", content), opened]
+        found = [client.predict(image=value).value for value in several]
+        assert {one["size"] for one in found} == {100_004}
+    names = [image.name, image.name, "input", "input", "input", "a.png", image.name]
+    assert [one["filename"] for one in found] == names
+
+
+def test_a_value_that_is_no_file_is_named_without_its_content(client):
+    for value in (5, io.StringIO("text"), ("a.png", 5)):
+        with pytest.raises(InputError, match="image is a file"):
+            client.predict(image=value)
+
+
+@pytest.mark.parametrize("labels", [["1", "2"], ("1", "2"), (each for each in "12"), array("i", [1, 2]), range(1, 3)])
+def test_any_sequence_is_sent_item_by_item(client, image, labels):
+    assert client.predict(image=image, labels=labels).value["labels"] == ["1", "2"]
 
 
 def test_a_client_waits_while_the_server_starts(image):

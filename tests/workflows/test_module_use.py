@@ -27,7 +27,7 @@ while [ $# -gt 1 ]; do [ "$1" != --output ] || cp "{place}/said.json" "$2"; shif
 """
     )
     program.chmod(0o755)
-    (place / "said.json").write_text(json.dumps({"schema": "deephpc.module/1", "error": error}))
+    (place / "said.json").write_text(json.dumps({"schema": "deephpc.module/2", "error": error}))
     (place / "image.sif").touch()
     settings = settings_in(place)
     environ = {"PATH": f"{program.parent}:/usr/bin:/bin"}
