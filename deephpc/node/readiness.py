@@ -17,6 +17,7 @@ from yarl import URL
 from deephpc.errors import DeephpcError, EngineError, SiteError
 from deephpc.node.gateway_standing import Standing
 from deephpc.node.readiness_samples import Sample, made_up_samples
+from deephpc.serve.answers import body_error
 from deephpc.serve.module_arguments import parse_pairs
 from deephpc.serve.service import Service
 from deephpc.serve.swagger import (
@@ -34,7 +35,9 @@ _LATE = 0.02
 """How late it may be noticed that the server answers, as a part of what that took."""
 _AGAIN = 10
 _AGAIN_S = 1.0
+_SHOWN_BYTES = 2000
 _GIVE_A_SAMPLE = "give the server an input of yours for it: --sample NAME=FILE"
+_WITHOUT_INPUT = f"warmed without input; {_GIVE_A_SAMPLE}"
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,10 @@ class _Answer:
 
     status: int
     text: str
+    is_good: bool
+
+    def __str__(self) -> str:
+        return f"{self.status}: {self.text}"
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,7 @@ class Readiness:
         self._doing = "does not listen"
         self._model: str | None = None
         self._has_predicted = False
+        self._reserve = ""
 
     async def reach(self) -> str:
         """Go through the stages until the server is ready; return nothing then, else why it never will be."""
@@ -86,7 +94,7 @@ class Readiness:
                 return f"the server was not ready within {self._service.ready_within_s:g} s: it {self._doing}"
         except DeephpcError as error:
             return f"{error.message}; {error.hint}" if error.hint else error.message
-        self._standing.enter("ready", **self._about())
+        self._standing.enter("ready", self._reserve, **self._about())
         return ""
 
     async def _go(self) -> None:
@@ -135,15 +143,15 @@ class Readiness:
         """Have a prediction succeed, with the user's sample or else with one of those made up; return with which."""
         refused = ""
         for sample in self._samples(parameters):
-            files = ", ".join(name for name, _ in sample.files.values()) or "no file"
             whose = "your" if self._service.sample else "a made-up"
-            print(f"deephpc: the first prediction, with {whose} sample ({files})", file=sys.stderr, flush=True)  # noqa: T201
             answer = await self._ask(model, parameters, sample)
-            if answer.status == 200:
+            _note(f"the first prediction, with {whose} sample ({sample}): {answer}")
+            if answer.is_good:
+                self._reserve = _WITHOUT_INPUT if sample.asks_nothing else ""
                 return sample
             if answer.status == 502:  # by the gateway: no other sample will do
                 raise EngineError(f"the first prediction of {model} failed: {answer.text}", "its log may say why")
-            refused = refused or f"{answer.status}: {answer.text}"
+            refused = refused or str(answer)
         hint = "" if self._service.sample else _GIVE_A_SAMPLE
         raise EngineError(f"the first prediction of {model} failed with {refused}", hint)
 
@@ -161,9 +169,8 @@ class Readiness:
             if number and time.monotonic() > until:
                 return
             answered = await self._ask(model, parameters, sample)
-            if answered.status != 200:
-                told = f"deephpc: prediction {number + 2} of the same sample: {answered.status}: {answered.text}"
-                print(told, file=sys.stderr, flush=True)  # noqa: T201 - the job's log
+            if not answered.is_good:
+                _note(f"prediction {number + 2} of the same sample: {answered}")
                 return
 
     def _samples(self, parameters: tuple[Parameter, ...]) -> Iterator[Sample]:
@@ -193,19 +200,28 @@ class Readiness:
         )
         try:
             async with asking as answer:
-                text = await answer.text(errors="replace")
+                content = await answer.read()
         except aiohttp.ClientError as error:
             raise EngineError(f"the server broke off its first prediction: {error}", "its log may say why") from error
-        return _Answer(answer.status, " ".join(_message(text).split())[:500])
+        return _judge(answer.status, answer.content_type, content)
 
 
-def _message(text: str) -> str:
-    """Return what a refusal says, without the wrapping of DEEPaaS or of the gateway."""
-    try:
-        said = json.loads(text)
-        return str(said.get("message") or said["error"])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return text
+def _judge(status: int, content_type: str, content: bytes) -> _Answer:
+    """Return what an answer says, without the wrapping of DEEPaaS or of the gateway."""
+    text, error = content[:_SHOWN_BYTES].decode("utf-8", "replace"), ""
+    if content_type == "application/json":
+        with contextlib.suppress(ValueError):
+            said = json.loads(content)
+            error = body_error(said)
+            wrapped = isinstance(said, dict) and status != 200
+            text = error or (str(said.get("message") or said.get("error") or text) if wrapped else text)
+    elif not content_type.startswith("text/"):
+        text = f"{len(content)} bytes of {content_type}"
+    return _Answer(status, " ".join(text.split())[:500], status == 200 and not error)
+
+
+def _note(text: str) -> None:
+    print(f"deephpc: {text}", file=sys.stderr, flush=True)  # noqa: T201 - the job's log
 
 
 def _form(fields: Sequence[tuple[str, str]], files: dict[str, tuple[str, bytes]]) -> aiohttp.FormData:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from pydantic import JsonValue
 
+from deephpc.serve.argument_values import render_value
 from deephpc.serve.module_description import Argument
 
 _SIDE = 64
@@ -25,23 +26,31 @@ class Sample:
 
     values: dict[str, JsonValue] = field(default_factory=dict)
     files: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+    asks_nothing: bool = False
+    """Whether the module takes files, and was given none."""
+
+    def __str__(self) -> str:
+        files = [f"{name}={file}" for name, (file, _) in self.files.items()]
+        values = [f"{name}={render_value(value)}" for name, value in self.values.items()]
+        return " ".join([*files, *values]) or "no input"
 
 
 def made_up_samples(arguments: Sequence[Argument]) -> Iterator[Sample]:
     """Yield inputs that might do, the likeliest first: required arguments alone, the others keep their defaults.
 
-    A module that takes a file may understand an image, a sound or text: its own words decide what is tried first.
+    A module that takes a file may understand an image, a sound or text: its own words decide what is tried first. Where
+    no file is required they may exclude each other, so each is tried alone, and none at last.
     """
     required = [one for one in arguments if one.required]
     values = {one.name: _value(one) for one in required if one.type != "file"}
     files = [one for one in required if one.type == "file"]
-    if not files:  # some modules declare none of their inputs as required, and fail without any
-        yield Sample(values)
-        files = [one for one in arguments if one.type == "file"][:1]
-    if files:
-        for kind in _kinds(files[0]):
-            name, make = _FILES[kind]
-            yield Sample(values, {one.name: (name, make()) for one in files})
+    optional = [] if files else [one for one in arguments if one.type == "file"]
+    for together in [files] if files else [[one] for one in optional]:
+        for turn in range(len(_FILES)):
+            chosen = [(one.name, _FILES[_kinds(one)[turn]]) for one in together]
+            yield Sample(values, {name: (file, make()) for name, (file, make) in chosen})
+    if not files:
+        yield Sample(values, asks_nothing=bool(optional))
 
 
 def _kinds(argument: Argument) -> list[str]:

@@ -28,8 +28,9 @@ def describe_stage(stage: Stage, since: datetime) -> str:
 
 def describe_ways(server: Server) -> tuple[str, ...]:
     """Return what can be done with a server that is ready."""
+    is_ready = f"is ready at {server.url}" if not server.reason else f"answers at {server.url} ({server.reason})"
     return (
-        f"{server.run_id} is ready at {server.url}",
+        f"{server.run_id} {is_ready}",
         f"  deephpc tunnel {server.run_id}        # a port of this machine that leads there",
         f"  deephpc serve stop {server.run_id}    # ends it",
     )

@@ -58,7 +58,7 @@ def parse_value(argument: Argument, texts: Sequence[str | None], where: str, cwd
     if argument.choices:
         return _check_choice(argument, said[0], where)
     if argument.type == "file":
-        return _path(said[0], cwd)
+        return _path(said[0], where, cwd)
     return _READERS.get(argument.type, _text)(argument, said[0], where)
 
 
@@ -172,8 +172,10 @@ def _forms(choice: JsonValue) -> tuple[str, ...]:
     return (choice, inner) if isinstance(inner, str) else (choice,)
 
 
-def _path(text: str, cwd: Path | None) -> str:
-    return text if cwd is None or _ADDRESS.match(text) else str(cwd / Path(text).expanduser())
+def _path(text: str, where: str, cwd: Path | None) -> str:
+    if _ADDRESS.match(text):
+        raise InputError(f"{where}: {text} is an address, not a file", f"bring it first: `deephpc data get {text} .`")
+    return text if cwd is None else str(cwd / Path(text).expanduser())
 
 
 def _not_a(kind: str, argument: Argument, text: str, where: str) -> InputError:

@@ -38,6 +38,8 @@ class _Values:
     values: tuple[str, ...]
     is_list: bool
     """Whether all were read from lists, in an order of the user's own."""
+    is_one: bool = False
+    """Whether it is one file that was named itself: beside many of another name it is for all of them."""
 
 
 def check_inputs(options: Sequence[str], cwd: Path) -> None:
@@ -61,8 +63,8 @@ def check_inputs(options: Sequence[str], cwd: Path) -> None:
 def load_inputs(options: Sequence[str], declared: Sequence[Argument] | None, cwd: Path) -> tuple[BatchInput, ...]:
     """Find the inputs, in the order they were named, files of one pattern sorted.
 
-    The same NAME given again adds to it. Several NAMEs are one input together: files of the same name but for its
-    ending, or the same lines of lists.
+    The same NAME given again adds to it. Several NAMEs are one input together: one value each, files of the same name
+    but for its ending, or the same lines of lists; one value beside many is for all of them.
 
     Parameters
     ----------
@@ -76,12 +78,17 @@ def load_inputs(options: Sequence[str], declared: Sequence[Argument] | None, cwd
     """
     if not options:
         raise InputError("there is no input", _HOW)
-    said: dict[str, list[tuple[tuple[str, ...], bool]]] = {}
+    said: dict[str, list[_Values]] = {}
     for option in options:
-        name, values, is_list = _load_option(option, declared, cwd)
-        said.setdefault(name, []).append((values, is_list))
+        found = _load_option(option, declared, cwd)
+        said.setdefault(found.name, []).append(found)
     columns = [
-        _Values(name, tuple(value for values, _ in parts for value in values), all(is_list for _, is_list in parts))
+        _Values(
+            name,
+            tuple(value for part in parts for value in part.values),
+            all(part.is_list for part in parts),
+            len(parts) == 1 and parts[0].is_one,
+        )
         for name, parts in said.items()
     ]
     inputs = [BatchInput(key=input_key(args), args=args) for args in _rows(columns)]
@@ -120,16 +127,17 @@ def check_text(text: str, where: str) -> None:
         raise InputError(f"{where}: {text!r} is not valid UTF-8", "rename the file")
 
 
-def _load_option(option: str, declared: Sequence[Argument] | None, cwd: Path) -> tuple[str, tuple[str, ...], bool]:
-    """Return the argument an option names, its values, and whether they are a list's."""
+def _load_option(option: str, declared: Sequence[Argument] | None, cwd: Path) -> _Values:
+    """Return the argument an option names, and its values."""
     name, text = _parts(option)
     kind = "file"
     if declared is not None:
         argument = find_argument(name, declared, "--input ")
         name, kind = argument.name, argument.type
     if text.startswith("@"):
-        return name, tuple(_listed(text[1:], option, kind, cwd)), True
-    return name, tuple(_files(name, text, option, kind, cwd)), False
+        return _Values(name, tuple(_listed(text[1:], option, kind, cwd)), is_list=True)
+    files = tuple(_files(name, text, option, kind, cwd))
+    return _Values(name, files, is_list=False, is_one=files == (_absolute(text, cwd),))
 
 
 def _parts(option: str) -> tuple[str, str]:
@@ -168,17 +176,26 @@ def _listed(name: str, option: str, kind: str, cwd: Path) -> list[str]:
         raise InputError(f"--input {option!r}: the list {path} is empty", "write one value on each line")
     if kind != "file":
         return values
-    files = [value if _ADDRESS.match(value) else _absolute(value, cwd) for value in values]
+    for value in values:
+        if _ADDRESS.match(value):
+            raise _not_here(value, option)
+    files = [_absolute(value, cwd) for value in values]
     for file in files:
-        if not _ADDRESS.match(file):
-            _check_file(file, option)
+        _check_file(file, option)
     return files
+
+
+def _not_here(address: str, option: str) -> InputError:
+    return InputError(
+        f"--input {option!r}: {address} is an address, and the module takes files",
+        f"bring it first: `deephpc data get {address} .`",
+    )
 
 
 def _found(text: str, option: str, cwd: Path) -> list[str]:
     """Return the files that a path, a folder or a pattern names; what is no file is passed over, hidden files too."""
     if _ADDRESS.match(text):
-        return [text]
+        raise _not_here(text, option)
     path = _absolute(text, cwd)
     if _is_folder(path):
         found = _entries(path, option)
@@ -219,8 +236,6 @@ def _is_folder(path: str) -> bool:
 
 def _check_file(file: str, option: str) -> None:
     """Check that a file can be read; a folder or a broken link in a list cannot."""
-    if _ADDRESS.match(file):
-        return
     try:
         if Path(file).is_dir():
             reason = "it is a folder"
@@ -234,6 +249,14 @@ def _check_file(file: str, option: str) -> None:
 
 
 def _rows(columns: Sequence[_Values]) -> list[dict[str, str]]:
+    for_all = {column.name: column.values[0] for column in columns if column.is_one}
+    many = [column for column in columns if not column.is_one]
+    names = [column.name for column in columns]
+    rows = [{**for_all, **row} for row in (_rows_of_many(many) if many else [{}])]
+    return [{name: row[name] for name in names} for row in rows]
+
+
+def _rows_of_many(columns: Sequence[_Values]) -> list[dict[str, str]]:
     first, *others = columns
     if not others:
         return [{first.name: value} for value in first.values]

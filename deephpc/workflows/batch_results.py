@@ -16,8 +16,7 @@ from deephpc.jobs.run_folder import RunFolder, read_text, unwritable
 from deephpc.model import Model
 from deephpc.whole_file import replacing
 from deephpc.workflows.batch_predict import Batch
-from deephpc.workflows.batch_rows import json_lines, read_rows
-from deephpc.workflows.result_columns import result_columns
+from deephpc.workflows.batch_rows import columns_of, json_lines, read_rows
 
 _MOST_FAILURES = 100
 _MOST_COLUMNS = 500
@@ -43,7 +42,7 @@ class BatchSummary(Model):
     results: Path
     """JSON lines, one for each input, in order."""
     table: Path
-    """The same as CSV, with what is simple of each result in columns."""
+    """The same as CSV, with each result in columns."""
     failures: tuple[Failure, ...] = ()
     """The first hundred that failed."""
 
@@ -94,7 +93,7 @@ def merge_results(folder: RunFolder) -> BatchSummary:
             counts[row["ok"]] += 1
             if row["ok"] is False and len(failures) < _MOST_FAILURES:
                 failures.append(Failure(key=row["key"], input=row["input"], error=row["error"] or ""))
-            for name in [f"input.{each}" for each in row["input"]] + list(result_columns(row["result"])):
+            for name in [f"input.{each}" for each in row["input"]] + list(columns_of(row)):
                 columns.setdefault(name)
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
     with _replacing(table) as out:
@@ -134,7 +133,7 @@ def _write_csv(out: IO[str], results: Path, names: Sequence[str]) -> None:
     for _, row in json_lines(results):
         ok = {True: "true", False: "false"}.get(row["ok"], "")
         given = [row["input"].get(name.removeprefix("input."), "") for name in inputs]
-        found = result_columns(row["result"])
+        found = columns_of(row)
         facts = [ok, *("" if row[name] is None else row[name] for name in ("output", "seconds", "error"))]
         writer.writerow([row["key"], *given, *facts, *(found.get(name, "") for name in answers)])
 

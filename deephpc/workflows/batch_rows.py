@@ -12,8 +12,11 @@ from pydantic import JsonValue
 from deephpc.errors import SiteError
 from deephpc.jobs.run_folder import RunFolder, read_json
 from deephpc.workflows.batch_predict import Batch, split
+from deephpc.workflows.result_columns import LEFT_OUT, Cell, result_columns
 
 _LARGEST_ANSWER = 2**20
+"""Bytes: a larger one is not repeated in the table, but its columns are there."""
+_LARGEST_TO_READ = 2**26
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +76,28 @@ def _told(line: Mapping[str, Any], output: Path) -> dict[str, Any]:
         "output": str(path) if path else None,
         "seconds": seconds if isinstance(seconds, int | float) and not isinstance(seconds, bool) else None,
         "error": None if is_ok else str(error or "the module gave no reason"),
-        "result": _load_answer(path) if is_ok and path is not None and result is None else result,
+        **(_load_answer(path) if is_ok and path is not None and result is None else {"result": result}),
     }
 
 
-def _load_answer(path: Path) -> JsonValue:
-    """Return an answer that is JSON and not too large for a table; None for any other, which stays a file."""
+def _load_answer(path: Path) -> dict[str, Any]:
+    """Return an answer that is JSON as `result`; of one that is too large for a table its `columns` alone."""
     if path.suffix != ".json":
-        return None
+        return {"result": None}
     try:
-        if path.stat().st_size > _LARGEST_ANSWER:
-            return None
+        size = path.stat().st_size
+        if size > _LARGEST_TO_READ:
+            return {"result": None, "columns": {LEFT_OUT: f"the answer ({size / 1e6:.0f} MB)"}}
         answer: JsonValue = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+        return {"result": answer} if size <= _LARGEST_ANSWER else {"result": None, "columns": result_columns(answer)}
     except (OSError, ValueError, RecursionError):
-        return None
-    return answer
+        return {"result": None}
+
+
+def columns_of(row: Mapping[str, Any]) -> Mapping[str, Cell]:
+    """Return the columns of a row's result."""
+    found: Mapping[str, Cell] = row.get("columns") or result_columns(row["result"])
+    return found
 
 
 def _index_tasks(folder: RunFolder, tasks: int) -> dict[str, _Place]:

@@ -1,5 +1,6 @@
 """Finds in a prediction, whatever its form, what fits into the cells of a table (pure)."""
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -12,33 +13,63 @@ Cell = str | int | float | bool
 #: How DEEPaaS 2 wraps what a module returned (deepaas/api/v2/predict.py).
 _WRAPPING = frozenset({"status", "predictions"})
 _LONGEST_CELL = 1000
+"""Characters."""
+_MOST_MEMBERS = 50
+"""Of an object whose members get columns of their own."""
+LEFT_OUT = "left_out"
+"""The column that names what was too large for a table."""
 _LABELS = re.compile(r"lab|class|name|categor", re.IGNORECASE)
 _PROBABILITIES = re.compile(r"prob|score|conf", re.IGNORECASE)
 
 
 def result_columns(result: JsonValue) -> dict[str, Cell]:
-    """Return column → cell: the simple members of the result, and its likeliest label with the probability.
+    """Return column → cell: every member of the result, and its likeliest label with the probability.
 
     Modules answer with an object, a list with one in it, or either inside `predictions`; and with labels and
-    probabilities as two lists of the same length or as a list of objects with one of each.
+    probabilities as two lists of the same length or as a list of objects with one of each. Objects inside are flattened
+    (`result.box.width`), lists are JSON; of a list of objects `objects` says how many there are. What is too large for
+    a cell is named in `left_out`.
     """
     value = _only(result)
-    if _is_cell(value):
-        return {"result": value}
-    if not isinstance(value, dict):
-        return _likeliest_of(value) if isinstance(value, list) else {}
-    if value.keys() <= _WRAPPING and "predictions" in value:
+    left_out: list[str] = []
+    if isinstance(value, dict) and value.keys() <= _WRAPPING and "predictions" in value:
         return result_columns(value["predictions"])
-    return {**_simple_members(value), **result_columns(value.get("predictions")), **_likeliest(value)}
+    if isinstance(value, dict):
+        own = {name: member for name, member in value.items() if name != "predictions"}
+        columns = {**_flat("result", own, left_out), **result_columns(value.get("predictions")), **_likeliest(value)}
+    elif isinstance(value, list):
+        columns = {**_flat("result", value, left_out), **_likeliest_of(value)}
+        if all(isinstance(item, dict) for item in value):
+            columns["objects"] = len(value)
+    else:
+        columns = _flat("result", value, left_out)
+    if left_out:
+        columns[LEFT_OUT] = ", ".join(filter(None, [str(columns.get(LEFT_OUT, "")), *left_out]))[:_LONGEST_CELL]
+    return columns
+
+
+def _flat(name: str, value: JsonValue, left_out: list[str]) -> dict[str, Cell]:
+    """Return the columns of one value, whatever it holds; what is too large goes into `left_out`."""
+    if value is None:
+        return {}
+    if _is_cell(value):
+        return {name: value}
+    if isinstance(value, dict) and 0 < len(value) <= _MOST_MEMBERS:
+        columns: dict[str, Cell] = {}
+        for member, inner in value.items():
+            columns.update(_flat(f"{name}.{member}", inner, left_out))
+        return columns
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if len(text) <= _LONGEST_CELL:
+        return {name: text}
+    size = f"{len(value)} items" if isinstance(value, list | dict) else f"{len(text)} characters"
+    left_out.append(f"{name} ({size})")
+    return {}
 
 
 def _only(value: JsonValue) -> JsonValue:
     """Return the one item of a list, or the value itself."""
     return value[0] if isinstance(value, list) and len(value) == 1 else value
-
-
-def _simple_members(value: Mapping[str, JsonValue]) -> dict[str, Cell]:
-    return {f"result.{name}": member for name, member in value.items() if _is_cell(member)}
 
 
 def _likeliest(value: Mapping[str, JsonValue]) -> dict[str, Cell]:

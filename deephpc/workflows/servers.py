@@ -54,7 +54,7 @@ class Server(Model):
     stage: str
     """queued, starting, listening, loading, warming, ready, failed, stopping or ended."""
     reason: str
-    """Why it waits, failed or ended."""
+    """Why it waits, failed or ended, or what is to be known of one that is ready."""
     host: str | None = None
     port: int | None = None
     url: str | None = None
@@ -103,7 +103,6 @@ def gather_server(job: Job) -> Server:
     service = service_of(job)
     stages = load_stages(job.files)
     last = stages[-1] if stages else None
-    failed = last is not None and last.stage == "failed"
     server = Server(
         run_id=job.run_id,
         job_id=job.job_id,
@@ -112,7 +111,7 @@ def gather_server(job: Job) -> Server:
         model=next((stage.model for stage in stages if stage.model), service.model),
         state=job.state,
         stage=_stage(job, last),
-        reason=(last.reason if last and failed else "") or job.reason,
+        reason=(last.reason if last and last.stage in ("failed", "ready") else "") or job.reason,
         started_at=job.started_at,
         stages=stages,
         last_lines=last.last_lines if last else (),

@@ -150,7 +150,7 @@ def test_the_sample_for_the_first_prediction_is_copied_with_its_name(deephpc: Se
     sample.unlink()
     (copy,) = (deephpc.folder(run_id) / "samples").rglob("*.png")
     assert (copy.name, copy.read_bytes(), copy.stat().st_mode & 0o077) == ("größe 1.png", b"\x89PNG\xff", 0)
-    assert "with your sample (größe 1.png)" in deephpc("logs", run_id).stdout
+    assert "with your sample (image=größe 1.png top=3)" in deephpc("logs", run_id).stdout
     again = deephpc("jobs", "rerun", run_id).stdout.strip()
     assert json.loads(deephpc("--json", "serve", "status", again, "--wait").stdout)["stage"] == "ready"
 

@@ -169,4 +169,33 @@ def test_required_values_are_made_up_within_their_bounds():
         Argument(name="left", type="int"),
     ]
     [sample] = made_up_samples(arguments)
+    assert not sample.asks_nothing
     assert sample.values == {"n": 3, "kind": "cat"}
+
+
+def test_optional_inputs_are_tried_one_by_one_and_none_at_last():
+    files = [Argument(name="image", type="file"), Argument(name="audio", type="file")]
+    arguments = [*files, Argument(name="top", type="int")]
+    *samples, last = made_up_samples(arguments)
+    assert [list(one.files) for one in samples] == [["image"]] * 4 + [["audio"]] * 4
+    assert samples[0].files["image"][0] == "sample.png"
+    assert samples[4].files["audio"][0] == "sample.wav"
+    assert (last.files, last.asks_nothing, str(last)) == ({}, True, "no input")
+
+
+def test_each_required_file_is_of_the_kind_that_its_own_words_tell():
+    arguments = [
+        Argument(name="image", type="file", required=True),
+        Argument(name="speech", type="file", required=True),
+        Argument(name="points", type="file", required=True, description="CSV"),
+    ]
+    first = next(iter(made_up_samples(arguments)))
+    assert [file for file, _ in first.files.values()] == ["sample.png", "sample.wav", "sample.csv"]
+    assert str(first) == "image=sample.png speech=sample.wav points=sample.csv"
+
+
+@pytest.mark.slow
+def test_an_error_in_the_body_of_a_good_answer_is_not_ready():
+    with gateway("soft-fail") as running:
+        assert running.wait_for_end() == 1
+        assert "200: the picture is too dark" in running.last_event()["reason"]

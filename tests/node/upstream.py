@@ -1,6 +1,6 @@
 """A server for the gateway's tests: speaks a little of DEEPaaS's API, echoes, streams, stalls and dies on demand.
 
-upstream.py SOCKET|PORT [--mode ok|stand-in|crash|hang|silent|fail|import-fails|hang-later|fail-later]
+upstream.py SOCKET|PORT [--mode ok|stand-in|crash|hang|silent|fail|soft-fail|import-fails|hang-later|fail-later]
             [--tls CERTIFICATE_AND_KEY]
 """
 
@@ -56,6 +56,8 @@ class Module:
         self.has_predicted = True
         if mode == "hang":
             await asyncio.sleep(3600)
+        if mode == "soft-fail":  # tests/oracle/modules/errors_in_the_body.py
+            return web.json_response({"status": "OK", "predictions": {"error": "the picture is too dark"}})
         if mode == "fail":
             return web.json_response({"status": "error", "message": "ValueError: no weights"}, status=500)
         if request.query.get("top", "1") not in tuple("12345"):  # as webargs refuses (DEEPaaS 2.6.0; tests/oracle)

@@ -119,8 +119,10 @@ def test_everything_passes_where_nothing_is_known() -> None:
 def test_paths_count_from_where_the_user_is() -> None:
     words = check_arguments(("--weights", "w.h5"), DECLARED, cwd=Path("/home/alice"))
     assert words == ("--weights=/home/alice/w.h5",)
-    address = check_arguments(("--weights", "https://example.org/w.h5"), DECLARED, cwd=Path("/home/alice"))
-    assert address == ("--weights=https://example.org/w.h5",)
+    for address in ("https://example.org/w.h5", "s3://bucket/w.h5", "webdav://host/w"):
+        with pytest.raises(InputError, match="is an address, not a file") as caught:
+            check_arguments(("--weights", address), DECLARED, cwd=Path("/home/alice"))
+        assert address in (caught.value.hint or "")
 
 
 def test_an_argument_named_like_a_switched_off_flag_keeps_its_name() -> None:

@@ -129,7 +129,7 @@ def test_what_needs_no_module_to_be_wrong_is_refused_before_there_is_one(tmp_pat
 def test_a_list_may_hold_anything_before_the_module_is_known(tmp_path: Path) -> None:
     files(tmp_path, "a.png")
     (tmp_path / "words.txt").write_text("no file\n")
-    check_inputs(["text=@words.txt", "image=*.png", "image=https://x.org/e.png"], tmp_path)
+    check_inputs(["text=@words.txt", "image=*.png"], tmp_path)
     with pytest.raises(InputError, match="there is no input"):
         check_inputs([], tmp_path)
 
@@ -160,14 +160,37 @@ def test_lines_of_several_lists_belong_together(tmp_path: Path) -> None:
     declared = (Argument(name="text"), Argument(name="note"))
     rows = [dict(each.args) for each in load_inputs(["text=@a", "note=@b"], declared, tmp_path)]
     assert rows == [{"text": "x", "note": "1"}, {"text": "y", "note": "1"}, {"text": "x", "note": "2"}]
-    (tmp_path / "b").write_text("1\n")
-    with pytest.raises(InputError, match="has 3 lines, that of note 1"):
+    (tmp_path / "b").write_text("1\n2\n")
+    with pytest.raises(InputError, match="has 3 lines, that of note 2"):
         load_inputs(["text=@a", "note=@b"], declared, tmp_path)
 
 
-def test_addresses_are_left_to_the_module(tmp_path: Path) -> None:
-    inputs = load_inputs(["image=https://example.org/a.png"], DECLARED, tmp_path)
-    assert values(inputs) == ["https://example.org/a.png"]
+@pytest.mark.parametrize("address", ["https://example.org/a.png", "s3://bucket/a.png", "SFTP://host/a.png"])
+def test_an_address_is_no_file_and_is_refused_with_what_brings_it(tmp_path: Path, address: str) -> None:
+    (tmp_path / "list").write_text(f"{address}\n")
+    for option in (f"image={address}", "image=@list"):
+        assert f"deephpc data get {address}" in (refused(option, cwd=tmp_path).hint or "")
+    (tmp_path / "list").write_text(f"{address}\n")
+    [one] = load_inputs(["text=@list"], (Argument(name="text"),), tmp_path)
+    assert one.args == {"text": address}
+
+
+def test_one_file_for_each_of_several_names_is_one_input(tmp_path: Path) -> None:
+    files(tmp_path, "a.png", "b.wav")
+    declared = (Argument(name="image", type="file"), Argument(name="audio", type="file"))
+    [one] = load_inputs(["image=a.png", "audio=b.wav"], declared, tmp_path)
+    assert one.args == {"image": f"{tmp_path}/a.png", "audio": f"{tmp_path}/b.wav"}
+
+
+def test_one_value_beside_many_is_for_all_of_them(tmp_path: Path) -> None:
+    files(tmp_path, "i/a.png", "i/b.png", "m/a.tif", "m/b.tif", "weights.h5")
+    declared = tuple(Argument(name=name, type="file") for name in ("image", "mask", "weights"))
+    rows = [dict(one.args) for one in load_inputs(["weights=weights.h5", "image=i", "mask=m"], declared, tmp_path)]
+    assert [list(row) for row in rows] == [["weights", "image", "mask"]] * 2
+    assert {row["weights"] for row in rows} == {f"{tmp_path}/weights.h5"}
+    assert [Path(row["mask"]).name for row in rows] == ["a.tif", "b.tif"]
+    files(tmp_path, "one/a.tif")  # a folder with one file in it was not named for all
+    assert "without a partner" in refused("image=i", "mask=one", cwd=tmp_path).message
 
 
 @A_TENTH
