@@ -3,6 +3,8 @@
 Source: RFC 9110, 7.6.1: what concerns one connection only ends there.
 """
 
+from collections.abc import Collection
+
 from multidict import CIMultiDict, CIMultiDictProxy
 
 _OF_ONE_CONNECTION = frozenset(
@@ -51,9 +53,21 @@ def headers_upstream(
     return kept
 
 
-def headers_downstream(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
-    """Return the headers for the client."""
-    return _without_hops(headers)
+def headers_downstream(headers: CIMultiDictProxy[str], own: Collection[str] = ()) -> CIMultiDict[str]:
+    """Return the headers for the client.
+
+    Parameters
+    ----------
+    own
+        The server's names for itself: it redirects to http:// and one of them, where nobody else reaches it.
+    """
+    kept = _without_hops(headers)
+    for name in {"Location", "Content-Location"} & set(kept):
+        for prefix in (f"http://{authority}" for authority in own):
+            rest = kept[name].removeprefix(prefix)
+            if rest != kept[name] and rest[:1] in ("", "/", "?", "#"):
+                kept[name] = rest or "/"
+    return kept
 
 
 def _without_hops(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:

@@ -20,7 +20,7 @@ from deephpc.node.gateway_access import Access
 from deephpc.node.gateway_certificate import Certificate, make_certificate, server_context
 from deephpc.node.gateway_own_way import NO_TIMEOUT, open_own_way
 from deephpc.node.gateway_port import bind_port
-from deephpc.node.gateway_proxy import BUFFER_BYTES, Proxy, Upstream
+from deephpc.node.gateway_proxy import BUFFER_BYTES, LONGEST_LINE, Proxy, Upstream
 from deephpc.node.gateway_server import ServerProgram
 from deephpc.node.gateway_standing import EventLog, Standing, Traffic
 from deephpc.node.readiness import Readiness, Ways
@@ -193,6 +193,8 @@ async def listen(proxy: Proxy, certificate: Certificate, address: str) -> Listen
         auto_decompress=False,
         read_bufsize=BUFFER_BYTES,
         access_log=None,
+        max_line_size=LONGEST_LINE,
+        max_field_size=LONGEST_LINE,
     )
 
     def accept() -> asyncio.Protocol:

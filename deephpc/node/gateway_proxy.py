@@ -1,14 +1,17 @@
 """Passes requests on to the server of the job and its answers back, both as streams; memory does not grow with them."""
 
+import asyncio
 import hmac
 import os
 import secrets
+import select
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -22,6 +25,8 @@ TIME_LEFT = "X-Deephpc-Time-Left"
 EARLY = "X-Deephpc-Early"
 BUFFER_BYTES = 1 << 18
 """How much of one stream is held at a time."""
+LONGEST_LINE = 1 << 16
+"""Bytes of an address, and of a header, in both directions; aiohttp's own 8190 are less than browsers' cookies."""
 _CONNECTIONS_UPSTREAM = 100
 _KEPT_ALIVE_S = 15.0  # shorter than servers keep theirs, so that none is used while it is being closed
 _SOCKET_PATH_BYTES = 100
@@ -44,11 +49,15 @@ class Upstream:
         """Return the user who listens there, as far as the kernel tells; a socket lies in a folder of ours."""
         return os.geteuid() if self.port is None else listening_user(self.port)
 
+    @property
+    def authority(self) -> str:
+        """Return what stands for it in an address."""
+        return "server" if self.port is None else f"127.0.0.1:{self.port}"
+
     def url(self, request: URL) -> URL:
         """Return the address there of what is asked for here."""
-        authority = "server" if self.port is None else f"127.0.0.1:{self.port}"
         path, query = request.raw_path, request.raw_query_string
-        return URL.build(scheme="http", authority=authority, path=path or "/", query_string=query, encoded=True)
+        return URL.build(scheme="http", authority=self.authority, path=path or "/", query_string=query, encoded=True)
 
 
 @dataclass
@@ -85,6 +94,31 @@ class _Upload:
         """End it, for its sender is too slow."""
         self.refusal = (408, "the upload stalled")
         self.content.set_exception(aiohttp.ClientPayloadError(self.refusal[1]))
+
+
+class _Body(aiohttp.Payload):
+    """An upload as it is written: what the server says meanwhile is read first.
+
+    A server that refuses an upload early closes the connection; a write that finds it closed would lose the refusal.
+    """
+
+    def __init__(self, upload: _Upload) -> None:
+        super().__init__(upload)
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """Refuse: a stream is no text."""
+        raise TypeError(f"an upload cannot be decoded ({encoding}, {errors})")
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Write it as it comes."""
+        watched = select.poll()
+        transport: asyncio.Transport | None = getattr(writer, "transport", None)
+        if transport is not None:
+            watched.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+        async for chunk in self._value.chunks():
+            if watched.poll(0):
+                await asyncio.sleep(0)
+            await writer.write(chunk)
 
 
 class Proxy:
@@ -149,7 +183,7 @@ class Proxy:
                     request.method,
                     self._upstream.url(request.rel_url),
                     headers=self._headers(request),
-                    data=upload.chunks() if request.body_exists else None,
+                    data=_Body(upload) if request.body_exists else None,
                     allow_redirects=False,
                 )
                 async with answering as answer:
@@ -162,9 +196,9 @@ class Proxy:
         self, request: web.BaseRequest, answer: aiohttp.ClientResponse, transfer: Transfer
     ) -> web.StreamResponse:
         """Stream an answer; one that breaks off upstream breaks off here, so that nobody takes it for whole."""
-        response = web.StreamResponse(
-            status=answer.status, reason=answer.reason, headers=headers_downstream(answer.headers)
-        )
+        own = (self._upstream.authority, request.headers.get("Host", ""))
+        headers = headers_downstream(answer.headers, own)
+        response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
         self._signed(response)
         transport = request.transport
         if transport is not None:
@@ -222,6 +256,8 @@ def _open_session(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         read_bufsize=BUFFER_BYTES,
+        max_line_size=LONGEST_LINE,
+        max_field_size=LONGEST_LINE,
     )
 
 

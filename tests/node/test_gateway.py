@@ -26,6 +26,13 @@ def served():
 
 
 @pytest.fixture
+def free_port():
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return bound.getsockname()[1]
+
+
+@pytest.fixture
 def session(served):
     with served.session() as opened:
         yield opened
@@ -47,6 +54,42 @@ def test_every_method_passes(session, method):
 
 def test_cookies_of_the_server_arrive_one_by_one(session):
     assert session.get("/echo").headers.get_list("set-cookie") == ["a=1", "b=2"]
+
+
+@pytest.mark.parametrize("size", [9_000, 20_000, 60_000])
+def test_cookies_addresses_and_headers_as_long_as_browsers_and_servers_make_them_pass(session, size):
+    answer = session.get(f"/long-header?size={size}", headers={"Cookie": "a=" + "x" * size})
+    assert (answer.json()["cookies"], len(answer.headers["x-long"])) == (size + 2, size)
+    assert len(session.get("/echo?text=" + "x" * size).json()["path"]) == size + len("/echo?text=")
+
+
+@pytest.mark.parametrize(
+    ("to", "seen"),
+    [
+        ("http://{host}/ui?x=1", "/ui?x=1"),
+        ("http://server", "/"),
+        ("/ui", "/ui"),
+        ("https://{host}/ui", "https://{host}/ui"),
+        ("http://example.org/ui", "http://example.org/ui"),
+        ("http://server.example.org/ui", "http://server.example.org/ui"),
+    ],
+)
+def test_a_redirect_to_the_servers_own_name_for_itself_leads_back_through_the_gateway(served, session, to, seen):
+    answer = session.get("/redirect", params={"to": to}, follow_redirects=False)
+    assert answer.headers["location"] == seen.format(host=served.address.url.removeprefix("https://"))
+
+
+def refusals(running):
+    with running.session() as session:
+        found = [session.post("/refuse-early", content=(bytes(1 << 20) for _ in range(20))) for _ in range(10)]
+    return {(answer.status_code, answer.text) for answer in found}
+
+
+def test_an_early_refusal_of_an_upload_arrives_as_it_is(served, free_port):
+    assert refusals(served) == {(413, "too large")}
+    with gateway(port=free_port, port_variable="PORT") as running:  # TCP resets what a socket does not
+        running.wait_for_stage("ready")
+        assert refusals(running) == {(413, "too large")}
 
 
 def test_the_server_never_sees_the_token(served, session):

@@ -177,6 +177,26 @@ async def websocket(request):
     return socket
 
 
+async def redirect(request):
+    """Redirect as servers do that know nothing of who stands before them; `to` with {host} is filled in."""
+    raise web.HTTPFound(request.query["to"].format(host=request.headers["Host"]))
+
+
+async def long_header(request):
+    """Answer with a header as long as asked for."""
+    return web.json_response(
+        {"cookies": len(request.headers["Cookie"])}, headers={"X-Long": "x" * int(request.query["size"])}
+    )
+
+
+async def refuse_early(request):
+    """Refuse an upload after its first bytes, and close, as servers do that know its length."""
+    await request.content.readany()
+    request.transport.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 9\r\nConnection: close\r\n\r\ntoo large")
+    request.transport.close()
+    await asyncio.sleep(60)
+
+
 async def die(_request):
     print("dying as told", flush=True)
     os._exit(7)
@@ -211,8 +231,12 @@ async def main():
     app.router.add_get("/ws", websocket)
     app.router.add_get("/die", die)
     app.router.add_post("/count", count)
+    app.router.add_get("/redirect", redirect)
+    app.router.add_get("/long-header", long_header)
+    app.router.add_post("/refuse-early", refuse_early)
     app.router.add_route("*", "/echo{tail:.*}", echo)
-    runner = web.AppRunner(app, access_log=None, handle_signals=True, handler_cancellation=True)
+    lines = {"max_line_size": 1 << 17, "max_field_size": 1 << 17}
+    runner = web.AppRunner(app, access_log=None, handle_signals=True, handler_cancellation=True, **lines)
     await runner.setup()
     if options.socket.isdecimal():
         context = None
