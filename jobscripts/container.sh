@@ -68,8 +68,12 @@ here=${DEEPHPC_OUTPUT_DIR%/output}
 . "$place/devices.sh"
 
 # --- the environment inside: the image's, then the run's; nothing else of this node, and never on a command line --------
+own_names=' UID EUID PPID GROUPS RANDOM SRANDOM SECONDS LINENO HISTCMD DIRSTACK FUNCNAME EPOCHSECONDS EPOCHREALTIME IFS OPTIND _ '
 exported() { # NAME VALUE
-  [[ $1 =~ ^[A-Za-z_][A-Za-z0-9_]*$ ]] || return 0
+  if ! [[ $1 =~ ^[A-Za-z_][A-Za-z0-9_]*$ ]] || [[ $own_names == *" $1 "* ]] || [[ $1 == BASH* ]] || [[ $1 == SHELLOPTS ]]; then
+    [ -z "$1" ] || by_env+=("$1=$2") # no shell can set it: env(1) does
+    return 0
+  fi
   if [ "$1" = LD_LIBRARY_PATH ]; then # the engine's own folders of GPU libraries stay in front
     # shellcheck disable=SC2016  # read inside
     printf 'LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}'
@@ -80,11 +84,12 @@ exported() { # NAME VALUE
 }
 
 environment() {
-  local pair name
+  local pair name by_env=()
   exported LANG C.UTF-8
-  exported RCLONE_CONTIMEOUT 1s # some modules call rclone when they are imported, and wait for minutes without a network
-  exported RCLONE_RETRIES 1
-  for pair in ${image_environment[@]+"${image_environment[@]}"}; do exported "${pair%%=*}" "${pair#*=}"; done
+  for pair in ${image_environment[@]+"${image_environment[@]}"}; do
+    exported "${pair%%=*}" "${pair#*=}"
+    case $pair in HOME=/*) exported deephpc_image_home "${pair#*=}" ;; esac
+  done
   exported HOME /deephpc/home
   exported TMPDIR /tmp
   while IFS= read -r name; do
@@ -98,6 +103,13 @@ environment() {
   done
   [ ! -e "$run_folder/secrets/env.sh" ] || asked
   exported deephpc_workdir "$workdir"
+  if [ ${#by_env[@]} -gt 0 ]; then
+    # shellcheck disable=SC2016  # read inside, where `$@` are the words of the program
+    printf 'case $verb in run | rank) set -- env'
+    for pair in "${by_env[@]}"; do printf " '%s'" "${pair//\'/\'\\\'\'}"; done
+    # shellcheck disable=SC2016
+    printf ' "$@" ;; esac\n'
+  fi
 }
 
 asked() ( # --env is for the program: in a shell of its own, so that a PATH or LD_PRELOAD of that kind misses the engine

@@ -16,7 +16,7 @@ from deepaas_output import note
 GROUP = "deepaas.v2.model"
 STAND_IN = "deepaas-test"
 """What DEEPaaS serves in place of a module that fails to import."""
-NO_DEEPAAS, NO_MODULE = "no-deepaas", "no-module"
+NO_DEEPAAS, NO_MODULE, SEVERAL, UNKNOWN = "no-deepaas", "no-module", "several", "unknown-model"
 
 Module = namedtuple("Module", "name plugin")
 
@@ -24,7 +24,7 @@ Module = namedtuple("Module", "name plugin")
 class NoModuleError(Exception):
     """The image has no module that can be used.
 
-    `traceback` is the failed import's, if it was one; `kind` is NO_DEEPAAS or NO_MODULE where no machine can mend it.
+    `traceback` is the failed import's, if it was one; `kind` is one of the words above where no machine can mend it.
     """
 
     def __init__(self, text, traceback=None, kind=""):
@@ -77,10 +77,11 @@ def load_module(model, expect):
         kind = NO_MODULE if set(points) <= {STAND_IN} else ""
         raise NoModuleError("no module is installed for DEEPaaS (entry points of the group %s)" % GROUP, kind=kind)
     if len(left) > 1:
-        raise NoModuleError("there are several modules, say which with --model: %s" % ", ".join(sorted(points)))
+        told = "there are several modules, say which with --model: %s" % ", ".join(sorted(points))
+        raise NoModuleError(told, kind=SEVERAL)
     name = left[0]
     if name not in points:
-        raise NoModuleError("there is no module %s, only %s" % (name, ", ".join(sorted(points))))
+        raise NoModuleError("there is no module %s, only %s" % (name, ", ".join(sorted(points))), kind=UNKNOWN)
     os.environ["DEEPAAS_V2_MODEL"] = name
     try:
         return Module(name, points[name].load())

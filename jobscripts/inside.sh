@@ -46,12 +46,28 @@ copy_folders() { # modules of the catalogue lie in /srv/NAME and write to data a
   done
 }
 
+show_home() { # weights and the like that the image has in its home, below .cache say, are found in ours
+  [ -r "$1" ] && [ "$1" != /deephpc/home ] || return 0
+  for entry in "$1"/.[!.]*; do
+    name=${entry##*/}
+    [ -r "$entry" ] && [ ! -e "/deephpc/home/$name" ] || continue
+    if [ ! -d "$entry" ] || [ "$(find "$entry" | head -n 301 | wc -l)" -gt 300 ]; then
+      ln -s "$entry" "/deephpc/home/$name"
+      continue
+    fi
+    (cd "$1" && find "$name") | while IFS= read -r path; do # folders are ours: caches are written to, beside what is there
+      if [ -d "$1/$path" ] && [ ! -L "$1/$path" ]; then mkdir "/deephpc/home/$path"; else ln -s "$1/$path" "/deephpc/home/$path"; fi
+    done
+  done
+}
+
 if [ "$verb" = prepare ]; then
+  for home in "${deephpc_image_home:-/root}" /root; do show_home "$home"; done 2>/dev/null
   [ "$3" != yes ] || copy_folders
   exec /bin/sh /deephpc/bin/preflight.sh "$1" "$2"
 fi
 
 printf '%d\n' "$$" >"/deephpc/pid$number" # the job script passes signals on to it
 cd "$deephpc_workdir" || exit 125
-unset deephpc_workdir verb number
+unset deephpc_workdir deephpc_image_home verb number
 exec "$@"

@@ -39,7 +39,7 @@ COMMANDS = {
         "Keep a local port open to a server on a compute node, until the server ends or Ctrl-C.",
     ),
     "catalogue": ("deephpc.cli.catalogue:app", "Find modules, and publish your own."),
-    "module": ("deephpc.cli.module:app", "Make a new module."),
+    "module": ("deephpc.cli.module:app", "See what a module takes, and make new ones."),
     "image": ("deephpc.cli.image:app", "Pull, check, list and remove container images."),
     "data": ("deephpc.cli.data:app", "List, bring, send, stage and verify data by URL or rclone remote."),
     "site": ("deephpc.cli.site:app", "Show, probe and write the profile of a cluster."),

@@ -7,19 +7,47 @@ from typing import Annotated
 import typer
 
 from deephpc.cli.context import context
+from deephpc.cli.options import JobOptionWords, load_options, takes_job_options
 from deephpc.cli.streams import write_answer
+from deephpc.cli.submitting import Models, described
 
+#: What decides which image is asked, and by which engine.
+_OPTIONS = ("model", "engine", "bind", "partition", "gpus_per_node", "convert_in_job", "locked")
 app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    help="Make a new module.\n\nExample: deephpc module init leaf-counter",
+    help="See what a module takes, and make new ones.\n\nExample: deephpc module show plankton",
 )
 
 
-@app.callback()
-def _noun() -> None:
-    """Keep `init` a word of its own while it is the only one."""
+def _show(
+    ctx: typer.Context,
+    words: JobOptionWords,
+    target: Annotated[
+        str, typer.Argument(help="A module of the catalogue, or an image with one in it.", show_default=False)
+    ],
+    models: Models = None,
+) -> None:
+    """Show the arguments of a module's training and predictions: types, defaults, choices, what they mean.
+
+    Asks the module itself, in its image, once. Example: deephpc module show plants-classification-tf
+    """
+    from deephpc.render.module import render_description
+    from deephpc.workflows.request import load_module_request
+
+    here = context(ctx)
+    options, _ = load_options(words, here.environ, Path.cwd())
+    request = load_module_request("predict", target, ("predict",), Path.cwd(), options)
+    if models is not None:
+        from deephpc.workflows.trained import find_models, with_models
+
+        with here.open_record() as record:
+            request = with_models(request, find_models(models, record, Path.cwd()))
+    write_answer(render_description(target, described(here, request), as_json=here.json))
+
+
+app.command("show")(takes_job_options(_show, only=_OPTIONS))
 
 
 @app.command()

@@ -106,6 +106,7 @@ class JobOptionWords:
         Text,
         _option(help="Image or module to run the program in; with the current folder visible there.", metavar="REF"),
     ] = None
+    model: Annotated[Text, _option(help="Which module of an image that has several.", metavar="NAME")] = None
     engine: Annotated[
         Text,
         _option(help="auto (what works on the nodes), native, apptainer, singularity, udocker or one of its modes."),
@@ -262,6 +263,7 @@ def _image(words: JobOptionWords, cwd: Path) -> "ImageOptions":
 
     return ImageOptions(
         reference=words.image,
+        model=words.model,
         engine=checked_engine(words.engine or "auto"),
         binds=tuple(parse_bind(text, cwd) for text in words.bind or ()),
         stage_image=words.stage_image,

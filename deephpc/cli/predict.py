@@ -239,9 +239,11 @@ def _whole_request(draft: "JobRequest", plan: "BatchPlan") -> "JobRequest":
     """Return the request with what follows from its inputs."""
     from deephpc.containers.container import MODULE_PROGRAM
     from deephpc.workflows.batch_request import predict_words
+    from deephpc.workflows.request import selecting_words
 
     options = draft.options.model_copy(update={"array": plan.array})
-    command = ("python3", MODULE_PROGRAM, *predict_words(plan.batch))
+    words = (*predict_words(plan.batch), *selecting_words(draft.target, options.image))
+    command = ("python3", MODULE_PROGRAM, *words)
     return draft.model_copy(update={"options": options, "command": command, "batch": plan.digest})
 
 

@@ -156,6 +156,25 @@ def enclose(
     return _check_module(request, enclosed, desk)
 
 
+def described(here: "Context", request: "JobRequest") -> "ModuleDescription":
+    """Return what the module of a request says of itself, asked in its image.
+
+    Raises
+    ------
+    EngineError
+        Nobody on this machine can ask it.
+    """
+    from deephpc.errors import EngineError
+
+    _, description = enclose(here, request.model_copy(update={"kind": "predict"}), dry_run=False)
+    if description is None:
+        raise EngineError(
+            f"the module of {request.target} cannot be asked on this machine",
+            "it needs the engine here, and an image that is converted: `deephpc doctor` tells what is missing",
+        )
+    return description
+
+
 def stage_data(here: "Context", request: "JobRequest", *, dry_run: bool) -> "tuple[StagedData, ...]":
     """Stage the data of a run, or in a dry run say what is known of them.
 
@@ -184,11 +203,13 @@ def _check_module(
     """Ask a module what it declares, and check the arguments of its training against that."""
     if request.program != "module":
         return enclosed, None
-    from deephpc.workflows.module_use import checked_training, describe_module
+    from deephpc.workflows.module_use import checked_training, describe_module, with_files
+    from deephpc.workflows.request import selecting_words
 
-    described = describe_module(enclosed, desk, ask=ask)
+    described = describe_module(enclosed, desk, selecting_words(request.target, request.options.image), ask=ask)
     if request.kind == "train":
-        enclosed = replace(enclosed, words=checked_training(enclosed.words, described, request.workdir))
+        words = checked_training(enclosed.words, described, request.workdir)
+        enclosed = with_files(replace(enclosed, words=words), described)
     return enclosed, described
 
 

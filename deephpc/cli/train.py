@@ -1,13 +1,18 @@
 """`deephpc train`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deephpc.cli.context import context
 from deephpc.cli.options import JobOptionWords, load_options, takes_job_options
-from deephpc.cli.submitting import DryRun, Wait, fit_to_module, submit
+from deephpc.cli.streams import write_answer
+from deephpc.cli.submitting import DryRun, Wait, described, fit_to_module, submit
+
+if TYPE_CHECKING:
+    from deephpc.cli.context import Context
+    from deephpc.workflows.request import JobRequest
 
 
 @takes_job_options
@@ -28,6 +33,9 @@ def train(
             show_default=False,
         ),
     ] = None,
+    help_arguments: Annotated[
+        bool, typer.Option("--help-arguments", help="Show the arguments of the module's training, and submit nothing.")
+    ] = False,
     dry_run: DryRun = False,
     wait: Wait = False,
 ) -> None:
@@ -40,4 +48,23 @@ def train(
     here = context(ctx)
     options, variables = load_options(words, here.environ, Path.cwd())
     request = load_train_request(target, arguments or (), Path.cwd(), options)
+    if help_arguments:
+        _show_arguments(here, target, request)
+        return
     submit(here, fit_to_module(here, request, "training"), variables, dry_run=dry_run, wait=wait)
+
+
+def _show_arguments(here: "Context", target: str, request: "JobRequest") -> None:
+    """Show what the training of a module takes.
+
+    Raises
+    ------
+    InputError
+        The target is no module.
+    """
+    from deephpc.errors import InputError
+    from deephpc.render.module import render_description
+
+    if request.program != "module" or request.options.image.engine == "native":
+        raise InputError(f"{target} is a program of your own", "it says itself what it takes, such as by --help")
+    write_answer(render_description(target, described(here, request), as_json=here.json, only="train"))

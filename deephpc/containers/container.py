@@ -43,6 +43,8 @@ class ImageOptions(Model):
     """Whether every node gets a copy of the image on its own disk."""
     convert_in_job: bool = False
     """Whether the image is converted in the job and not here."""
+    model: str | None = None
+    """The module to use of an image with several, by the name of its entry point; None for the only one."""
     models: Path | None = None
     """A folder that stands in for the module's `models`, read-only."""
     locked: Path | None = None

@@ -11,6 +11,7 @@ from deephpc.errors import InputError
 from deephpc.serve.argument_values import describe_argument, parse_value, render_value
 from deephpc.serve.module_description import Argument
 
+_MOST_NAMES = 12
 _NEGATIVE = re.compile(r"-(\d|\.\d)")
 
 
@@ -109,8 +110,12 @@ def find_argument(name: str, declared: Sequence[Argument], dashes: str = "--") -
         return alike[name.replace("-", "_")]
     folded = {candidate.replace("-", "_").lower(): candidate for candidate in by_name}
     near = difflib.get_close_matches(name.replace("-", "_").lower(), folded, n=1, cutoff=0.6)
-    known = ", ".join(sorted(by_name))
-    if near:
+    known = ", ".join(sorted(by_name)[:_MOST_NAMES]) + (
+        ", …; `deephpc module show`" if len(by_name) > _MOST_NAMES else ""
+    )
+    if name == "help":
+        hint = "`deephpc module show TARGET` shows its arguments"
+    elif near:
         hint = f"did you mean {dashes}{folded[near[0]]}?"
     else:
         hint = f"it takes {known}" if known else "it takes no arguments"

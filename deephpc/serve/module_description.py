@@ -1,6 +1,7 @@
 """What a DEEPaaS module says of itself, and the copies of that kept by image digest."""
 
 import contextlib
+import hashlib
 import re
 import stat
 from pathlib import Path
@@ -90,7 +91,8 @@ class ImportFailure(_Tolerant):
     message: str
     traceback: str | None = None
     kind: str = ""
-    """`no-deepaas` or `no-module` where nothing is installed; empty where it may work on another machine."""
+    """`no-deepaas` or `no-module` where nothing is installed, `several` or `unknown-model` where it is not clear which
+    is meant; empty where it may work on another machine."""
 
 
 class ModuleDescription(_Tolerant):
@@ -113,8 +115,13 @@ class ModuleDescription(_Tolerant):
     predict: Method = Method()
 
 
-def description_path(cache_dir: Path, digest: str) -> Path:
+def description_path(cache_dir: Path, digest: str, which: str = "") -> Path:
     """Return where the description of an image is kept.
+
+    Parameters
+    ----------
+    which
+        What tells several of one image apart: the name of a module, other models than its own.
 
     Raises
     ------
@@ -124,13 +131,14 @@ def description_path(cache_dir: Path, digest: str) -> Path:
     match = _DIGEST.fullmatch(digest)
     if match is None:
         raise InputError(f"{digest!r} is not the digest of an image", "it looks like sha256: and 64 hexadecimal digits")
-    return cache_dir / "modules" / f"sha256-{match[1]}.json"
+    mark = f".{hashlib.sha256(which.encode()).hexdigest()[:16]}" if which else ""
+    return cache_dir / "modules" / f"sha256-{match[1]}{mark}.json"
 
 
-def load_description(cache_dir: Path, digest: str) -> ModuleDescription | None:
+def load_description(cache_dir: Path, digest: str, which: str = "") -> ModuleDescription | None:
     """Return what is kept of the module in an image; None when there is nothing, or nothing this version reads."""
     try:
-        return parse_description(description_path(cache_dir, digest).read_bytes())
+        return parse_description(description_path(cache_dir, digest, which).read_bytes())
     except (OSError, ValidationError):
         return None
 
@@ -146,7 +154,7 @@ def parse_description(text: bytes | str) -> ModuleDescription:
     return ModuleDescription.model_validate_json(text)
 
 
-def write_description(cache_dir: Path, digest: str, description: ModuleDescription) -> None:
+def write_description(cache_dir: Path, digest: str, description: ModuleDescription, which: str = "") -> None:
     """Keep a description for everybody who shares the cache, whole or not at all.
 
     Raises
@@ -154,7 +162,7 @@ def write_description(cache_dir: Path, digest: str, description: ModuleDescripti
     SiteError
         The cache cannot be written.
     """
-    path = description_path(cache_dir, digest)
+    path = description_path(cache_dir, digest, which)
     text = description.model_dump_json(by_alias=True, indent=1) + "\n"
     try:
         _make_folder(path.parent)

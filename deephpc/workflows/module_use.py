@@ -1,8 +1,10 @@
 """Asks an image about the DEEPaaS module in it, once, and checks a training's arguments against what it declares."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from deephpc.containers.container import MODULE_PROGRAM, Container
+from deephpc.containers.container import MODULE_PROGRAM, Container, check_path
 from deephpc.errors import DeephpcError, EngineError, InputError
 from deephpc.jobs.run_folder import RunFolder
 from deephpc.serve.module_arguments import check_arguments
@@ -14,23 +16,34 @@ from deephpc.workflows.in_image import Enclosed, ImageDesk
 _DESCRIBE_S = 180.0
 #: Failures that are the image's own, on any machine.
 _CERTAIN = ("no-deepaas", "no-module")
+_UNCLEAR = ("several", "unknown-model")
 
 
-def describe_module(enclosed: Enclosed, desk: ImageDesk, *, ask: bool = True) -> ModuleDescription | None:
+def describe_module(
+    enclosed: Enclosed, desk: ImageDesk, selecting: Sequence[str] = (), *, ask: bool = True
+) -> ModuleDescription | None:
     """Return what the module in an image says of itself: from the cache, else by running it here (login node).
 
     None where neither can tell: this machine lacks the engine, or the module cannot be imported without what only the
     nodes have. The job says so then.
 
+    Parameters
+    ----------
+    selecting
+        The words that say which module is meant (`selecting_words`).
+
     Raises
     ------
     EngineError
         The image has no DEEPaaS, or no module in it.
+    InputError
+        It has several, or none of the name that was asked for.
     """
     container = enclosed.container
     if container is None:
         return None
-    kept = load_description(container.cache_dir, container.digest)
+    which = " ".join([*selecting, *_models(container.models)])
+    kept = load_description(container.cache_dir, container.digest, which)
     if (
         kept is not None
         or not ask
@@ -40,11 +53,13 @@ def describe_module(enclosed: Enclosed, desk: ImageDesk, *, ask: bool = True) ->
         return kept
     desk.tell(f"asking the module in {container.image} for its arguments (once)")
     try:
-        found = _ask(container, desk)
+        found = _ask(container, desk, selecting)
     except (DeephpcError, OSError, ValueError) as error:
         desk.tell(f"note: it did not answer here ({error}); its arguments are checked in the job")
         return None
     if found.error is not None:
+        if found.error.kind in _UNCLEAR and not container.binds:
+            raise InputError(f"{container.image}: {found.error.message}", "choose one: --model NAME")
         if found.error.kind in _CERTAIN and not container.binds:  # what is bound may bring one
             raise EngineError(
                 f"{container.image} has no DEEPaaS module: {found.error.message}",
@@ -52,8 +67,16 @@ def describe_module(enclosed: Enclosed, desk: ImageDesk, *, ask: bool = True) ->
             )
         desk.tell(f"note: it cannot be imported on this machine: {found.error.message}")
         return None
-    write_description(container.cache_dir, container.digest, found)
+    write_description(container.cache_dir, container.digest, found, which)
     return found
+
+
+def _models(folder: Path | None) -> list[str]:
+    """Return what tells one folder of models from another: choices of arguments may depend on them."""
+    if folder is None:
+        return []
+    found = [(each.name, each.stat().st_mtime_ns) for each in folder.iterdir()]
+    return [str(folder), *(f"{name}:{time}" for name, time in sorted(found))]
 
 
 def checked_training(words: tuple[str, ...], description: ModuleDescription | None, cwd: Path) -> tuple[str, ...]:
@@ -72,14 +95,32 @@ def checked_training(words: tuple[str, ...], description: ModuleDescription | No
     return (*words[:at], *check_arguments(words[at:], description.train.arguments, cwd=cwd))
 
 
-def _ask(container: Container, desk: ImageDesk) -> ModuleDescription:
+def with_files(enclosed: Enclosed, description: ModuleDescription | None) -> Enclosed:
+    """Return it with the files that the arguments of a training name, seen inside where they are here (pure).
+
+    Raises
+    ------
+    InputError
+        One of them has a path that cannot be bound.
+    """
+    if description is None or enclosed.container is None:
+        return enclosed
+    words = (word.removeprefix("--").partition("=") for word in enclosed.words if word.startswith("--"))
+    named = {name: value for name, equals, value in words if equals}
+    files = [named[each.name] for each in description.train.arguments if each.type == "file" and each.name in named]
+    for file in files:
+        check_path(file, "an argument's file")
+    return replace(enclosed, container=enclosed.container.with_binds(f"{file}:{file}:ro" for file in files))
+
+
+def _ask(container: Container, desk: ImageDesk, selecting: Sequence[str]) -> ModuleDescription:
     with private_place(desk.settings.cache_dir) as place:
         folder = RunFolder(place)
         private, answer = folder.path / "private", folder.path / "output" / "module.json"
         private.mkdir(mode=0o700)
         quiet = container.model_copy(update={"gpus": 0, "stages_image": False, "binds": (), "keeps_folders": False})
         script = write_scripts(quiet, folder.container, folder.path, ())
-        words = ["python3", MODULE_PROGRAM, "describe", "--output", str(answer)]
+        words = ["python3", MODULE_PROGRAM, "describe", *selecting, "--output", str(answer)]
         environ = {
             **desk.places.environ,
             "DEEPHPC_OUTPUT_DIR": str(answer.parent),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from deephpc.containers.container import MODULE_PROGRAM, MODULE_SERVER, ImageOptions
-from deephpc.containers.reference import LocalImage, parse_target
+from deephpc.containers.reference import LocalImage, ModuleImage, parse_target
 from deephpc.data.data_source import DataSource
 from deephpc.errors import InputError
 from deephpc.jobs.spec import Array, JobKind, LauncherName, Mail, Resources
@@ -137,7 +137,8 @@ def load_module_request(kind: JobKind, target: str, words: Sequence[str], cwd: P
         The target is no form of an image, or --image names a second one.
     """
     program = MODULE_SERVER if kind == "serve" else MODULE_PROGRAM
-    command = checked_words(("python3", program, *words))
+    verb, rest = (words[:1], words[1:]) if program == MODULE_PROGRAM else ((), words)
+    command = checked_words(("python3", program, *verb, *selecting_words(target, options.image), *rest))
     return JobRequest(
         kind=kind,
         target=target,
@@ -146,6 +147,14 @@ def load_module_request(kind: JobKind, target: str, words: Sequence[str], cwd: P
         workdir=_checked_workdir(cwd),
         options=_with_image(options, target, cwd),
     )
+
+
+def selecting_words(target: str, image: ImageOptions) -> tuple[str, ...]:
+    """Return the words that say which module of an image is meant: that asked for, or the catalogue's (pure)."""
+    if image.model is not None:
+        return ("--model", image.model)
+    found = parse_target(target)
+    return ("--expect", found.module) if isinstance(found, ModuleImage) else ()
 
 
 def load_run_request(command: Sequence[str], cwd: Path, options: JobOptions, target: str | None = None) -> JobRequest:

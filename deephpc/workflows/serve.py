@@ -8,7 +8,6 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from deephpc.containers.container import JUPYTER_SERVER
-from deephpc.containers.reference import ModuleImage, parse_target
 from deephpc.errors import InputError
 from deephpc.jobs.job import Job
 from deephpc.jobs.record import Record
@@ -22,6 +21,7 @@ from deephpc.workflows.request import (
     checked_words,
     load_module_request,
     load_run_request,
+    selecting_words,
 )
 from deephpc.workflows.trained import (
     check_models,
@@ -171,9 +171,7 @@ def _trained_run(target: str, record: Record | None) -> Job | None:
 
 
 def _of_target(target: str, cwd: Path, options: JobOptions) -> JobRequest:
-    image = parse_target(target)
-    expected = ("--expect", image.module) if isinstance(image, ModuleImage) else ()
-    return load_module_request("serve", target, expected, cwd, options)
+    return load_module_request("serve", target, (), cwd, options)
 
 
 def _of_run(job: Job, cwd: Path, options: JobOptions) -> JobRequest:
@@ -184,8 +182,7 @@ def _of_run(job: Job, cwd: Path, options: JobOptions) -> JobRequest:
     name = options.name or plan.request.slug
     asked = options_as_trained(plan, options.model_copy(update={"name": name}), models)
     request = _of_target(image_as_trained(plan), cwd, asked)
-    expected = parse_target(plan.request.target)
-    words = ("--expect", expected.module) if isinstance(expected, ModuleImage) else ()
+    words = selecting_words(plan.request.target, asked.image)
     return request.model_copy(
         update={"target": plan.request.target, "command": (*request.command[:2], *checked_words(words))}
     )

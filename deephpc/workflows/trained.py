@@ -88,7 +88,8 @@ def options_as_trained(plan: JobPlan, asked: JobOptions, models: Path | None) ->
     then = plan.request.options
     engine = plan.engine if asked.image.engine == "auto" else asked.image.engine
     binds = tuple(dict.fromkeys((*then.image.binds, *asked.image.binds)))
-    image = asked.image.model_copy(update={"engine": engine, "binds": binds, "models": models})
+    chosen = {"engine": engine, "binds": binds, "models": models, "model": asked.image.model or then.image.model}
+    image = asked.image.model_copy(update=chosen)
     surroundings = {
         "modules": asked.modules or then.modules,
         "venv": asked.venv or then.venv,

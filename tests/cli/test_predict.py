@@ -68,7 +68,7 @@ def test_many_inputs_give_one_table_in_their_order(deephpc: CommandLine):
     assert [row["result.label"] for row in found] == ["a", "b", "d", "g"]
     assert [Path(row["input"]).name for row in found] == ["a.txt", "b.txt", "d.txt", "größe c.txt"]
     answer = json.loads(Path(found[0]["output"]).read_text())
-    assert answer["predictions"][0]["words"] == ["--accept", "a/b"]
+    assert answer["predictions"][0]["words"] == ["--accept", "a/b", "--expect", "leaves"]
     assert sorted(path.name for path in (deephpc.home / "work" / run_id / "tasks").iterdir()) == ["0", "1", "2"]
 
 

@@ -42,7 +42,15 @@ PLAIN_ENV = {
     "DOLLAR": "$HOME ${PATH} $(id) \\n",
     "EMPTY": "",
     "SPACES": "  two  spaces  ",
+    # names that a shell keeps for itself, or cannot have at all
+    "UID": "4242",
+    "GROUPS": "a b",
+    "IFS": ":",
+    "dashed-name": "it's odd",
+    "dotted.name": "$(id)",
 }
+#: What the image has in its home, as downloads of frameworks lie there.
+PLAIN_WEIGHTS = ".cache/torch/hub/weights.pth"
 PLAIN_FOLDER = "/srv/plain folder"
 
 _ENTRY = """\
@@ -230,7 +238,11 @@ def _build(building: Path) -> None:
     broken = write_layer(store, {f"{_HOME}/deepaas_digits/api.py": _BROKEN}, "an import that fails")
     plain = write_layer(
         store,
-        {"/usr/local/bin/entry": _ENTRY, f"{PLAIN_FOLDER}/here.txt": "ψ in the working folder\n"},
+        {
+            "/usr/local/bin/entry": _ENTRY,
+            f"{PLAIN_FOLDER}/here.txt": "ψ in the working folder\n",
+            f"/root/{PLAIN_WEIGHTS}": "weights",
+        },
         "an entry point",
     )
     assemble(store, building / "done" / "digits", [base, deepaas, module], MODULE_CONFIG)

@@ -42,6 +42,9 @@ while True:
 ASKS = """
 import json, os, pathlib
 seen = {"cwd": os.getcwd(), "home": os.environ["HOME"], "environ": dict(os.environ), "uid": os.getuid()}
+weights = pathlib.Path.home() / ".cache/torch/hub/weights.pth"
+seen["weights"] = weights.read_text()
+weights.with_name("more.pth").write_text("another download")
 for place in ("/root_of_image", "/etc/x", "/tmp/x", "/var/tmp/x", os.environ["HOME"] + "/x"):
     try:
         pathlib.Path(place).write_text("x")
@@ -107,6 +110,8 @@ def test_a_program_finds_what_docker_users_expect(alice: Session, images: dict[s
     assert "OUTSIDE" not in seen["environ"]
     assert {name: seen["environ"][name] for name in PLAIN_ENV} == dict(PLAIN_ENV)
     assert seen["environ"]["DEEPHPC_RUN_ID"] == run_id
+    assert seen["weights"] == "weights"
+    assert not [name for name in seen["environ"] if name.startswith("RCLONE_")], "of modules alone"
     writable = {place: seen[place] for place in ("/root_of_image", "/etc/x", "/tmp/x", "/var/tmp/x", "/deephpc/home/x")}
     assert writable == {
         "/root_of_image": False,

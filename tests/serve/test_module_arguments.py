@@ -212,3 +212,19 @@ def test_any_words_are_understood_or_refused_and_what_is_understood_stays(words:
 def test_every_value_comes_through(values: dict[str, object]) -> None:
     words = [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in values.items()]
     assert parse_arguments(words, DECLARED) == values
+
+
+@pytest.mark.parametrize("count", [3, 12, 40, 300])
+def test_a_hint_names_a_dozen_arguments_and_where_the_others_are(count: int) -> None:
+    declared = tuple(Argument(name=f"argument-{number:03}") for number in range(count))
+    with pytest.raises(InputError) as caught:
+        check_arguments(("--zzz", "1"), declared)
+    hint = caught.value.hint or ""
+    assert len(hint) < 300
+    assert ("module show" in hint) is (count > 12)
+
+
+def test_help_is_told_where_it_is() -> None:
+    with pytest.raises(InputError) as caught:
+        check_arguments(("--help",), (Argument(name="epochs"),))
+    assert "deephpc module show" in (caught.value.hint or "")

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from deephpc.containers.container import Container
-from deephpc.errors import EngineError
+from deephpc.errors import EngineError, InputError
 from deephpc.workflows.image import ImagePlaces
 from deephpc.workflows.image_upkeep import open_store
 from deephpc.workflows.in_image import Enclosed, ImageDesk
-from deephpc.workflows.module_use import describe_module
+from deephpc.workflows.module_use import _models, describe_module
 from tests.fakes.samples import settings_in
 
 IMAGE = "docker://docker.io/library/python:3"
@@ -73,3 +73,18 @@ def test_what_is_bound_may_bring_a_module(tmp_path: Path):
     told: list[str] = []
     ask(tmp_path, told, "/venv:/venv", kind="no-deepaas", message="nothing there")
     assert "cannot be imported" in told[-1]
+
+
+@pytest.mark.parametrize("kind", ["several", "unknown-model"])
+def test_an_image_with_several_modules_asks_which_before_a_job_is_spent(tmp_path: Path, kind: str):
+    with pytest.raises(InputError, match="leaves, trees") as caught:
+        ask(tmp_path, [], kind=kind, message="there are several modules: leaves, trees")
+    assert caught.value.hint == "choose one: --model NAME"
+
+
+def test_a_folder_of_models_is_known_by_what_lies_in_it(tmp_path: Path):
+    before = _models(tmp_path)
+    assert _models(None) == []
+    assert _models(tmp_path) == before
+    (tmp_path / "2026-11-30").mkdir()
+    assert _models(tmp_path) != before

@@ -67,7 +67,8 @@ def test_a_run_needs_a_command(tmp_path: Path):
 def test_a_target_that_is_no_file_here_is_an_image_or_a_module(tmp_path: Path, target: str):
     request = load_train_request(target, ["--epochs", "4"], tmp_path, NO_OPTIONS)
     assert request.program == "module"
-    assert request.command == ("python3", "/deephpc/bin/deepaas_module.py", "train", "--", "--epochs", "4")
+    which = ("--expect", "posenet") if target == "posenet" else ()
+    assert request.command == ("python3", "/deephpc/bin/deepaas_module.py", "train", *which, "--", "--epochs", "4")
     assert request.options.image.reference is not None
 
 
