@@ -1,6 +1,6 @@
 """Chooses a module's tag from those its repository has: cpu or gpu by where it will run, else latest."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from deephpc.errors import EngineError
@@ -16,8 +16,12 @@ class TagChoice:
     why: str
 
 
-def choose_tag(tags: Sequence[str], *, for_gpus: bool, repository: str = "the repository") -> TagChoice:
+def choose_tag(
+    tags: Sequence[str], *, for_gpus: bool, repository: str = "the repository", here: Collection[str] = ()
+) -> TagChoice:
     """Choose between a module's tags; pure.
+
+    What is here already is taken where it does the same: an image for GPUs runs without one, too.
 
     Catalogue images carry `cpu` and `gpu`, and `latest` is the same as `cpu`; most PyTorch modules have `latest` alone,
     which then serves both (seen in the module catalogues of DEEP and AI4EOSC, 2026).
@@ -28,6 +32,8 @@ def choose_tag(tags: Sequence[str], *, for_gpus: bool, repository: str = "the re
         The registry's list.
     for_gpus
         Whether the partition the image will run in has GPUs.
+    here
+        The tags whose images are in the store.
 
     Raises
     ------
@@ -35,6 +41,10 @@ def choose_tag(tags: Sequence[str], *, for_gpus: bool, repository: str = "the re
         None of the usual tags exists and there is more than one other.
     """
     wanted, place = ("gpu", "with GPUs") if for_gpus else ("cpu", "without GPUs")
+    usable = [wanted] if for_gpus and "gpu" in tags else [wanted, "latest", *([] if for_gpus else ["gpu"])]
+    kept = next((tag for tag in usable if tag in here), None)
+    if kept is not None and kept != wanted:
+        return TagChoice(kept, f"tag {kept}, which is here; {repository}:{wanted} would be another image")
     if wanted in tags:
         return TagChoice(wanted, f"tag {wanted}, since it will run {place}")
     if "latest" in tags:

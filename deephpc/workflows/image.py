@@ -176,9 +176,17 @@ def _open_source(plan: PullPlan, places: ImagePlaces) -> Iterator[tuple[ImageSou
             yield registry, plan.why
             return
         repository = f"{image.registry}/{image.repository}"
-        choice = choose_tag(registry.tags(), for_gpus=plan.request.for_gpus, repository=repository)
+        here = tags_here(places.store, image)
+        choice = choose_tag(registry.tags(), for_gpus=plan.request.for_gpus, repository=repository, here=here)
         registry.image = image.model_copy(update={"tag": choice.tag})
         yield registry, f"{plan.why}; {choice.why}"
+
+
+def tags_here(store: Store, image: RegistryImage) -> dict[str, StoredImage]:
+    """Return the images of a repository that are in the store, by their tags."""
+    start = f"{image.model_copy(update={'tag': None, 'digest': None})}:"
+    named = [(name, stored) for stored in store.images() for name in stored.names]
+    return {name.removeprefix(start): stored for name, stored in named if name.startswith(start)}
 
 
 def _already_there(store: Store, digest: str, platform: Platform) -> StoredImage | None:

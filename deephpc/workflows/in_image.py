@@ -10,12 +10,21 @@ from deephpc.containers.engine import AUTO, NATIVE
 from deephpc.containers.manifest import local_platform
 from deephpc.containers.reference import LocalImage, RegistryImage, Target, parse_target
 from deephpc.containers.stored_image import StoredImage
+from deephpc.containers.tags import choose_tag
 from deephpc.containers.transfer import Progress
 from deephpc.containers.upkeep import find_image
 from deephpc.errors import EngineError, InputError
 from deephpc.jobs.spec import Resources
 from deephpc.workflows.conversion import Workshop, convert
-from deephpc.workflows.image import ImagePlaces, PullRequest, PullResult, carry_out_pull, plan_pull
+from deephpc.workflows.image import (
+    ImagePlaces,
+    PullPlan,
+    PullRequest,
+    PullResult,
+    carry_out_pull,
+    plan_pull,
+    tags_here,
+)
 from deephpc.workflows.node_engines import (
     Choice,
     EngineQuestion,
@@ -126,7 +135,7 @@ def foresee(request: JobRequest, desk: ImageDesk) -> Enclosed:
         if isinstance(plan.image, LocalImage) and plan.image.kind == "sif":
             pulled, stored = carry_out_pull(plan, desk.places, desk.clock()), None
         else:
-            stored = find_image(desk.places.store, _stored_name(plan.image))
+            stored = _find_stored(plan, desk)
             pulled = PullResult(
                 name=str(plan.image),
                 digest=stored.digest,
@@ -165,8 +174,15 @@ def program_words(request: JobRequest, stored: StoredImage | None) -> tuple[str,
     return words
 
 
-def _stored_name(image: RegistryImage | LocalImage) -> str:
-    return image.digest if isinstance(image, RegistryImage) and image.digest else str(image)
+def _find_stored(plan: PullPlan, desk: ImageDesk) -> StoredImage:
+    """Return the image of a plan that is here; where a run would choose the tag, of the tags that are here."""
+    image = plan.image
+    if isinstance(image, RegistryImage) and plan.chooses_tag:
+        here = tags_here(desk.places.store, image)
+        return here[choose_tag(sorted(here), for_gpus=plan.request.for_gpus, here=here).tag]
+    return find_image(
+        desk.places.store, image.digest if isinstance(image, RegistryImage) and image.digest else str(image)
+    )
 
 
 def _pull_request(request: JobRequest, resources: Resources) -> PullRequest:

@@ -40,3 +40,20 @@ def test_only_a_tag_that_exists_is_chosen(tags: list[str], for_gpus: bool) -> No
         assert choose_tag(tags, for_gpus=for_gpus).tag in tags
     except EngineError as error:
         assert error.exit_code == 4
+
+
+@pytest.mark.parametrize(
+    ("here", "for_gpus", "tag"),
+    [
+        (["gpu"], False, "gpu"),
+        (["latest"], False, "latest"),
+        (["cpu", "gpu"], False, "cpu"),
+        (["cpu"], True, "gpu"),
+        (["latest"], True, "gpu"),
+        (["v1"], False, "cpu"),
+    ],
+)
+def test_what_is_here_is_taken_where_it_does_the_same(here: list[str], for_gpus: bool, tag: str) -> None:
+    choice = choose_tag(["latest", "cpu", "gpu", "v1"], for_gpus=for_gpus, here=here)
+    assert choice.tag == tag
+    assert ("which is here" in choice.why) is (tag in here and tag != ("gpu" if for_gpus else "cpu"))
