@@ -223,6 +223,7 @@ look_around() {
   case $status in
     0) note "$engine: $line" ;;
     42) fail "$reason" ;; # preflight.sh says what is missing
+    137) fail "the job's memory was used up while the image was made ready on $host: ask for more --mem" ;;
     *) fail "the image does not start in $engine on $host (it must have /bin/sh): ${reason:-exit code $status}" ;;
   esac
 }

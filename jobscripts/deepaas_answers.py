@@ -27,6 +27,12 @@ _STARTS = (
     (4, b"ftyp", "video/mp4"),
     (8, b"WAVE", "audio/x-wav"),
 )
+#: Errors of urllib, requests, aiohttp and Hugging Face where nothing can be reached.
+_OF_THE_NETWORK = (
+    *("URLError", "gaierror", "NewConnectionError", "MaxRetryError", "NameResolutionError", "ClientConnectorError"),
+    *("ConnectionError", "ConnectTimeout", "LocalEntryNotFoundError", "OfflineModeIsEnabled"),
+)
+_NO_NETWORK = "; nodes often have no internet: bring what it wants to load with --data, --models or --bind"
 
 
 def body_error(answer):
@@ -89,7 +95,8 @@ def told_error(error):
         seen.add(id(first))
         root, first = first, first.__cause__ or (None if first.__suppress_context__ else first.__context__)
     text, cause = _last_line(error), _last_line(root)
-    return text if root is error or cause in text else "%s (first cause: %s)" % (text, cause)
+    whole = text if root is error or cause in text else "%s (first cause: %s)" % (text, cause)
+    return whole + (_NO_NETWORK if any(name in whole for name in _OF_THE_NETWORK) else "")
 
 
 def _last_line(error):

@@ -3,6 +3,8 @@
 Source: OCI distribution specification 1.1; RFC 9110 for ranges, redirects and Retry-After.
 """
 
+import contextlib
+import difflib
 import hashlib
 import ipaddress
 import json
@@ -25,7 +27,7 @@ from deephpc.containers.manifest import INDEXES, MANIFESTS, MAX_DOCUMENT_BYTES, 
 from deephpc.containers.reference import DOCKER_HUB, RegistryImage, is_digest, is_tag
 from deephpc.containers.registry_token import Authority, parse_challenge
 from deephpc.containers.source import BlobStream, Corrupt, Document, Interrupted
-from deephpc.errors import EngineError
+from deephpc.errors import EngineError, SiteError
 from deephpc.retries import Patience, persist
 
 _HUB_HOST = "registry-1.docker.io"
@@ -33,6 +35,8 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 5
 _MAX_TAG_PAGES = 50
 _MAX_TAGS_BYTES = 8 << 20
+_SHOWN_TAGS = 8
+_CHECK_THE_NAME = "check the name and the tag"
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _Answer = TypeVar("_Answer")
 
@@ -81,8 +85,18 @@ class Registry:
         return str(self.image)
 
     def resolve(self) -> Document:
-        """Return what the tag or digest names."""
-        return self._manifest(self.image.selector)
+        """Return what the tag or digest names; where there is no such tag, say which there are."""
+        try:
+            return self._manifest(self.image.selector)
+        except EngineError as error:
+            if error.hint != _CHECK_THE_NAME or self.image.digest:
+                raise
+            with contextlib.suppress(EngineError, SiteError):
+                tags = self.tags()
+                near = difflib.get_close_matches(self.image.selector, tags, n=_SHOWN_TAGS, cutoff=0.3)
+                shown = list(dict.fromkeys((*near, *sorted(tags))))[:_SHOWN_TAGS]
+                error.hint = f"its tags are {', '.join(shown)}{', …' if len(tags) > _SHOWN_TAGS else ''}"
+            raise
 
     def document(self, digest: str) -> Document:
         """Return a manifest by its digest."""
@@ -212,7 +226,7 @@ class Registry:
                 "check the image's name; for a private one log in with docker, podman, apptainer or udocker",
             )
         if status == 404:
-            raise EngineError(f"{self.name} is not there ({self._host} says 404)", "check the name and the tag")
+            raise EngineError(f"{self.name} is not there ({self._host} says 404)", _CHECK_THE_NAME)
         raise EngineError(f"{self._host} answers {status} for {self.name}", "try again later")
 
     @contextmanager

@@ -147,6 +147,7 @@ _PENDING_PATTERNS = (
 )
 
 #: States in which a program stands still; Slurm counts them as running, as we do.
+_UNASKED_MEMORY = "it used more memory than the site gives a job that asks for none"
 _STANDSTILLS = {
     "SUSPENDED": Explanation(
         "it is suspended: its program stands still and keeps its memory",
@@ -252,11 +253,13 @@ def explain_end(
     Parameters
     ----------
     memory_mib
-        Memory it had asked for on each node, for a job that ran out of it.
+        Memory it had asked for on each node, for a job that ran out of it; None where it had asked for none.
     """
-    if state is JobState.OUT_OF_MEMORY and memory_mib:
+    if state is JobState.OUT_OF_MEMORY:
         text, next_step = _ENDS[state]
-        return Explanation(f"{text} ({render_memory(memory_mib)} on each node)", next_step)
+        if memory_mib:
+            return Explanation(f"{text} ({render_memory(memory_mib)} on each node)", next_step)
+        return Explanation(_UNASKED_MEMORY, next_step)
     if state is JobState.FAILED:
         return _explain_failure(exit_code, signal)
     text, next_step = _ENDS.get(state, (f"it is {state.value}", "look again in a moment with `deephpc jobs show RUN`"))

@@ -6,6 +6,7 @@ It binds a port, publishes it, waits until the server is ready, passes requests 
 import argparse
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 import time
@@ -19,10 +20,11 @@ from aiohttp import web
 from deephpc.node.gateway_access import Access
 from deephpc.node.gateway_certificate import Certificate, make_certificate, server_context
 from deephpc.node.gateway_own_way import NO_TIMEOUT, open_own_way
-from deephpc.node.gateway_port import bind_port
+from deephpc.node.gateway_port import bind_port, listening_ports
 from deephpc.node.gateway_proxy import BUFFER_BYTES, LONGEST_LINE, Proxy, Upstream
 from deephpc.node.gateway_server import ServerProgram
 from deephpc.node.gateway_standing import EventLog, Standing, Traffic
+from deephpc.node.processes import descendants
 from deephpc.node.readiness import Readiness, Ways
 from deephpc.serve.endpoint import Endpoint, prepare_token, publish, withdraw
 from deephpc.serve.service import Service, load_service
@@ -105,10 +107,15 @@ class Gateway:
         """Return nothing once the server is ready, or why it never will be."""
         connector = self._upstream.connector(4)
         async with aiohttp.ClientSession(connector=connector, timeout=NO_TIMEOUT) as session:
-            ways = Ways(session, self._upstream.url, self._upstream.owner, own_way)
+            ways = Ways(session, self._upstream.url, self._upstream.owner, self._elsewhere, own_way)
             trouble = await Readiness(self._service, self._run_folder, ways, self._standing).reach()
         self._traffic.touch()  # idleness begins now
         return trouble
+
+    def _elsewhere(self) -> tuple[int, ...]:
+        """Return the ports on which the program listens, but for its own."""
+        found = listening_ports(descendants(os.getpid()))
+        return tuple(port for port in found if port != self._upstream.port)
 
     def _is_idle(self) -> bool:
         limit = self._service.idle_stop_s

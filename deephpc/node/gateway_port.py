@@ -1,8 +1,10 @@
 """Binds the gateway's port: above the ports the kernel hands out, where no client's own port can be in the way."""
 
+import contextlib
 import errno
 import random
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 
 from deephpc.errors import SiteError
@@ -64,6 +66,24 @@ def listening_user(port: int) -> int | None:
             if row[1].endswith(f":{port:04X}") and row[3] == "0A":
                 return int(row[7])
     return None
+
+
+def listening_ports(pids: Iterable[int]) -> tuple[int, ...]:
+    """Return the TCP ports on which some processes listen.
+
+    Source: proc_net(5), as above, the tenth field is the inode; proc_pid_fd(5), a socket is `socket:[INODE]`.
+    """
+    inodes: set[str] = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            links = [str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir()]
+            inodes |= {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
+    ports: set[int] = set()
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        with contextlib.suppress(OSError):
+            rows = [line.split() for line in table.read_text().splitlines()[1:]]
+            ports |= {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A" and row[9] in inodes}
+    return tuple(sorted(ports))
 
 
 def _first_port() -> int:

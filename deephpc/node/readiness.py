@@ -33,6 +33,8 @@ from deephpc.serve.swagger import (
 _POLL_S, _LONGEST_POLL_S = 0.02, 0.5
 _LATE = 0.02
 """How late it may be noticed that the server answers, as a part of what that took."""
+_LOOK_S, _ELSEWHERE_S = 1.0, 10.0
+"""How often it is looked where a server listens, and how long it may listen elsewhere alone."""
 _AGAIN = 10
 _AGAIN_S = 1.0
 _SHOWN_BYTES = 2000
@@ -62,6 +64,8 @@ class Ways:
     """Turns a path into an address of the server."""
     owner: Callable[[], int | None]
     """Tells which user listens there."""
+    elsewhere: Callable[[], tuple[int, ...]]
+    """Tells on which ports the server listens that are not its own."""
     through_gateway: aiohttp.ClientSession
     """Connections that go the way of all later predictions."""
 
@@ -118,8 +122,15 @@ class Readiness:
 
     async def _until_it_answers(self, path: str) -> None:
         """Wait until the server answers at all; what it says is judged later."""
-        began = time.monotonic()
+        began = looked = time.monotonic()
+        elsewhere_since: float | None = None
         while True:
+            if self._service.kind == "command" and time.monotonic() - looked > _LOOK_S:
+                looked, ports = time.monotonic(), self._ways.elsewhere()
+                elsewhere_since = (elsewhere_since or looked) if ports else None
+                if elsewhere_since is not None and looked - elsewhere_since > _ELSEWHERE_S:
+                    told = f"the server listens on port {', '.join(map(str, ports))}, which is not the one it was given"
+                    raise EngineError(told, "let it take its port from a variable: --port-env NAME")
             with contextlib.suppress(aiohttp.ClientError, OSError):
                 async with self._ways.session.get(self._ways.url(URL(path)), allow_redirects=False) as answer:
                     self._doing = f"answers {path} with {answer.status}"

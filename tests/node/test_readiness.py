@@ -199,3 +199,14 @@ def test_an_error_in_the_body_of_a_good_answer_is_not_ready():
     with gateway("soft-fail") as running:
         assert running.wait_for_end() == 1
         assert "200: the picture is too dark" in running.last_event()["reason"]
+
+
+@pytest.mark.slow
+def test_a_server_that_listens_on_a_port_of_its_own_is_told_so_long_before_its_deadline():
+    with gateway(
+        kind="command", model=None, words=lambda _socket: [sys.executable, "-m", "http.server", "0"]
+    ) as running:
+        assert running.wait_for_end() == 1
+        reason = running.last_event()["reason"]
+    assert "the server listens on port" in reason
+    assert "--port-env" in reason
