@@ -2,6 +2,9 @@
 # Apptainer, or Singularity, as the engine of a job: sourced by container.sh, which sets the variables used here.
 # The image is a SIF at $prepared (or a folder, after --stage-image), always read-only.
 
+# shellcheck disable=SC2034  # for container.sh
+[ "$is_module" != yes ] || engine_layers='overlay tmpfs' # container.sh tries which works here
+
 engine_set_up() {
   local mask status
   [ ! -e "$prepared" ] || return 0
@@ -62,7 +65,7 @@ refused() { # mksquashfs 4.6 names a full disk in a line before its last
 
 engine_exec() { # WORDS…
   local words=(--silent exec --cleanenv --no-home --no-mount 'cwd,tmp' --pwd /) bind
-  words+=(--bind "$private/tmp:/tmp" --bind "$private/var_tmp:/var/tmp")
+  layer_words
   for bind in ${binds[@]+"${binds[@]}"}; do words+=(--bind "$bind"); done
   case $gpu in
     nvidia) words+=(--nv) ;;

@@ -120,6 +120,23 @@ asked() ( # --env is for the program: in a shell of its own, so that a PATH or L
   done
 )
 
+# --- a module's image may be written everywhere, as in Docker, privately to the job ---------------------------------------
+# `layer` says by what: a folder of this node's disk laid over the image (overlay), a tmpfs laid over it (tmpfs; its size is
+# the site's, and counts as the job's memory), or nothing but the module's own folders (empty). What works here is found
+# by trying, in this order; each rank has a layer of its own, since no folder can be the upper one of two mounts.
+layer=''
+layer_place() { # the folder of this rank's layer
+  printf '%s/layer%s' "$private" "${DEEPHPC_LOCAL_RANK:+-$DEEPHPC_LOCAL_RANK}"
+}
+
+layer_words() { # of Apptainer: adds to `words`; /tmp belongs to the layer, so that files may be moved between the two
+  case $layer in
+    overlay) mkdir -p "$(layer_place)" && words+=(--overlay "$(layer_place)") ;;
+    tmpfs) words+=(--writable-tmpfs) ;;
+    *) words+=(--bind "$private/tmp:/tmp" --bind "$private/var_tmp:/var/tmp") ;;
+  esac
+}
+
 in_full() { # SRC[:DST][:ro] → SRC:DST[:ro]
   case $1 in
     *:/*) printf '%s' "$1" ;;
@@ -155,7 +172,12 @@ stage_image() { # copy the image to this node's own disk, once for all its ranks
 
 # --- a module's own folders, /srv/NAME/{data,models}: writable, and with what the image has in them -----------------------
 prepare_inside() { # one look around from inside, before anything is started; prints one line
-  (engine_exec /bin/sh /deephpc/bin/inside.sh prepare "$gpus_wanted" "${gpu:-$gpu_vendor}" "$is_module") \
+  local copied=no
+  if [ "$is_module" = yes ]; then
+    if [ -n "$layer" ]; then copied=listed; else copied=${engine_links:+links}; fi
+    copied=${copied:-yes}
+  fi
+  (engine_exec /bin/sh /deephpc/bin/inside.sh prepare "$gpus_wanted" "${gpu:-$gpu_vendor}" "$copied" "$models_draft") \
     </dev/null 2>"$private/prepare.err" 9>&-
 }
 
@@ -172,7 +194,7 @@ show_data() { # FOLDER KEPT: binds the run's data into a module's own data folde
   fi
   for path in ${pairs[@]+"${pairs[@]}"}; do
     case $path in *[:,$'\n']*) note "${path#*=} cannot be bound: it has a colon, a comma or a line break" && continue ;; esac
-    [ -n "${engine_links:-}" ] || place_for_bind "${path#*=}" "$2/${path%%=*}"
+    [ -n "${engine_links:-}" ] || [ -z "$2" ] || place_for_bind "${path#*=}" "$2/${path%%=*}"
     binds+=("${path#*=}:$1/${path%%=*}:ro")
   done
 }
@@ -185,38 +207,91 @@ place_for_bind() { # SOURCE PATH
   fi || fail "cannot write in ${2%/*}"
 }
 
-keep_folder() { # SOURCE KEPT: filled once, by whichever task or node comes first, and whole when it is seen
-  local draft=$2.$host.$$.part
-  [ -z "$(ls -A "$2" 2>/dev/null)" ] || return 0
-  cp -R -p "$1" "$draft" || fail "cannot write in ${2%/*}"
-  mv -T "$draft" "$2" 2>/dev/null || rm -rf "$draft"
+keep_folder() { # DRAFT KEPT: taken by whichever task or node comes first, and whole when it is seen
+  [ -d "$2" ] && [ -z "$(ls -A "$2")" ] && rmdir "$2" 2>/dev/null
+  mv -T "$1" "$2" 2>/dev/null || rm -rf "$1"
   [ -d "$2" ] || fail "cannot write in ${2%/*}"
 }
 
-bind_folders() { # data goes where the run's data lies and models to its output, when the run keeps them
+bind_folders() { # a module's data and models: what it writes there goes to the run, or is the job's own
   local folder kept
   while IFS= read -r folder; do
     kept=$private/deephpc/folders$folder
-    if [ "$keeps_folders" = yes ]; then
-      case $folder in
-        */data) if [ ${#data_sets[@]} -gt 0 ]; then kept=$here/module-data; else kept=$DEEPHPC_DATA_DIR; fi ;;
-        *) kept=$here/output/${folder##*/} ;;
-      esac
-      keep_folder "$private/deephpc/folders$folder" "$kept"
-    fi
-    if [ -n "$models" ] && [ "${folder##*/}" = models ]; then
-      binds+=("$models:$folder:ro")
-    else
-      binds+=("$kept:$folder")
-    fi
+    case $folder in
+      */models)
+        if [ -n "$models" ]; then
+          show_models && continue
+        elif [ "$keeps_folders" = yes ]; then
+          [ ! -d "$models_draft" ] || keep_folder "$models_draft" "$here/output/models"
+          kept=$here/output/models
+          mkdir -p "$kept"
+        elif [ -n "$layer" ]; then
+          continue
+        fi
+        ;;
+      */data)
+        if [ -n "$layer" ]; then
+          kept=
+        elif [ "$keeps_folders" = yes ]; then
+          if [ ${#data_sets[@]} -gt 0 ]; then kept=$here/module-data; else kept=$DEEPHPC_DATA_DIR; fi
+          [ -n "$(ls -A "$kept" 2>/dev/null)" ] || { cp -R -p "$private/deephpc/folders$folder" "$kept.$host.$$.part" && keep_folder "$kept.$host.$$.part" "$kept"; }
+        fi
+        ;;
+    esac
+    is_asked "$folder" && continue # the user's own lies there
+    [ -z "$kept" ] || binds+=("$kept:$folder")
     if [ "${folder##*/}" = data ] && [ ${#data_sets[@]} -gt 0 ]; then show_data "$folder" "$kept"; fi
+    show_asked "$folder" "$kept"
   done <"$private/deephpc/folders.list"
+}
+
+is_asked() { # FOLDER: is it, or one above it, bound by the user
+  local bind
+  for bind in ${asked_binds[@]+"${asked_binds[@]}"}; do
+    bind=${bind#*:}
+    case $1/ in "${bind%%:*}"/*) return 0 ;; esac
+  done
+  return 1
+}
+
+show_asked() { # FOLDER KEPT: a place in what is bound there for each bind of the user's below it
+  local bind inside
+  [ -n "$2" ] && [ -z "${engine_links:-}" ] || return 0
+  for bind in ${asked_binds[@]+"${asked_binds[@]}"}; do
+    inside=${bind#*:}
+    inside=${inside%%:*}
+    case $inside in "$1"/?*) mkdir -p "$(dirname "$2${inside#"$1"}")" && place_for_bind "${bind%%:*}" "$2${inside#"$1"}" ;; esac
+  done
+}
+
+show_models() { # the models of a run stay as they are: what a module writes beside them is the job's own
+  local view=$private/models
+  if is_asked "$folder"; then return 0; fi
+  if [ ! -d "$view" ]; then
+    case $engine in # without name spaces nothing holds a program back from writing through a link
+      udocker-p* | udocker-f) cp -R "$models" "$view" ;;
+      *) cp -rs "$models" "$view" && binds+=("$models:$models:ro") ;;
+    esac || fail "cannot write in $private"
+    chmod -R u+w "$view" 2>/dev/null
+  fi
+  binds+=("$view:$folder")
 }
 
 look_around() {
   local line status reason
-  line=$(prepare_inside)
-  status=$?
+  models_draft='' # where the image's own models go, before a training adds to them
+  if [ "$keeps_folders" = yes ] && [ -z "$(ls -A "$here/output/models" 2>/dev/null)" ]; then models_draft=$here/output/.models.$host.$$.part; fi
+  for layer in ${engine_layers:-}; do
+    line=$(prepare_inside) && break
+    layer=''
+  done
+  if [ -z "$layer" ]; then
+    line=$(prepare_inside)
+    status=$?
+  else
+    status=0
+  fi
+  [ "$is_module" != yes ] || line="$line layer=${layer:-none}"
   reason=$(tail -n 1 "$private/prepare.err")
   event container ",\"engine\":\"$(text "$engine")\",\"image\":\"$(text "$image_digest")\",\"sees\":\"$(text "$line")\",\"devices\":\"$(text "${gpu_facts:-}")\""
   [ "$status" -eq 0 ] || [ "$status" -eq 42 ] || cat "$private/prepare.err" >&2
@@ -231,21 +306,18 @@ look_around() {
 set_up() { # all that comes before the program
   local bind
   make_private
-  : >"$private/deephpc/folders.bound"
   [ "$stages_image" != yes ] || [ ! -e "$prepared" ] || stage_image
   engine_set_up
   [ "$stages_image" != yes ] || [ "$prepared" = "$private/image" ] || stage_image
   for bind in ${asked_binds[@]+"${asked_binds[@]}"}; do
     [ -e "${bind%%:*}" ] || fail "--bind ${bind%%:*}: there is no such file or folder on $host"
-    binds+=("$bind")
-    bind=${bind#*:}
-    printf '%s\n' "${bind%%:*}" >>"$private/deephpc/folders.bound"
   done
-  for bind in ${usual_binds[@]+"${usual_binds[@]}"}; do [ ! -e "${bind%%:*}" ] || binds+=("$(in_full "$bind")"); done
   binds+=("$private/deephpc:/deephpc" "$private/home:/deephpc/home" "$run_folder:$run_folder")
   find_devices
-  look_around
+  look_around # before the user's own are bound: nothing of theirs is looked at, or copied
   [ "$is_module" != yes ] || bind_folders
+  binds=(${asked_binds[@]+"${asked_binds[@]}"} ${binds[@]+"${binds[@]}"})
+  for bind in ${usual_binds[@]+"${usual_binds[@]}"}; do [ ! -e "${bind%%:*}" ] || binds+=("$(in_full "$bind")"); done
 }
 
 as_rank() { # WORDS…: the ranks of a node share all but what the scheduler tells each of them
@@ -262,7 +334,7 @@ if [ "$verb" = rank ]; then
 elif [ "$verb" = set-up ]; then
   [ "$DEEPHPC_NODE_RANK" = 0 ] || event() { :; } # one node speaks for all
   set_up
-  declare -p binds gpu prepared device_files >"$private/state.sh"
+  declare -p binds gpu prepared device_files layer >"$private/state.sh"
 else
   set_up
   { : >/dev/fd/9; } 2>/dev/null # from here on it is the program's end

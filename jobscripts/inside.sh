@@ -3,8 +3,10 @@
 #
 #   inside.sh run WORDS…                     become the program, with the environment and the folder of the run
 #   inside.sh rank N WORDS…                  the same as one rank of several on this node, each with an environment of its own
-#   inside.sh prepare GPUS VENDOR IS_MODULE  print one line about what can be seen from here (preflight.sh); of a module,
-#                                            copy what it ships in the folders that will be writable
+#   inside.sh prepare GPUS VENDOR FOLDERS MODELS
+#     print one line about what can be seen from here (preflight.sh); of a module (FOLDERS is not `no`) list its folders
+#     of data and models, copy what it ships there where nothing else makes it writable (`yes`; its own folder too, but not
+#     with `links`), and its models to MODELS
 # shellcheck disable=SC2154  # set by env.sh
 verb=$1 number=
 shift
@@ -16,34 +18,50 @@ if [ "$verb" = rank ]; then number=-$1 && shift; fi
 [ "$verb" = prepare ] || rm -f "/deephpc/env$number.sh" # what is secret in it lives no longer than needed
 [ ! -d /deephpc/nvidia/bin ] || PATH=$PATH:/deephpc/nvidia/bin # where udocker.sh puts the node's nvidia-smi
 
-is_bound() { # FOLDER: is it, or one above it, something that the user asked to see there
-  while IFS= read -r place; do
-    case $1/ in "$place"/*) return 0 ;; esac
-  done </deephpc/folders.bound
-  return 1
-}
-
-copy_folders() { # modules of the catalogue lie in /srv/NAME and write to data and models there, or where this variable says
+list_folders() { # modules of the catalogue lie in /srv/NAME, or /srv, and write to data and models there, or where this says
   : >/deephpc/folders.list
   seen=
-  for module in /srv/*/ "${APP_INPUT_OUTPUT_BASE_DIR:-}"; do
+  for module in /srv /srv/*/ "${APP_INPUT_OUTPUT_BASE_DIR:-}"; do
     module=${module%/} is_one=
     case "$seen " in *" $module "*) continue ;; esac
-    [ -n "$module" ] || continue
+    [ -n "$module" ] && [ ! -L "$module" ] || continue # a link names a module again
     seen="$seen $module"
     [ "$module" != "${APP_INPUT_OUTPUT_BASE_DIR:-}" ] || is_one=yes
-    for sign in setup.py setup.cfg pyproject.toml data models; do [ ! -e "$module/$sign" ] || is_one=yes; done
+    [ "$module" = /srv ] || for sign in setup.py setup.cfg pyproject.toml; do [ ! -e "$module/$sign" ] || is_one=yes; done
+    for sign in data models; do [ ! -d "$module/$sign" ] || is_one=yes; done
     [ -n "$is_one" ] || continue
+    [ "$1" != yes ] || [ "$module" = /srv ] || copy_home "$module"
     for folder in "$module/data" "$module/models"; do
-      ! is_bound "$folder" || continue # the user's own lies there
-      mkdir -p "/deephpc/folders$folder"
-      if [ -d "$folder" ]; then
-        cp -R -p "$folder/." "/deephpc/folders$folder/" || { printf '%s cannot be copied\n' "$folder" >&2; exit 1; }
-        chmod -R u+w "/deephpc/folders$folder"
-      fi
+      [ "$module" != /srv ] || [ -d "$folder" ] || continue
       printf '%s\n' "$folder" >>/deephpc/folders.list
+      if [ "$folder" = "$module/models" ] && [ -n "$2" ]; then
+        copy_folder "$folder" "$2"
+      elif [ "$1" != listed ]; then
+        copy_folder "$folder" "/deephpc/folders$folder"
+      fi
     done
   done
+}
+
+copy_home() { # FOLDER: a module's own, all but data and models, where its copy costs little
+  [ "$(find "$1" -name .git -prune -o -path "$1/data" -prune -o -path "$1/models" -prune -o -type f -print | head -n 2001 | wc -l)" -le 2000 ] || return 0
+  [ -z "$(find "$1" -name .git -prune -o -path "$1/data" -prune -o -path "$1/models" -prune -o -type f -size +8192 -print | head -n 1)" ] || return 0
+  mkdir -p "/deephpc/folders$1"
+  for entry in "$1"/* "$1"/.[!.]*; do
+    case ${entry##*/} in
+      .git | data | models) [ ! -d "$entry" ] || mkdir -p "/deephpc/folders$entry" ;;
+      *) [ ! -e "$entry" ] || cp -R -p "$entry" "/deephpc/folders$1/" || return 0 ;;
+    esac
+  done
+  chmod -R u+w "/deephpc/folders$1"
+  printf '%s\n' "$1" >>/deephpc/folders.list
+}
+
+copy_folder() { # FOLDER PLACE
+  mkdir -p "$2"
+  [ -d "$1" ] || return 0
+  cp -R -p "$1/." "$2/" || { printf '%s cannot be copied\n' "$1" >&2; exit 1; }
+  chmod -R u+w "$2"
 }
 
 show_home() { # weights and the like that the image has in its home, below .cache say, are found in ours
@@ -63,7 +81,7 @@ show_home() { # weights and the like that the image has in its home, below .cach
 
 if [ "$verb" = prepare ]; then
   for home in "${deephpc_image_home:-/root}" /root; do show_home "$home"; done 2>/dev/null
-  [ "$3" != yes ] || copy_folders
+  [ "$3" = no ] || list_folders "$3" "$4"
   exec /bin/sh /deephpc/bin/preflight.sh "$1" "$2"
 fi
 

@@ -10,6 +10,12 @@
 
 # shellcheck disable=SC2034  # for container.sh: F binds by links, so the place for a bind must be free
 [ "$engine" != udocker-f ] || engine_links=yes
+# shellcheck disable=SC2034
+if [ "$is_module" = yes ]; then
+  case $engine in
+    udocker-r) engine_layers=overlay ;;
+  esac
+fi
 
 engine_set_up() {
   local python=${engine_command%/*}/python3
@@ -57,7 +63,8 @@ gather_binds() { # fills all_binds: first what belongs to the node, then what be
   all_binds=()
   for file in /etc/hosts /etc/resolv.conf; do [ ! -e "$file" ] || all_binds+=("$file:$file:ro"); done
   identity_files
-  all_binds+=("$work/passwd:/etc/passwd:ro" "$work/group:/etc/group:ro" "$private/tmp:/tmp" "$private/var_tmp:/var/tmp")
+  all_binds+=("$work/passwd:/etc/passwd:ro" "$work/group:/etc/group:ro")
+  [ "$layer" = overlay ] || all_binds+=("$private/tmp:/tmp" "$private/var_tmp:/var/tmp")
   all_binds+=(${binds[@]+"${binds[@]}"})
   [ "$gpu" != nvidia ] || [ "$engine" = udocker-f ] || bind_driver
 }
@@ -155,22 +162,38 @@ proot_shows_image() { # kernels that let proot run but not look on give programs
 # network and shared memory for MPI. Its root is an empty skeleton over which the image's folders are bound read-only:
 # so there is a place for every bind, and nothing is ever made in the image itself.
 runtime_exec() {
-  local program words=() user=$UID group real_group
+  local program words=() outer=() user=$UID group host_user=$UID host_group root_is_ro=true rights=''
   program=$(engine_program UDOCKER_USE_RUNC_EXECUTABLE crun runc) ||
     fail "$engine needs crun or runc, which are not on $(uname -n)"
-  real_group=$(id -g) group=$real_group
+  host_group=$(id -g) group=$host_group
   case ${program##*/} in
     *crun*) words=(--cgroup-manager=disabled) ;;
     *) user=0 group=0 words=(--log "$work/runtime.log") ;; # runc maps root or nobody; it warns on the program's stderr
   esac
   gather_binds
   gather_environment
-  lay_skeleton
+  if [ "$layer" = overlay ]; then
+    lay_over
+  else
+    lay_skeleton
+  fi
   write_words "$@"
   write_bundle >"$work/config.json"
   mkdir -p "$work/state"
-  exec env -i PATH="$PATH" HOME="${HOME:-/}" XDG_RUNTIME_DIR="$work" "$program" "${words[@]}" --root "$work/state" \
-    run --bundle "$work" "deephpc-$$-${work##*.}"
+  exec env -i PATH="$PATH" HOME="${HOME:-/}" XDG_RUNTIME_DIR="$work" ${outer[@]+"${outer[@]}"} "$program" "${words[@]}" \
+    --root "$work/state" run --bundle "$work" "deephpc-$$-${work##*.}"
+}
+
+lay_over() { # the image with a folder of this node over it as its root, in a name space around that of the runtime
+  local layer_folder
+  layer_folder=$(layer_place)
+  mkdir -p "$work/root" "$layer_folder/upper" "$layer_folder/work"
+  host_user=0 host_group=0 root_is_ro=false
+  # the unpacked image is closed to writing for everybody; what is written goes to the folder over it, as root's would
+  rights='"CAP_DAC_OVERRIDE"'
+  # shellcheck disable=SC2016  # for the shell inside
+  outer=(unshare --user --map-root-user --mount /bin/sh -c 'mount -t overlay -o "$1" overlay "$2" && shift 2 && exec "$@"' sh
+    "lowerdir=$root,upperdir=$layer_folder/upper,workdir=$layer_folder/work,userxattr" "$work/root")
 }
 
 write_words() { # WORDS…: as a script, since JSON has no room for all that a word may be
@@ -203,11 +226,13 @@ write_bundle() { # an OCI bundle's config.json (runtime specification 1.0.2)
   json "/deephpc/bin/${work##*/}.sh"
   printf ',"args":["/bin/sh",%s],"env":[' "$REPLY"
   for mount in "${clean_environment[@]}"; do json "$mount" && printf '%s%s' "$separator" "$REPLY" && separator=,; done
+  printf '],"capabilities":{"bounding":[%s],"effective":[%s],"permitted":[%s],"inheritable":[%s],"ambient":[%s]}' \
+    "$rights" "$rights" "$rights" "$rights" "$rights"
   json "$work/root"
-  printf ']},"root":{"path":%s,"readonly":true},"hostname":""' "$REPLY"
+  printf '},"root":{"path":%s,"readonly":%s},"hostname":""' "$REPLY" "$root_is_ro"
   printf ',"annotations":{"run.oci.keep_original_groups":"1"},"linux":{"namespaces":[{"type":"user"},{"type":"mount"}]'
-  printf ',"uidMappings":[{"containerID":%d,"hostID":%d,"size":1}]' "$user" "$UID"
-  printf ',"gidMappings":[{"containerID":%d,"hostID":%d,"size":1}]},"mounts":[' "$group" "$real_group"
+  printf ',"uidMappings":[{"containerID":%d,"hostID":%d,"size":1}]' "$user" "$host_user"
+  printf ',"gidMappings":[{"containerID":%d,"hostID":%d,"size":1}]},"mounts":[' "$group" "$host_group"
   separator=''
   for mount in ${image_mounts[@]+"${image_mounts[@]}"} /proc:/proc /sys:/sys /dev:/dev "${all_binds[@]}"; do
     json "${mount%%:*}"
@@ -304,7 +329,7 @@ apptainer_exec() {
   local program words=(--silent exec --cleanenv --no-home --no-mount 'cwd,tmp' --pwd /) bind
   program=$(engine_program UDOCKER_USE_SINGULARITY_EXECUTABLE apptainer singularity) ||
     fail "$engine needs apptainer or singularity, which are not on $(uname -n)"
-  words+=(--bind "$private/tmp:/tmp" --bind "$private/var_tmp:/var/tmp")
+  layer_words
   for bind in ${binds[@]+"${binds[@]}"}; do words+=(--bind "$bind"); done
   case $gpu in
     nvidia) words+=(--nv) ;;

@@ -19,6 +19,8 @@ SETTLE = timedelta(seconds=60)
 _CLOCK_SKEW = timedelta(seconds=5)
 #: Why a run waits whose next job is still to be submitted.
 AWAITS_SUCCESSOR = "its next job is still to be submitted"
+#: How a job ended that ran and was cancelled through deephpc, in the words of the job script.
+_TOLD_TO_END = "told to end (SIGTERM)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,4 +219,7 @@ def _completed(standing: Standing, known: Standing, evidence: Evidence, now: dat
         update["started_at"] = evidence.attempts[-1].started_at if evidence.attempts else known.started_at
     if not standing.nodes and standing.state is not JobState.PENDING:
         update["nodes"] = known.nodes
+    was_told = standing.state is JobState.CANCELLED and evidence.cancelled_at is not None
+    if was_told and not standing.reason and (standing.started_at or known.started_at or evidence.attempts):
+        update["reason"] = _TOLD_TO_END  # what its own result says too, which may come later than Slurm's word
     return standing.model_copy(update=update)

@@ -23,7 +23,7 @@ from .rootfs import RECIPES, cache_dir, fetch_rootfs, mirror
 
 PROJECT = Path(__file__).resolve().parents[2]
 EXAMPLE = PROJECT / "examples" / "deepaas-digits"
-NAMES = ("digits", "broken-import", "plain")
+NAMES = ("digits", "broken-import", "writes", "plain")
 
 DEEPAAS = "deepaas==2.6.0"
 SOURCE_ONLY = ("aiohttp-apispec<3", "pyinotify")  # what DEEPaaS needs that comes without a wheel; both pure Python
@@ -66,6 +66,77 @@ _BROKEN = '''\
 import a_library_that_nobody_installed  # noqa: F401
 '''
 
+
+#: A module as real ones are: it writes beside what it reads, wherever that is, and moves files about.
+_WRITES = '''\
+"""A module that writes wherever Docker lets it, and tells where that worked."""
+
+import os
+import shutil
+from pathlib import Path
+
+from webargs import fields
+
+HOME = Path("/srv/deepaas-digits")
+
+
+def get_metadata():
+    return {"name": "writes"}
+
+
+def get_train_args():
+    return {"weights": fields.Field(metadata={"type": "file", "location": "form"})}
+
+
+def get_predict_args():
+    return {"image": fields.Field(metadata={"type": "file", "location": "form"}), "note": fields.Str(load_default="-")}
+
+
+def _try(action):
+    try:
+        action()
+    except OSError as error:
+        return f"{type(error).__name__}: {error}"
+    return "ok"
+
+
+def _complete(path):
+    with path.open("a") as file:
+        file.write("completed\\n")
+
+
+def _move():
+    Path("made.mp4").write_bytes(b"v" * 1000)
+    os.rename("made.mp4", "/tmp/made.mp4")
+    os.rename("/tmp/made.mp4", "answer.mp4")
+
+
+def _everywhere():
+    places = {
+        "working folder": lambda: Path("notes.txt").write_text("x"),
+        "beside the code": lambda: Path(__file__).with_name("cache.bin").write_text("x"),
+        "home of the module": lambda: (HOME / "runs" / "1").mkdir(parents=True, exist_ok=True),
+        "beside the models": lambda: (HOME / "models" / "predictions").mkdir(exist_ok=True),
+        "data in place": lambda: _complete(HOME / "data" / "data.yaml"),
+        "elsewhere": lambda: Path("/opt/deephpc-was-here").write_text("x"),
+        "moved to /tmp and back": _move,
+    }
+    return {name: _try(action) for name, action in places.items()}
+
+
+def train(weights=None):
+    told = _everywhere()
+    trained = HOME / "models" / "trained.bin"
+    trained.write_text("trained")
+    return {"places": told, "models": sorted(p.name for p in (HOME / "models").iterdir()),
+            "weights": Path(weights.filename).read_text() if weights else None}
+
+
+def predict(image=None, note="-"):
+    told = _everywhere()
+    (HOME / "models" / "predictions" / "last.txt").write_text(note)
+    return {"places": told, "models": sorted(p.name for p in (HOME / "models").iterdir())}
+'''
 
 MODULE_CONFIG = Config(
     env={"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"},
@@ -236,6 +307,15 @@ def _build(building: Path) -> None:
     _install_module(tree)
     module = pack_layer(store, tree, "the module", newer_than=stamp)
     broken = write_layer(store, {f"{_HOME}/deepaas_digits/api.py": _BROKEN}, "an import that fails")
+    writes = write_layer(
+        store,
+        {
+            f"{_HOME}/deepaas_digits/api.py": _WRITES,
+            f"{_HOME}/models/shipped.bin": "shipped",
+            f"{_HOME}/data/data.yaml": "classes: 10\n",
+        },
+        "a module that writes",
+    )
     plain = write_layer(
         store,
         {
@@ -247,6 +327,7 @@ def _build(building: Path) -> None:
     )
     assemble(store, building / "done" / "digits", [base, deepaas, module], MODULE_CONFIG)
     assemble(store, building / "done" / "broken-import", [base, deepaas, module, broken], MODULE_CONFIG)
+    assemble(store, building / "done" / "writes", [base, deepaas, module, writes], MODULE_CONFIG)
     assemble(store, building / "done" / "plain", [base, plain], PLAIN_CONFIG)
 
 

@@ -146,6 +146,15 @@ def test_a_run_cancelled_through_us_while_it_waited_is_cancelled_once_everyone_f
     assert judge(WAITED, replace(SILENT, cancelled_at=ENDED), NOW).state is S.PENDING
 
 
+def test_a_run_that_was_told_to_end_says_so_whoever_is_heard_first():
+    by_slurm = Evidence(queue_answered=True, accounting=book(S.CANCELLED), accounting_answered=True)
+    assert judge(RAN, by_slurm, NOW).reason == "", "somebody else cancelled it"
+    told = judge(RAN, replace(by_slurm, cancelled_at=ENDED), NOW)
+    assert (told.state, told.reason) == (S.CANCELLED, "told to end (SIGTERM)")
+    never = replace(book(S.CANCELLED), started_at=None)
+    assert judge(WAITED, replace(by_slurm, accounting=never, cancelled_at=ENDED), NOW).reason == ""
+
+
 def test_a_site_without_accounting_needs_queue_and_result_alone():
     live = Evidence(queue=queue(S.RUNNING), queue_answered=True, accounting_answered=True)
     assert judge(WAITED, live, NOW).state is S.RUNNING

@@ -1,0 +1,104 @@
+"""A module writes wherever Docker lets it, as far as the engine can; what is the user's stays as it is."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.cluster.acceptance import Session
+from tests.cluster.cluster import Cluster
+from tests.cluster.module_images import put_layout
+
+pytestmark = pytest.mark.cluster
+IMAGE = "oci:/scratch/images/writes"
+COMMON = ("--time", "5", "--mem", "1500")
+WAITING = (*COMMON, "--wait")
+#: What each engine cannot give: some lay a folder over the whole image, S and P have a copy of the module's own.
+CANNOT = {
+    "apptainer": set(),
+    "udocker-r": set(),
+    "udocker-s": {"elsewhere", "moved to /tmp and back"},
+    "udocker-p2": {"elsewhere"},
+    "udocker-f": {
+        "working folder",
+        "beside the code",
+        "home of the module",
+        "elsewhere",
+        "moved to /tmp and back",
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def alice(cluster: Cluster) -> Session:
+    session = Session(cluster, "writing")
+    put_layout(cluster, "writes", "/scratch/images/writes")
+    session.write("weights.txt", "of my own")
+    session.write("a.png", "picture")
+    return session
+
+
+def answer_of(alice: Session, run_id: str, file: str) -> Any:
+    return json.loads(alice.box.run(["cat", f"{folder_of(alice, run_id)}/{file}"], user="alice").stdout)
+
+
+def folder_of(alice: Session, run_id: str) -> str:
+    folder: str = alice.job(run_id)["job"]["folder"]
+    return folder
+
+
+def refused(places: dict[str, str]) -> set[str]:
+    return {place for place, told in places.items() if told != "ok"}
+
+
+def listing(alice: Session, folder: str) -> str:
+    """Return names, sizes, times and contents of all files of a run."""
+    script = f"cd {folder} && find . -type f -printf '%p %s %T@\\n' | sort && find . -type f -exec md5sum {{}} + | sort"
+    return alice.box.run(script, user="alice").stdout
+
+
+@pytest.mark.parametrize("engine", CANNOT)
+def test_a_module_writes_where_the_engine_lets_it_and_a_used_run_never_changes(alice: Session, engine: str) -> None:
+    trained = alice.submit("train", IMAGE, "--engine", engine, *WAITING, "--", "--weights", "weights.txt")
+    output = answer_of(alice, trained, "output/train.json")["result"]["output"]
+    assert refused(output["places"]) == CANNOT[engine]
+    assert output["models"] == ["predictions", "shipped.bin", "trained.bin"]
+    assert output["weights"] == "of my own"
+    left = alice.box.run(f"ls {folder_of(alice, trained)}/output/models", user="alice").stdout.split()
+    assert left == ["predictions", "shipped.bin", "trained.bin"]
+
+    before = listing(alice, folder_of(alice, trained))
+    words = ("--models", trained, "--engine", engine, "--input", "image=a.png")
+    predicted = alice.submit("predict", IMAGE, *words, *WAITING)
+    [row] = map(
+        json.loads, alice.box.run(f"cat {folder_of(alice, predicted)}/results.jsonl", user="alice").stdout.splitlines()
+    )
+    assert row["ok"], row
+    assert refused(row["result"]["predictions"]["places"]) == CANNOT[engine]
+    assert row["result"]["predictions"]["models"] == ["predictions", "shipped.bin", "trained.bin"]
+    assert listing(alice, folder_of(alice, trained)) == before
+
+
+@pytest.mark.parametrize("engine", ["apptainer", "udocker-r", "udocker-p2"])
+def test_what_is_bound_below_a_modules_folder_is_seen_and_never_copied(alice: Session, engine: str) -> None:
+    place = f"large-{engine}"
+    alice.box.run(f"mkdir -p {alice.folder}/{place} && truncate -s 3G {alice.folder}/{place}/big.bin", user="alice")
+    bound = ("--bind", f"{place}:/srv/deepaas-digits/data/processed")
+    run_id = alice.submit("train", IMAGE, "--engine", engine, *bound, *WAITING)
+    folder = folder_of(alice, run_id)
+    assert answer_of(alice, run_id, "output/train.json")["status"] == "done"
+    assert int(alice.box.run(f"du -sm --apparent-size {folder} | cut -f1", user="alice").stdout) < 50
+    script = "import pathlib; print(pathlib.Path('/srv/deepaas-digits/data/processed/big.bin').stat().st_size)"
+    seen = alice.deephpc("run", "--image", IMAGE, "--engine", engine, *bound, *WAITING, "--", "python3", "-c", script)
+    assert str(3 << 30) in seen.stderr + seen.stdout
+
+
+def test_what_a_module_takes_is_shown(alice: Session) -> None:
+    answer = alice.deephpc("--json", "module", "show", IMAGE, "--engine", "apptainer")
+    assert answer.returncode == 0, answer.stderr
+    shown = json.loads(answer.stdout)
+    assert shown["schema"] == "deephpc.module-arguments/1"
+    assert [one["name"] for one in shown["train"]["arguments"]] == ["weights"]
+    assert {one["name"]: one["type"] for one in shown["predict"]["arguments"]} == {"image": "file", "note": "str"}
+    asked = alice.deephpc("train", IMAGE, "--engine", "apptainer", "--help-arguments")
+    assert "weights" in asked.stdout
