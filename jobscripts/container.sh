@@ -222,7 +222,10 @@ bind_folders() { # a module's data and models: what it writes there goes to the 
         if [ -n "$models" ]; then
           show_models && continue
         elif [ "$keeps_folders" = yes ]; then
-          [ ! -d "$models_draft" ] || keep_folder "$models_draft" "$here/output/models"
+          if [ -d "$models_draft" ]; then
+            [ -z "$(ls -A "$models_draft")" ] || ls -A "$models_draft" >"$here/shipped-models.txt" # what is not the training's
+            keep_folder "$models_draft" "$here/output/models"
+          fi
           kept=$here/output/models
           mkdir -p "$kept"
         elif [ -n "$layer" ]; then

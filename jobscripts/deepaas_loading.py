@@ -4,13 +4,14 @@ Runs inside the image: Python 3.6 or later, standard library only; DEEPaaS itsel
 """
 
 import importlib.util
+import json
 import os
 import shutil
 import sys
 import traceback
 from collections import namedtuple
 
-from deepaas_arguments import json_safe
+from deepaas_arguments import json_safe, sent_as
 from deepaas_output import note
 
 GROUP = "deepaas.v2.model"
@@ -115,6 +116,24 @@ def fields_of(module, method):
         return dict(function() or {}) if callable(function) else {}
     except NotImplementedError:
         return {}
+
+
+def with_defaults(module, words):
+    """Have the module's predictions use other defaults: `NAME=JSON` each, such as which of several models answers."""
+    defaults = dict(word.split("=", 1) for word in words or ())
+    function = getattr(module.plugin, "get_predict_args", None)
+    if not defaults or not callable(function):
+        return
+
+    def changed():
+        fields = function()
+        for name, field in fields.items():
+            if sent_as(name, field) in defaults:
+                field.load_default = field.missing = json.loads(defaults[sent_as(name, field)])
+                field.required = False
+        return fields
+
+    module.plugin.get_predict_args = changed
 
 
 def has_method(module, method):

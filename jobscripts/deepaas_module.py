@@ -24,6 +24,7 @@ from deepaas_loading import (
     has_method,
     load_module,
     metadata_of,
+    with_defaults,
 )
 from deepaas_output import note, stdout_on_stderr, write_file
 from deepaas_training import FAILED, TERMINATED, Terminated
@@ -104,6 +105,7 @@ def _predict(options):
 
     find_deepaas()
     module = load_module(options.model, options.expect)
+    with_defaults(module, options.default)
     folder = _output_folder(options)
     try:
         return deepaas_prediction.predict(module, _inputs_file(options), folder, options.results, options.accept)
@@ -147,6 +149,9 @@ def _parse(argv):
             command.add_argument("--inputs", help="JSON lines: key, and args by name; this task's otherwise")
             command.add_argument("--results", help="file with a line for each input; DIR/results.jsonl by default")
             command.add_argument("--accept", help="content type of the answers")
+            command.add_argument(
+                "--default", action="append", metavar="NAME=JSON", help="another default of an argument"
+            )
     return parser.parse_args(argv)
 
 

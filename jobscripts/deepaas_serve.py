@@ -1,6 +1,6 @@
 """Serve a DEEPaaS module on a UNIX socket, for the gateway of its job: no port is opened, no other user reaches it.
 
-    deepaas_serve.py [--socket PATH] [--model NAME] [--expect NAME]
+    deepaas_serve.py [--socket PATH] [--model NAME] [--expect NAME] [--default NAME=JSON]...
 
 Runs inside the image: Python 3.6 or later and the image's own DEEPaaS; the other `deepaas_*.py` lie beside it.
 Exit codes: 0 told to end (SIGTERM); 1 it cannot be served; 3 there is no module that can be used.
@@ -16,7 +16,7 @@ import signal
 import traceback
 
 import deepaas_server
-from deepaas_loading import NoModuleError, find_deepaas, has_method, load_module
+from deepaas_loading import NoModuleError, find_deepaas, has_method, load_module, with_defaults
 from deepaas_output import note
 
 FAILED, NO_MODULE = 1, 3
@@ -149,6 +149,7 @@ def main(argv=None):
     parser.add_argument("--socket", default=place, required=not place, help="where to listen (DEEPHPC_SOCKET)")
     parser.add_argument("--model", help="the entry point's name")
     parser.add_argument("--expect", help="what the catalogue calls the module; decides among several")
+    parser.add_argument("--default", action="append", metavar="NAME=JSON", help="another default of the predictions")
     options = parser.parse_args(argv)
     os.environ.setdefault("RCLONE_CONTIMEOUT", "1s")  # modules that call rclone when imported hang for minutes offline
     os.environ.setdefault("RCLONE_RETRIES", "1")
@@ -156,6 +157,7 @@ def main(argv=None):
     try:
         find_deepaas()
         module = load_predicting_module(options.model, options.expect)
+        with_defaults(module, options.default)
         deepaas_server.run_loop(_serve(Server(module.name, module.plugin, options.socket)))
     except NoModuleError as error:
         note(error)

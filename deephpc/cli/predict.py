@@ -193,6 +193,7 @@ def _ended_run(here: Context, run: str) -> "Job":
 def _submit(here: Context, draft: _Draft, asked: "BatchWords", *, dry_run: bool, wait: bool) -> None:
     from deephpc.workflows.batch_inputs import check_inputs
     from deephpc.workflows.batch_request import load_batch_plan
+    from deephpc.workflows.trained import choose_answering
 
     if asked.inputs or draft.before is None:
         check_inputs(asked.inputs, Path.cwd())
@@ -203,11 +204,14 @@ def _submit(here: Context, draft: _Draft, asked: "BatchWords", *, dry_run: bool,
         here.say(f"note: run {draft.before.run_id} has a result for every input; nothing is submitted")
         _tell_results(here, draft.before.run_id)
         return
+    answering = choose_answering(draft.request.options.image.models, description)
+    if answering.note:
+        here.say(f"note: {answering.note}")
     if enclosed is not None:
         enclosed = _showing_inputs(enclosed, plan, here.home)
     number = plan.batch.tasks
     here.say(f"{len(plan.todo)} of {plan.batch.count} inputs to predict, in {number} task{'s' if number > 1 else ''}")
-    request = _whole_request(draft.request, plan)
+    request = _whole_request(draft.request, plan, answering.words)
     if enclosed is not None:
         enclosed = replace(enclosed, words=request.command)
     batch = ReadyBatch(plan.render_files(), enclosed)
@@ -235,14 +239,14 @@ def _showing_inputs(enclosed: "Enclosed", plan: "BatchPlan", home: Path) -> "Enc
     return replace(enclosed, container=container.with_binds(f"{path}:{path}:ro" for path in paths))
 
 
-def _whole_request(draft: "JobRequest", plan: "BatchPlan") -> "JobRequest":
+def _whole_request(draft: "JobRequest", plan: "BatchPlan", more: tuple[str, ...]) -> "JobRequest":
     """Return the request with what follows from its inputs."""
     from deephpc.containers.container import MODULE_PROGRAM
     from deephpc.workflows.batch_request import predict_words
     from deephpc.workflows.request import selecting_words
 
     options = draft.options.model_copy(update={"array": plan.array})
-    words = (*predict_words(plan.batch), *selecting_words(draft.target, options.image))
+    words = (*predict_words(plan.batch), *selecting_words(draft.target, options.image), *more)
     command = ("python3", MODULE_PROGRAM, *words)
     return draft.model_copy(update={"options": options, "command": command, "batch": plan.digest})
 

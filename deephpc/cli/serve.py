@@ -1,7 +1,7 @@
 """`deephpc serve …`."""
 
 import contextlib
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
@@ -218,6 +218,10 @@ def _submit(here: Context, words: JobOptionWords, asked: "ServeWords", *, dry_ru
     draft = fit_to_module(here, draft, "inference")
     enclosed, description = enclose(here, draft, dry_run=dry_run)
     plan = plan_service(draft, asked, description, Path.cwd())
+    if plan.answering.note:
+        here.say(f"note: {plan.answering.note}")
+    if enclosed is not None:
+        enclosed = replace(enclosed, words=(*enclosed.words, *plan.answering.words))
     batch = ReadyBatch({}, enclosed, plan.copies)
     return submit(here, plan.request, variables, dry_run=dry_run, wait=False, batch=batch)
 

@@ -24,7 +24,9 @@ from deephpc.workflows.request import (
     selecting_words,
 )
 from deephpc.workflows.trained import (
+    Answering,
     check_models,
+    choose_answering,
     find_models,
     image_as_trained,
     load_trained_plan,
@@ -61,6 +63,8 @@ class ServePlan:
     request: JobRequest
     copies: dict[str, Path]
     """Path in the run folder → file of the user's."""
+    answering: Answering
+    """Which model answers."""
 
 
 def load_serve_request(asked: ServeWords, cwd: Path, options: JobOptions, record: Record | None) -> JobRequest:
@@ -107,7 +111,9 @@ def plan_service(request: JobRequest, asked: ServeWords, description: ModuleDesc
     sample, copies = _plan_sample(asked.samples, declared, cwd)
     model = None if description is None else description.served
     service = (request.service or Service()).model_copy(update={"sample": sample, "model": model})
-    return ServePlan(request.model_copy(update={"service": service}), copies)
+    answering = choose_answering(request.options.image.models, description)
+    command = (*request.command, *answering.words)
+    return ServePlan(request.model_copy(update={"service": service, "command": command}), copies, answering)
 
 
 def kept_copies(job: Job) -> dict[str, Path]:

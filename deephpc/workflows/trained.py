@@ -1,5 +1,8 @@
 """Finds what a training run left for others to use: its models, and the image and module they belong to."""
 
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from deephpc.containers.container import check_path
@@ -8,8 +11,14 @@ from deephpc.containers.reference import RegistryImage, parse_target
 from deephpc.errors import InputError
 from deephpc.jobs.job import Job
 from deephpc.jobs.record import Record
+from deephpc.jobs.run_folder import RunFolder, read_json, read_text
+from deephpc.serve.module_description import ModuleDescription
 from deephpc.workflows.plan import JobPlan, load_plan
 from deephpc.workflows.request import JobOptions, JobRequest
+
+SHIPPED_MODELS = "shipped-models.txt"
+"""Of a training's run folder: the names of what its image had in `models` before (`jobscripts/container.sh`)."""
+_SHOWN = 4
 
 
 def find_models(models: str, record: Record | None, cwd: Path) -> Path:
@@ -32,6 +41,49 @@ def find_models(models: str, record: Record | None, cwd: Path) -> Path:
 def models_of(job: Job) -> Path:
     """Return the folder in which a training of a module left its models."""
     return job.folder / "output" / "models"
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """Which of several models answers."""
+
+    words: tuple[str, ...] = ()
+    """For the program that drives the module."""
+    note: str = ""
+    """For the user; empty where there is one model alone."""
+
+
+def choose_answering(models: Path | None, description: ModuleDescription | None) -> Answering:
+    """Return how the model of a training answers, not those that the image had before; reads the models' folder.
+
+    Where the module has an argument whose choices name the trained one, that becomes its default. Elsewhere the choice
+    is the module's own, and that is told.
+    """
+    if models is None:
+        return Answering()
+    folder = RunFolder(models.parent.parent)
+    ended = (read_json(folder.task(None).result) or {}).get("state")
+    unfinished = (
+        f"{folder.path.name} ended {ended}: its models may be unfinished" if ended not in (None, "COMPLETED") else ""
+    )
+    words, told = _choose(models, (read_text(folder.path / SHIPPED_MODELS) or "").splitlines(), description)
+    return Answering(words, "; ".join(filter(None, (unfinished, told))))
+
+
+def _choose(models: Path, shipped: Sequence[str], description: ModuleDescription | None) -> tuple[tuple[str, ...], str]:
+    trained = [each for each in models.iterdir() if each.name not in shipped and not each.name.startswith(".")]
+    if not shipped or not trained:
+        return (), ""
+    newest = [each.name for each in sorted(trained, key=lambda each: each.stat().st_mtime, reverse=True)]
+    others = ", ".join(shipped[:_SHOWN]) + (", …" if len(shipped) > _SHOWN else "")
+    for argument in description.predict.arguments if description is not None else ():
+        for name in newest:
+            meant = next((choice for choice in argument.choices if choice in (name, json.dumps(name))), None)
+            if meant is not None:
+                words = ("--default", f"{argument.name}={json.dumps(meant)}")
+                return words, f"{name} of the training answers ({argument.name}={name}), not {others}"
+    told = f"the image has models of its own beside {newest[0]} of the training ({others})"
+    return (), f"{told}; which of them answers is the module's own choice"
 
 
 def check_models(folder: Path, where: str) -> None:

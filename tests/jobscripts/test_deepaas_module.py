@@ -417,3 +417,25 @@ def test_a_prediction_that_kills_its_process_or_gives_what_json_cannot_hold_stop
     assert "StringIO" in results["object"]["error"]
     good = results["good"]["result"]["predictions"]
     assert (good["number"], good["table"]) == (3, {"x": 1})
+
+
+SEVERAL_MODELS = """
+from webargs import fields, validate
+def get_predict_args():
+    names = ["2019-06-12", "2026-11-30"]
+    timestamp = fields.Str(load_default=names[0], validate=validate.OneOf(names))
+    return {"timestamp": timestamp, "x": fields.Str(required=True)}
+def predict(timestamp, x):
+    return {"answers": timestamp}
+"""
+
+
+def test_the_model_that_is_meant_answers_unless_another_is_asked_for(drive: Drive, tmp_path: Path) -> None:
+    several = add_module(tmp_path, "several_models", SEVERAL_MODELS)
+    file = write_inputs(tmp_path, one={"x": "a"}, other={"x": "a", "timestamp": "2019-06-12"})
+    for words, first in (((), "2019-06-12"), (("--default", 'timestamp="2026-11-30"'), "2026-11-30")):
+        done = drive("predict", "--inputs", file, "--output", f"answers-{first}", *words, **several)
+        assert done.returncode == 0, done.stderr
+        results = load_results(tmp_path / f"answers-{first}")
+        assert results["one"]["result"]["predictions"]["answers"] == first
+        assert results["other"]["result"]["predictions"]["answers"] == "2019-06-12"

@@ -1,0 +1,52 @@
+"""Which model of a training answers, where its image had models of its own."""
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import JsonValue
+
+from deephpc.serve.module_description import Argument, Method, ModuleDescription
+from deephpc.workflows.trained import SHIPPED_MODELS, choose_answering
+
+
+def run_of(place: Path, trained: list[str], shipped: list[str], state: str = "COMPLETED") -> Path:
+    models = place / "train-leaves-1a2b" / "output" / "models"
+    models.mkdir(parents=True)
+    for name in (*shipped, *trained):
+        (models / name).mkdir()
+    if shipped:
+        (models.parent.parent / SHIPPED_MODELS).write_text("\n".join(shipped) + "\n")
+    (models.parent.parent / "result.json").write_text(json.dumps({"state": state}))
+    return models
+
+
+def module(*choices: JsonValue) -> ModuleDescription:
+    arguments = (Argument(name="top", type="int"), Argument(name="timestamp", choices=choices))
+    return ModuleDescription(served="leaves", predict=Method(exists=True, arguments=arguments))
+
+
+@pytest.mark.parametrize("choices", [("2019", "2026"), ('"2019"', '"2026"'), ("2026",)])
+def test_the_trained_one_becomes_the_default_where_the_module_lets_one_choose(
+    tmp_path: Path, choices: tuple[str, ...]
+) -> None:
+    found = choose_answering(run_of(tmp_path, ["2026"], ["2019"]), module(*choices))
+    assert found.words == ("--default", f"timestamp={json.dumps(choices[-1])}")
+    assert found.note == "2026 of the training answers (timestamp=2026), not 2019"
+
+
+def test_where_the_choice_is_the_modules_own_that_is_told(tmp_path: Path) -> None:
+    found = choose_answering(run_of(tmp_path, ["best.pt"], ["base", "coco"]), module())
+    assert found.words == ()
+    assert "beside best.pt of the training (base, coco); which of them answers is the module's own choice" in found.note
+
+
+def test_one_model_alone_needs_no_word(tmp_path: Path) -> None:
+    assert choose_answering(None, None).note == ""
+    assert choose_answering(run_of(tmp_path, ["2026"], []), module("2026")).note == ""
+
+
+@pytest.mark.parametrize("state", ["TIMEOUT", "FAILED", "CANCELLED"])
+def test_a_training_that_did_not_complete_is_served_with_a_word(tmp_path: Path, state: str) -> None:
+    found = choose_answering(run_of(tmp_path, ["2026"], [], state), None)
+    assert found.note == f"train-leaves-1a2b ended {state}: its models may be unfinished"
