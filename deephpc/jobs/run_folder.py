@@ -67,6 +67,11 @@ class TaskFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def shipped_models(self) -> Path:
+        """The names of what a module's image had among its models before a training; written by `container.sh`."""
+        return self.path / "shipped-models.txt"
+
+    @property
     def usage(self) -> Path:
         """JSON lines of the job's own sampling of CPU, memory and GPUs."""
         return self.path / "usage.jsonl"

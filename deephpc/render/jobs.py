@@ -15,7 +15,8 @@ from deephpc.render.answer import to_json, visible
 from deephpc.render.job_table import draw_jobs
 from deephpc.render.phrases import code_of, local_time, task_counts
 from deephpc.room import render_size
-from deephpc.workflows.metrics import Series, load_series
+from deephpc.workflows.found_metrics import run_series
+from deephpc.workflows.metrics import Series
 
 if TYPE_CHECKING:  # loaded by the one command that has them: `deephpc jobs` starts without
     from deephpc.jobs.delivery import Delivery
@@ -131,7 +132,7 @@ def render_export(jobs: Sequence[Job], metrics: Mapping[str, Mapping[str, float]
 
 def render_series(job: Job, task: int | None, *, as_json: bool) -> str:
     """Return the metrics of one run, point by point."""
-    series = load_series(job.files.task(task).metrics)
+    series = run_series(job.files.task(task))
     if not as_json:
         return _series_csv(series)
     return to_json("deephpc.metrics/1", {"run_id": job.run_id, "metrics": series}) + "\n"

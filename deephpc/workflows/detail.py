@@ -16,7 +16,8 @@ from deephpc.jobs.scheduler import Scheduler, id_of_task
 from deephpc.jobs.slurm_usage import Accounted
 from deephpc.model import Model
 from deephpc.workflows.batch_results import table_file
-from deephpc.workflows.metrics import Series, load_series
+from deephpc.workflows.found_metrics import run_series
+from deephpc.workflows.metrics import Series
 from deephpc.workflows.plan import JobPlan, load_plan
 
 
@@ -95,7 +96,7 @@ def gather_detail(job: Job, task: int | None, record: Record, scheduler: Schedul
         result=result,
         attempts=attempts,
         usage=_accounted_usage(job, task, attempts, scheduler) or _sampled_usage(job, files, now),
-        metrics=load_series(files.metrics),
+        metrics=run_series(files),
         events=tuple(record.events(job.run_id)),
         transfers=record.transfers.of(job.run_id),
         places={name: path for name, path in _places(job, files).items() if path.exists()},

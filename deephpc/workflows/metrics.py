@@ -32,9 +32,9 @@ def series_of(lines: Iterable[Mapping[str, object]]) -> Series:
     return series
 
 
-def last_values(path: Path) -> dict[str, float]:
-    """Return the last value of each metric."""
-    return {name: points[-1][1] for name, points in load_series(path).items()}
+def last_values(series: Series) -> dict[str, float]:
+    """Return the last value of each metric (pure)."""
+    return {name: points[-1][1] for name, points in series.items()}
 
 
 def _number(value: object) -> float | None:

@@ -16,8 +16,6 @@ from deephpc.serve.module_description import ModuleDescription
 from deephpc.workflows.plan import JobPlan, load_plan
 from deephpc.workflows.request import JobOptions, JobRequest
 
-SHIPPED_MODELS = "shipped-models.txt"
-"""Of a training's run folder: the names of what its image had in `models` before (`jobscripts/container.sh`)."""
 _SHOWN = 4
 
 
@@ -62,11 +60,12 @@ def choose_answering(models: Path | None, description: ModuleDescription | None)
     if models is None:
         return Answering()
     folder = RunFolder(models.parent.parent)
-    ended = (read_json(folder.task(None).result) or {}).get("state")
+    files = folder.task(None)
+    ended = (read_json(files.result) or {}).get("state")
     unfinished = (
         f"{folder.path.name} ended {ended}: its models may be unfinished" if ended not in (None, "COMPLETED") else ""
     )
-    words, told = _choose(models, (read_text(folder.path / SHIPPED_MODELS) or "").splitlines(), description)
+    words, told = _choose(models, (read_text(files.shipped_models) or "").splitlines(), description)
     return Answering(words, "; ".join(filter(None, (unfinished, told))))
 
 

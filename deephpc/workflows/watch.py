@@ -23,6 +23,7 @@ from deephpc.workflows.chain import (
     place_successors,
     waits_for_successor,
 )
+from deephpc.workflows.found_metrics import run_series
 from deephpc.workflows.metrics import last_values
 from deephpc.workflows.verdict import Tasks, judge_job, still_stands
 
@@ -249,9 +250,9 @@ def keep_last_metrics(record: Record, job: Job) -> None:
     SiteError
         A folder cannot be read, or the record not be written.
     """
-    paths = {f"{job.run_id}_{number}": job.files.task(number).metrics for number in job.tasks}
-    paths = paths or {job.run_id: job.files.task(None).metrics}
-    record.keep_metrics({name: last_values(path) for name, path in paths.items()})
+    folders = {f"{job.run_id}_{number}": job.files.task(number) for number in job.tasks}
+    folders = folders or {job.run_id: job.files.task(None)}
+    record.keep_metrics({name: last_values(run_series(folder)) for name, folder in folders.items()})
 
 
 def _unsent(job: Job, observation: Observation, now: datetime) -> Standing:

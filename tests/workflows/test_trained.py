@@ -7,7 +7,7 @@ import pytest
 from pydantic import JsonValue
 
 from deephpc.serve.module_description import Argument, Method, ModuleDescription
-from deephpc.workflows.trained import SHIPPED_MODELS, choose_answering
+from deephpc.workflows.trained import choose_answering
 
 
 def run_of(place: Path, trained: list[str], shipped: list[str], state: str = "COMPLETED") -> Path:
@@ -16,7 +16,7 @@ def run_of(place: Path, trained: list[str], shipped: list[str], state: str = "CO
     for name in (*shipped, *trained):
         (models / name).mkdir()
     if shipped:
-        (models.parent.parent / SHIPPED_MODELS).write_text("\n".join(shipped) + "\n")
+        (models.parent.parent / "shipped-models.txt").write_text("\n".join(shipped) + "\n")
     (models.parent.parent / "result.json").write_text(json.dumps({"state": state}))
     return models
 
