@@ -86,6 +86,9 @@ if [ "$verb" = prepare ]; then
 fi
 
 printf '%d\n' "$$" >"/deephpc/pid$number" # the job script passes signals on to it
-cd "$deephpc_workdir" || exit 125
+if ! cd "$deephpc_workdir" 2>/dev/null && ! { mkdir -p "$deephpc_workdir" && cd "$deephpc_workdir"; } 2>/dev/null; then
+  printf 'deephpc: the image has no folder %s, its WORKDIR: starting in an empty one\n' "$deephpc_workdir" >&2
+  cd /deephpc/home || exit 125
+fi
 unset deephpc_workdir deephpc_image_home verb number
 exec "$@"
