@@ -122,8 +122,8 @@ asked() ( # --env is for the program: in a shell of its own, so that a PATH or L
 
 # --- a module's image may be written everywhere, as in Docker, privately to the job ---------------------------------------
 # `layer` says by what: a folder of this node's disk laid over the image (overlay), a tmpfs laid over it (tmpfs; its size is
-# the site's, and counts as the job's memory), or nothing but the module's own folders (empty). What works here is found
-# by trying, in this order; each rank has a layer of its own, since no folder can be the upper one of two mounts.
+# the site's, and counts as the job's memory) with copies of the module's own folders, or such copies alone (empty). What
+# works here is found by trying, in this order; each rank has a layer of its own: no folder can be the upper one of two mounts.
 layer=''
 layer_place() { # the folder of this rank's layer
   printf '%s/layer%s' "$private" "${DEEPHPC_LOCAL_RANK:+-$DEEPHPC_LOCAL_RANK}"
@@ -131,10 +131,10 @@ layer_place() { # the folder of this rank's layer
 
 layer_words() { # of Apptainer: adds to `words`; /tmp belongs to the layer, so that files may be moved between the two
   case $layer in
-    overlay) mkdir -p "$(layer_place)" && words+=(--overlay "$(layer_place)") ;;
+    overlay) mkdir -p "$(layer_place)" && words+=(--overlay "$(layer_place)") && return ;;
     tmpfs) words+=(--writable-tmpfs) ;;
-    *) words+=(--bind "$private/tmp:/tmp" --bind "$private/var_tmp:/var/tmp") ;;
   esac
+  words+=(--bind "$private/tmp:/tmp" --bind "$private/var_tmp:/var/tmp")
 }
 
 in_full() { # SRC[:DST][:ro] → SRC:DST[:ro]
@@ -174,7 +174,7 @@ stage_image() { # copy the image to this node's own disk, once for all its ranks
 prepare_inside() { # one look around from inside, before anything is started; prints one line
   local copied=no
   if [ "$is_module" = yes ]; then
-    if [ -n "$layer" ]; then copied=listed; else copied=${engine_links:+links}; fi
+    if [ "$layer" = overlay ]; then copied=listed; else copied=${engine_links:+links}; fi
     copied=${copied:-yes}
   fi
   (engine_exec /bin/sh /deephpc/bin/inside.sh prepare "$gpus_wanted" "${gpu:-$gpu_vendor}" "$copied" "$models_draft") \
@@ -228,12 +228,12 @@ bind_folders() { # a module's data and models: what it writes there goes to the 
           fi
           kept=$here/output/models
           mkdir -p "$kept"
-        elif [ -n "$layer" ]; then
+        elif [ "$layer" = overlay ]; then
           continue
         fi
         ;;
       */data)
-        if [ -n "$layer" ]; then
+        if [ "$layer" = overlay ]; then
           kept=
         elif [ "$keeps_folders" = yes ]; then
           if [ ${#data_sets[@]} -gt 0 ]; then kept=$here/module-data; else kept=$DEEPHPC_DATA_DIR; fi
@@ -284,16 +284,11 @@ look_around() {
   local line status reason
   models_draft='' # where the image's own models go, before a training adds to them
   if [ "$keeps_folders" = yes ] && [ -z "$(ls -A "$here/output/models" 2>/dev/null)" ]; then models_draft=$here/output/.models.$host.$$.part; fi
-  for layer in ${engine_layers:-}; do
-    line=$(prepare_inside) && break
-    layer=''
-  done
-  if [ -z "$layer" ]; then
+  for layer in ${engine_layers:-} ''; do
     line=$(prepare_inside)
     status=$?
-  else
-    status=0
-  fi
+    case $status in 0 | 42 | 137) break ;; esac # it started, whatever is missing inside
+  done
   [ "$is_module" != yes ] || line="$line layer=${layer:-none}"
   reason=$(tail -n 1 "$private/prepare.err")
   event container ",\"engine\":\"$(text "$engine")\",\"image\":\"$(text "$image_digest")\",\"sees\":\"$(text "$line")\",\"devices\":\"$(text "${gpu_facts:-}")\""
