@@ -57,7 +57,7 @@ def test_the_first_run_works_after_the_install(tmp_path: Path) -> None:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=1100,
             check=False,
         )
     finally:

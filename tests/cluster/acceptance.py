@@ -29,7 +29,7 @@ class Session:
         self.box.run(["tee", path], user=self.user, stdin=text)
         return path
 
-    def deephpc(self, *words: str, timeout: float = 300, env: dict[str, str] | None = None) -> Answer:
+    def deephpc(self, *words: str, timeout: float = 900, env: dict[str, str] | None = None) -> Answer:
         """Run deephpc in the project folder; never raises for its exit code."""
         surroundings = {**self.env, **(env or {})}
         return self.box.run(

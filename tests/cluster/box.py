@@ -44,11 +44,11 @@ class Process:
         self.send(signal.SIGKILL)
         self.popen.wait(timeout=60)
 
-    def wait(self, timeout: float = 300) -> int:
+    def wait(self, timeout: float = 900) -> int:
         """Wait for the end; the exit status, negative for a signal."""
         return self.popen.wait(timeout=timeout)
 
-    def communicate(self, timeout: float = 300) -> tuple[str, str]:
+    def communicate(self, timeout: float = 900) -> tuple[str, str]:
         """Wait for the end; what it wrote to stdout and stderr."""
         return self.popen.communicate(timeout=timeout)
 
@@ -207,7 +207,7 @@ class Box:
         stdin: str | None = None,
         env: Mapping[str, str] | None = None,
         cwd: str | Path | None = None,
-        timeout: float = 300,
+        timeout: float = 900,
         check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end as a user on a machine.
@@ -235,7 +235,7 @@ class Box:
         user: str = "alice",
         node: str = "login",
         stdin: str | None = None,
-        timeout: float = 300,
+        timeout: float = 900,
         check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         """Run a shell command over a real ssh connection from the host."""
