@@ -19,7 +19,7 @@ place=$(mktemp -d "${TMPDIR:-/tmp}/deephpc-probe.XXXXXX") || exit 1
 trap 'chmod -R u+w "$place"; rm -rf "$place"' EXIT
 image_digest=sha256:000000000000 prepared=$place/udocker mark=$place-$RANDOM
 root=$prepared/containers/000000000000/ROOT
-binds=() gpu='' engine='' private='' engine_command=$udocker_command
+binds=() gpu='' engine='' layer='' private='' engine_command=$udocker_command
 
 make_image() { # /bin/sh with what it is linked to, and a file that is nowhere else
   local image=$root library
@@ -38,7 +38,7 @@ try() { # NAME ENGINE: run the engine for true; answers ok, or why not
   engine=$2 private=$place/$1
   mkdir -p "$private/tmp" "$private/var_tmp" "$private/home" "$private/deephpc/bin"
   # shellcheck disable=SC2016  # for the shell inside
-  said=$(timeout -k 1 "$patience_s" /bin/bash -c "set -u; $(declare -f); $(declare -p binds gpu engine engine_command private prepared image_digest)
+  said=$(timeout -k 1 "$patience_s" /bin/bash -c "set -u; $(declare -f); $(declare -p binds gpu engine layer engine_command private prepared image_digest)
     declare -A opened=(); all_binds=() clean_environment=() image_mounts=()
     engine_exec /bin/sh -c 'read -r mark </mark; printf \"%s\\n\" \"\$mark\"; exit 7'" 2>"$private/err" </dev/null)
   status=$?

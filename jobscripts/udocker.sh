@@ -10,12 +10,9 @@
 
 # shellcheck disable=SC2034  # for container.sh: F binds by links, so the place for a bind must be free
 [ "$engine" != udocker-f ] || engine_links=yes
+: "${is_module:=no}" "${layer:=}" # the probe of the engines has no module
 # shellcheck disable=SC2034
-if [ "$is_module" = yes ]; then
-  case $engine in
-    udocker-r) engine_layers=overlay ;;
-  esac
-fi
+[ "$engine:$is_module" != udocker-r:yes ] || engine_layers=overlay # container.sh tries whether it works here
 
 engine_set_up() {
   local python=${engine_command%/*}/python3
@@ -329,7 +326,7 @@ apptainer_exec() {
   local program words=(--silent exec --cleanenv --no-home --no-mount 'cwd,tmp' --pwd /) bind
   program=$(engine_program UDOCKER_USE_SINGULARITY_EXECUTABLE apptainer singularity) ||
     fail "$engine needs apptainer or singularity, which are not on $(uname -n)"
-  layer_words
+  words+=(--bind "$private/tmp:/tmp" --bind "$private/var_tmp:/var/tmp")
   for bind in ${binds[@]+"${binds[@]}"}; do words+=(--bind "$bind"); done
   case $gpu in
     nvidia) words+=(--nv) ;;

@@ -27,6 +27,7 @@ BUFFER_BYTES = 1 << 18
 """How much of one stream is held at a time."""
 LONGEST_LINE = 1 << 16
 """Bytes of an address, and of a header, in both directions; aiohttp's own 8190 are less than browsers' cookies."""
+_TURNS = 3
 _CONNECTIONS_UPSTREAM = 100
 _KEPT_ALIVE_S = 15.0  # shorter than servers keep theirs, so that none is used while it is being closed
 _SOCKET_PATH_BYTES = 100
@@ -116,8 +117,9 @@ class _Body(aiohttp.Payload):
         if transport is not None:
             watched.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
         async for chunk in self._value.chunks():
-            if watched.poll(0):
-                await asyncio.sleep(0)
+            for _ in range(_TURNS):  # an event is dealt with in the turn of the loop after the one that sees it
+                if watched.poll(0):
+                    await asyncio.sleep(0)
             await writer.write(chunk)
 
 
