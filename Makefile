@@ -8,7 +8,7 @@ SIDE_BY_SIDE := -n 4 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo check test test-long test-pyslurm bench cluster-up cluster-down wheel clean
+.PHONY: help demo check test test-long test-modules test-pyslurm bench cluster-up cluster-down wheel clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,10 @@ test: $(VENV)/.has-test $(VENV)/.has-train cluster-packages ## All tests, those 
 test-long: $(VENV)/.has-test cluster-packages ## 10 000 cases of each property, sweeps at their full size, and a table of both (by hand, up to an hour)
 	HYPOTHESIS_PROFILE=full DEEPHPC_TEST_FILES=1000 DEEPHPC_TEST_LARGE_MIB=200 DEEPHPC_TEST_RUNS=200 \
 	$(BIN)/pytest -q -m "hypothesis or sweep" -p tests.long_table $(SIDE_BY_SIDE)
+
+test-modules: $(VENV)/.has-test cluster-packages ## The oracle over the OCI layouts of DEEPaaS modules in MODULES=DIR (by hand)
+	@test -d "$(MODULES)" || { echo "say where they are: make test-modules MODULES=DIR" >&2; exit 2; }
+	DEEPHPC_MODULES="$(abspath $(MODULES))" $(BIN)/pytest tests/cluster/test_modules.py
 
 test-pyslurm: $(VENV)/.has-test cluster-packages ## Build the pyslurm source SRC=DIR inside the test cluster and run the scheduler tests on it
 	@test -n "$(SRC)" || { echo "say which source: make test-pyslurm SRC=DIR (a pyslurm of the cluster's Slurm release)" >&2; exit 2; }

@@ -23,7 +23,7 @@ from .rootfs import RECIPES, cache_dir, fetch_rootfs, mirror
 
 PROJECT = Path(__file__).resolve().parents[2]
 EXAMPLE = PROJECT / "examples" / "deepaas-digits"
-NAMES = ("digits", "broken-import", "writes", "plain")
+NAMES = ("digits", "broken-import", "writes", "oracle", "plain")
 
 DEEPAAS = "deepaas==2.6.0"
 SOURCE_ONLY = ("aiohttp-apispec<3", "pyinotify")  # what DEEPaaS needs that comes without a wheel; both pure Python
@@ -143,6 +143,14 @@ MODULE_CONFIG = Config(
     folder=_HOME,
     # as in most images of the catalogue; DEEPaaS no longer knows the option
     command=("deepaas-run", "--openwhisk-detect", "--listen-ip", "0.0.0.0", "--listen-port", "5000"),
+    ports=("5000/tcp",),
+)
+ORACLE_HOME = "/srv/oracle"
+ORACLE_MODULES = PROJECT / "tests" / "oracle" / "modules"
+ORACLE_CONFIG = Config(
+    env={"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1", "PYTHONPATH": ORACLE_HOME},
+    folder=ORACLE_HOME,
+    command=("deepaas-run", "--listen-ip", "0.0.0.0"),
     ports=("5000/tcp",),
 )
 PLAIN_CONFIG = Config(
@@ -279,7 +287,19 @@ def copy_example(tree: Path, example: Path) -> Path:
 def _key() -> str:
     """Return a short hash of this recipe and of the example module."""
     recipe = Path(__file__).read_bytes() + Path(image_layers.__file__).read_bytes()
-    return hashlib.sha256(recipe + example_content(EXAMPLE)).hexdigest()[:10]
+    oracle = b"".join(text.encode() for text in _oracle_files().values())
+    return hashlib.sha256(recipe + example_content(EXAMPLE) + oracle).hexdigest()[:10]
+
+
+def _oracle_files() -> dict[str, str]:
+    """Return the modules of the oracle as they lie in their image, each installed by hand."""
+    files: dict[str, str] = {}
+    for source in sorted(ORACLE_MODULES.glob("*.py")):
+        name, about = source.stem, f"{ORACLE_HOME}/{source.stem}-1.0.dist-info"
+        files[f"{ORACLE_HOME}/{source.name}"] = source.read_text(encoding="utf-8")
+        files[f"{about}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
+        files[f"{about}/entry_points.txt"] = f"[deepaas.v2.model]\n{name} = {name}\n"
+    return files
 
 
 def _layout(image: str | Path) -> Path:
@@ -327,6 +347,8 @@ def _build(building: Path) -> None:
     )
     assemble(store, building / "done" / "digits", [base, deepaas, module], MODULE_CONFIG)
     assemble(store, building / "done" / "broken-import", [base, deepaas, module, broken], MODULE_CONFIG)
+    oracle = write_layer(store, _oracle_files(), "the modules of the oracle")
+    assemble(store, building / "done" / "oracle", [base, deepaas, oracle], ORACLE_CONFIG)
     assemble(store, building / "done" / "writes", [base, deepaas, module, writes], MODULE_CONFIG)
     assemble(store, building / "done" / "plain", [base, plain], PLAIN_CONFIG)
 
