@@ -268,16 +268,29 @@ show_asked() { # FOLDER KEPT: a place in what is bound there for each bind of th
 }
 
 show_models() { # the models of a run stay as they are: what a module writes beside them is the job's own
-  local view=$private/models
+  local view=$private/models file
   if is_asked "$folder"; then return 0; fi
-  if [ ! -d "$view" ]; then
-    case $engine in # without name spaces nothing holds a program back from writing through a link
-      udocker-p* | udocker-f) cp -R "$models" "$view" ;;
-      *) cp -rs "$models" "$view" && binds+=("$models:$models:ro") ;;
-    esac || fail "cannot write in $private"
-    chmod -R u+w "$view" 2>/dev/null
-  fi
   binds+=("$view:$folder")
+  case $engine in # without name spaces nothing holds a program back from writing into what is bound
+    udocker-p* | udocker-f)
+      [ -d "$view" ] || cp -R -L "$models" "$view" || fail "cannot copy $models to $private"
+      chmod -R u+w "$view"
+      return
+      ;;
+  esac
+  mkdir -p "$view"
+  if [ "$(find -L "$models" -type f | head -n 101 | wc -l)" -gt 100 ]; then # too many to bind one by one
+    cp -rs "$models/." "$view/" || fail "cannot write in $private"
+    binds+=("$models:$models:ro")
+    return
+  fi
+  while IFS= read -r file; do # each file where it is, in folders of the job's: modules check where a file really lies
+    case $file in
+      *[:,]*) mkdir -p "$(dirname "$view/$file")" && cp -L "$models/$file" "$view/$file" ;;
+      *) mkdir -p "$(dirname "$view/$file")" && : >>"$view/$file" && binds+=("$models/$file:$folder/$file:ro") ;;
+    esac || fail "cannot write in $private"
+  done < <(cd "$models" && find -L . -type f | sed 's|^\./||')
+  (cd "$models" && find -L . -type d) | while IFS= read -r file; do mkdir -p "$view/$file"; done
 }
 
 look_around() {
