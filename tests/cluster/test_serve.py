@@ -128,7 +128,7 @@ def test_a_training_is_served_to_its_owner_alone(alice: Session, trained: str) -
     stages = [line.split()[2] for line in done.stderr.splitlines() if " s  " in line]
     assert stages[-4:] == ["listening", "loading", "warming", "ready"]
     log = alice.deephpc("logs", run_id).stdout
-    assert "with your sample (seven.pgm)" in log
+    assert "with your sample (image=seven.pgm)" in log
     assert "sees {'labels/cells.csv': 'a,b\\n'}" in log
     server = status(alice, run_id)
     folder = server["folder"]
