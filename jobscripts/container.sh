@@ -268,17 +268,17 @@ show_asked() { # FOLDER KEPT: a place in what is bound there for each bind of th
 }
 
 show_models() { # the models of a run stay as they are: what a module writes beside them is the job's own
-  local view=$private/models file
+  local view=$private/deephpc/folders$folder file
   if is_asked "$folder"; then return 0; fi
   binds+=("$view:$folder")
   case $engine in # without name spaces nothing holds a program back from writing into what is bound
     udocker-p* | udocker-f)
-      [ -d "$view" ] || cp -R -L "$models" "$view" || fail "cannot copy $models to $private"
+      { rm -rf "$view" && mkdir -p "${view%/*}" && cp -R -L "$models" "$view"; } || fail "cannot copy $models to $private"
       chmod -R u+w "$view"
       return
       ;;
   esac
-  mkdir -p "$view"
+  { rm -rf "$view" && mkdir -p "$view"; } || fail "cannot write in $private"
   if [ "$(find -L "$models" -type f | head -n 101 | wc -l)" -gt 100 ]; then # too many to bind one by one
     cp -rs "$models/." "$view/" || fail "cannot write in $private"
     binds+=("$models:$models:ro")
