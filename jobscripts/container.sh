@@ -270,6 +270,7 @@ show_asked() { # FOLDER KEPT: a place in what is bound there for each bind of th
 show_models() { # the models of a run stay as they are: what a module writes beside them is the job's own
   local view=$private/deephpc/folders$folder file
   if is_asked "$folder"; then return 0; fi
+  [ -z "${engine_links:-}" ] || view=$here/module-models # where links stand for binds, nothing below /tmp is found by its real path
   binds+=("$view:$folder")
   case $engine in # without name spaces nothing holds a program back from writing into what is bound
     udocker-p* | udocker-f)
