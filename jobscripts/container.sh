@@ -257,13 +257,18 @@ is_asked() { # FOLDER: is it, or one above it, bound by the user
   return 1
 }
 
-show_asked() { # FOLDER KEPT: a place in what is bound there for each bind of the user's below it
+show_asked() { # FOLDER KEPT: what the user binds below a folder lies over what is bound there, and has a place in it
   local bind inside
   [ -n "$2" ] && [ -z "${engine_links:-}" ] || return 0
   for bind in ${asked_binds[@]+"${asked_binds[@]}"}; do
     inside=${bind#*:}
     inside=${inside%%:*}
-    case $inside in "$1"/?*) mkdir -p "$(dirname "$2${inside#"$1"}")" && place_for_bind "${bind%%:*}" "$2${inside#"$1"}" ;; esac
+    case $inside in
+      "$1"/?*)
+        mkdir -p "$(dirname "$2${inside#"$1"}")" && place_for_bind "${bind%%:*}" "$2${inside#"$1"}"
+        binds+=("$bind")
+        ;;
+    esac
   done
 }
 
@@ -316,7 +321,7 @@ look_around() {
 }
 
 set_up() { # all that comes before the program
-  local bind
+  local bind usual=()
   make_private
   [ "$stages_image" != yes ] || [ ! -e "$prepared" ] || stage_image
   engine_set_up
@@ -328,8 +333,8 @@ set_up() { # all that comes before the program
   find_devices
   look_around # before the user's own are bound: nothing of theirs is looked at, or copied
   [ "$is_module" != yes ] || bind_folders
-  binds=(${asked_binds[@]+"${asked_binds[@]}"} ${binds[@]+"${binds[@]}"})
-  for bind in ${usual_binds[@]+"${usual_binds[@]}"}; do [ ! -e "${bind%%:*}" ] || binds+=("$(in_full "$bind")"); done
+  for bind in ${usual_binds[@]+"${usual_binds[@]}"}; do [ ! -e "${bind%%:*}" ] || usual+=("$(in_full "$bind")"); done
+  binds=(${asked_binds[@]+"${asked_binds[@]}"} ${usual[@]+"${usual[@]}"} "${binds[@]}") # what is the run's lies over them
 }
 
 as_rank() { # WORDS…: the ranks of a node share all but what the scheduler tells each of them

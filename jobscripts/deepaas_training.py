@@ -107,10 +107,10 @@ def _configure():
 
 def _as_sent(values, arguments):
     """Return values as the API would bring them; a file as DEEPaaS gives it to a module."""
-    from deepaas.model.v2.wrapper import UploadedFile
-
     sent = deepaas_arguments.render_texts(values, arguments)
     for name in {each["name"] for each in arguments if each["type"] == "file"} & set(values):
+        from deepaas.model.v2.wrapper import UploadedFile  # not in every release
+
         path, kind = sent[name], mimetypes.guess_type(sent[name])[0]
         sent[name] = UploadedFile(name, path, kind, os.path.basename(path))
     return sent

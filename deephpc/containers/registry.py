@@ -95,7 +95,8 @@ class Registry:
                 tags = self.tags()
                 near = difflib.get_close_matches(self.image.selector, tags, n=_SHOWN_TAGS, cutoff=0.3)
                 shown = list(dict.fromkeys((*near, *sorted(tags))))[:_SHOWN_TAGS]
-                error.hint = f"its tags are {', '.join(shown)}{', …' if len(tags) > _SHOWN_TAGS else ''}"
+                if shown:
+                    error.hint = f"its tags are {', '.join(shown)}{', …' if len(tags) > _SHOWN_TAGS else ''}"
             raise
 
     def document(self, digest: str) -> Document:

@@ -34,7 +34,7 @@ _QUIET_S = 75.0
 """How long a connection may stay without a request; one without a first request, too."""
 _MOST_CONNECTIONS = 4096
 _LOOK_S = 0.2
-_DYING_S = 1.0
+_DYING_S = 5.0
 _TLS_BUFFER_BYTES = 1 << 16
 _REASON = ".reason"
 

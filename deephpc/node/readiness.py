@@ -33,8 +33,8 @@ from deephpc.serve.swagger import (
 _POLL_S, _LONGEST_POLL_S = 0.02, 0.5
 _LATE = 0.02
 """How late it may be noticed that the server answers, as a part of what that took."""
-_LOOK_S, _ELSEWHERE_S = 1.0, 10.0
-"""How often it is looked where a server listens, and how long it may listen elsewhere alone."""
+_LOOK_S = 1.0
+"""How often it is looked where else a server listens."""
 _AGAIN = 10
 _AGAIN_S = 1.0
 _SHOWN_BYTES = 2000
@@ -123,14 +123,10 @@ class Readiness:
     async def _until_it_answers(self, path: str) -> None:
         """Wait until the server answers at all; what it says is judged later."""
         began = looked = time.monotonic()
-        elsewhere_since: float | None = None
+        told = False
         while True:
             if self._service.kind == "command" and time.monotonic() - looked > _LOOK_S:
-                looked, ports = time.monotonic(), self._ways.elsewhere()
-                elsewhere_since = (elsewhere_since or looked) if ports else None
-                if elsewhere_since is not None and looked - elsewhere_since > _ELSEWHERE_S:
-                    told = f"the server listens on port {', '.join(map(str, ports))}, which is not the one it was given"
-                    raise EngineError(told, "let it take its port from a variable: --port-env NAME")
+                looked, told = time.monotonic(), self._tell_of_ports(told)
             with contextlib.suppress(aiohttp.ClientError, OSError):
                 async with self._ways.session.get(self._ways.url(URL(path)), allow_redirects=False) as answer:
                     self._doing = f"answers {path} with {answer.status}"
@@ -138,6 +134,18 @@ class Readiness:
                         self._check_owner()
                         return
             await asyncio.sleep(min(max(_POLL_S, _LATE * (time.monotonic() - began)), _LONGEST_POLL_S))
+
+    def _tell_of_ports(self, was_told: bool) -> bool:
+        """Say where else the server listens; it may yet listen on its own port, as those do that load a model first."""
+        ports = self._ways.elsewhere()
+        if not ports:
+            return was_told
+        self._doing = (
+            f"listens on port {', '.join(map(str, ports))} alone, which is not the one it was given: --port-env NAME"
+        )
+        if not was_told:
+            _note(f"so far the server {self._doing}")
+        return True
 
     def _check_owner(self) -> None:
         owner = self._ways.owner()

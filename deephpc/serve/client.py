@@ -37,7 +37,7 @@ from deephpc.serve.swagger import (
     plan_request,
     predict_path,
 )
-from deephpc.serve.uploads import Upload, as_upload, open_upload, texts_of
+from deephpc.serve.uploads import SentFile, as_upload, open_upload, texts_of
 
 _STARTS_S = 600.0
 _SILENCE_S = 3600.0
@@ -164,7 +164,7 @@ class Client:
         """
         declared = [one.argument for one in self.describe().parameters]
         pairs: list[tuple[str, str]] = []
-        uploads: dict[str, Upload] = {}
+        uploads: dict[str, SentFile] = {}
         for name, value in arguments.items():
             argument = find_argument(name, declared, "")
             upload = as_upload(name, value) if argument.type == "file" and value is not None else None
@@ -211,7 +211,7 @@ class Client:
         pairs: Sequence[tuple[str, str]],
         accept: str | None,
         sink: IO[bytes],
-        uploads: Mapping[str, Upload] = MappingProxyType({}),
+        uploads: Mapping[str, SentFile] = MappingProxyType({}),
     ) -> str:
         """Predict, write the answer as it comes, and return its content type."""
         about = self.describe()
@@ -238,7 +238,7 @@ class Client:
             _check_body(start)
             return content_type
 
-    def _request(self, model: str, request: PredictRequest, files: list[tuple[str, Upload]]) -> httpx.Request:
+    def _request(self, model: str, request: PredictRequest, files: list[tuple[str, SentFile]]) -> httpx.Request:
         """Return the request, its files from their beginning."""
         for _, upload in files:
             upload.content.seek(0)

@@ -13,7 +13,7 @@ from deephpc.errors import InputError
 _UNNAMED = "input"
 
 
-class Upload(NamedTuple):
+class SentFile(NamedTuple):
     """A file to send; its content can be read again from the beginning."""
 
     name: str
@@ -22,7 +22,7 @@ class Upload(NamedTuple):
     """Its content type, by its name."""
 
 
-def open_upload(stack: contextlib.ExitStack, path: Path) -> Upload:
+def open_upload(stack: contextlib.ExitStack, path: Path) -> SentFile:
     """Return a file of this machine, open as long as the stack is.
 
     Raises
@@ -31,12 +31,12 @@ def open_upload(stack: contextlib.ExitStack, path: Path) -> Upload:
         It cannot be read.
     """
     try:
-        return Upload(path.name, stack.enter_context(path.open("rb")), _kind(path.name))
+        return SentFile(path.name, stack.enter_context(path.open("rb")), _kind(path.name))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}", "is it the right file?") from error
 
 
-def as_upload(name: str, value: object) -> Upload | None:
+def as_upload(name: str, value: object) -> SentFile | None:
     """Return what a file argument was given in place of a path: bytes, an open file, or a pair of a name and either.
 
     None for a path.
@@ -50,7 +50,7 @@ def as_upload(name: str, value: object) -> Upload | None:
         return None
     called, content = value if isinstance(value, tuple) and len(value) == 2 else (None, value)
     if isinstance(content, bytes | bytearray | memoryview):
-        return Upload(str(called or _UNNAMED), io.BytesIO(content), _kind(str(called or "")))
+        return SentFile(str(called or _UNNAMED), io.BytesIO(content), _kind(str(called or "")))
     read = getattr(content, "read", None)
     if not callable(read):
         raise InputError(
@@ -58,8 +58,8 @@ def as_upload(name: str, value: object) -> Upload | None:
         )
     called = str(called or Path(str(getattr(content, "name", _UNNAMED))).name)
     if isinstance(content, io.BufferedReader | io.BytesIO | io.FileIO) and content.seekable():
-        return Upload(called, content, _kind(called))
-    return Upload(called, io.BytesIO(_bytes(name, read())), _kind(called))
+        return SentFile(called, content, _kind(called))
+    return SentFile(called, io.BytesIO(_bytes(name, read())), _kind(called))
 
 
 def texts_of(value: Any) -> list[str]:  # noqa: ANN401 - whatever a script passes

@@ -4,11 +4,13 @@ Sources: tensorboard/compat/proto/event.proto and summary.proto (TensorBoard 2.x
 (a record is its length in 8 bytes, little-endian, a checksum of 4, the data, a checksum of 4).
 """
 
+import contextlib
 import csv
 import json
 import math
 import os
 import re
+import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,17 +38,21 @@ def found_series(files: TaskFolder) -> Series:
     What an image had before is not the run's: its own models, and files older than the run.
     """
     newest: dict[str, Path] = {}
-    for path in sorted(_files(files), key=lambda path: path.stat().st_mtime):
+    for _, path in sorted(_files(files)):
         kind = "events" if _EVENTS.fullmatch(path.name) else path.suffix
         newest[kind] = path
     found: Series = {}
     for kind, read in (("events", _read_events), (".csv", _read_table), (".json", _read_json)):
-        if kind in newest and not found:
-            found = read(newest[kind])
+        with contextlib.suppress(
+            OSError, ValueError, RecursionError, csv.Error
+        ):  # a stranger's file, which may be gone
+            if kind in newest and not found:
+                found = read(newest[kind])
     return dict(list(found.items())[:_MOST_SERIES])
 
 
-def _files(files: TaskFolder) -> Iterator[Path]:
+def _files(files: TaskFolder) -> Iterator[tuple[float, Path]]:
+    """Yield the files that may hold metrics, with when they were written."""
     began = files.path / "claim"
     since = began.stat().st_mtime if began.exists() else 0.0
     shipped = {files.output / "models" / name for name in (read_text(files.shipped_models) or "").splitlines()}
@@ -63,9 +69,10 @@ def _files(files: TaskFolder) -> Iterator[Path]:
             path = place / name
             if not (_EVENTS.fullmatch(name) or _CSV.fullmatch(name) or name in _JSON) or path in shipped:
                 continue
-            about = path.lstat()
-            if about.st_mtime >= since and about.st_size <= _LARGEST_BYTES:
-                yield path
+            with contextlib.suppress(OSError):
+                about = path.lstat()
+                if stat.S_ISREG(about.st_mode) and about.st_mtime >= since and about.st_size <= _LARGEST_BYTES:
+                    yield about.st_mtime, path
 
 
 def _read_table(path: Path) -> Series:
@@ -77,10 +84,7 @@ def _read_table(path: Path) -> Series:
 
 def _read_json(path: Path) -> Series:
     """Return numbers as series of one point, lists of numbers as series, whatever objects they lie in."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        return {}
+    value = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(value, dict) and isinstance(value.get("result"), dict):  # DEEPaaS's word on a training
         value = value["result"].get("output")
     series: Series = {}

@@ -75,7 +75,7 @@ def _models(folder: Path | None) -> list[str]:
     """Return what tells one folder of models from another: choices of arguments may depend on them."""
     if folder is None:
         return []
-    found = [(each.name, each.stat().st_mtime_ns) for each in folder.iterdir()]
+    found = [(each.name, each.lstat().st_mtime_ns) for each in folder.iterdir()]
     return [str(folder), *(f"{name}:{time}" for name, time in sorted(found))]
 
 
@@ -96,12 +96,12 @@ def checked_training(words: tuple[str, ...], description: ModuleDescription | No
 
 
 def with_files(enclosed: Enclosed, description: ModuleDescription | None) -> Enclosed:
-    """Return it with the files that the arguments of a training name, seen inside where they are here (pure).
+    """Return it with the files that the arguments of a training name, seen inside where they are here.
 
     Raises
     ------
     InputError
-        One of them has a path that cannot be bound.
+        One of them is not there, or has a path that cannot be bound.
     """
     if description is None or enclosed.container is None:
         return enclosed
@@ -110,6 +110,8 @@ def with_files(enclosed: Enclosed, description: ModuleDescription | None) -> Enc
     files = [named[each.name] for each in description.train.arguments if each.type == "file" and each.name in named]
     for file in files:
         check_path(file, "an argument's file")
+        if not Path(file).is_file():
+            raise InputError(f"there is no file {file}, which an argument names", "check the path")
     return replace(enclosed, container=enclosed.container.with_binds(f"{file}:{file}:ro" for file in files))
 
 

@@ -124,6 +124,7 @@ def load_train_request(target: str, arguments: Sequence[str], cwd: Path, options
             f"{target!r} is neither a Python file nor a project folder here",
             "check the path; an image in a registry is written docker://…",
         )
+    _check_no_model(options)
     command = ("python3", str(program), *arguments)
     return JobRequest(kind="train", target=target, command=checked_words(command), workdir=workdir, options=options)
 
@@ -149,6 +150,18 @@ def load_module_request(kind: JobKind, target: str, words: Sequence[str], cwd: P
     )
 
 
+def _check_no_model(options: JobOptions) -> None:
+    """Refuse to choose a module where there is none.
+
+    Raises
+    ------
+    InputError
+        One was asked for.
+    """
+    if options.image.model is not None:
+        raise InputError(f"--model {options.image.model} is for modules, not for a program of your own", "leave it out")
+
+
 def selecting_words(target: str, image: ImageOptions) -> tuple[str, ...]:
     """Return the words that say which module of an image is meant: that asked for, or the catalogue's (pure)."""
     if image.model is not None:
@@ -165,6 +178,7 @@ def load_run_request(command: Sequence[str], cwd: Path, options: JobOptions, tar
     InputError
         There is none, or the target is no image.
     """
+    _check_no_model(options)
     if target is not None:
         return JobRequest(
             kind="run",

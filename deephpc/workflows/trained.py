@@ -57,8 +57,8 @@ def choose_answering(models: Path | None, description: ModuleDescription | None)
     Where the module has an argument whose choices name the trained one, that becomes its default. Elsewhere the choice
     is the module's own, and that is told.
     """
-    if models is None:
-        return Answering()
+    if models is None or models.parts[-2:] != ("output", "models"):
+        return Answering()  # a folder of the user's own
     folder = RunFolder(models.parent.parent)
     files = folder.task(None)
     ended = (read_json(files.result) or {}).get("state")

@@ -129,6 +129,7 @@ def train(weights=None):
     trained = HOME / "models" / "trained.bin"
     trained.write_text("trained")
     return {"places": told, "models": sorted(p.name for p in (HOME / "models").iterdir()),
+            "data": sorted(str(p.relative_to(HOME / "data")) for p in (HOME / "data").rglob("*")),
             "weights": Path(weights.filename).read_text() if weights else None}
 
 

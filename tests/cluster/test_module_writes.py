@@ -86,11 +86,27 @@ def test_what_is_bound_below_a_modules_folder_is_seen_and_never_copied(alice: Se
     bound = ("--bind", f"{place}:/srv/deepaas-digits/data/processed")
     run_id = alice.submit("train", IMAGE, "--engine", engine, *bound, *WAITING)
     folder = folder_of(alice, run_id)
-    assert answer_of(alice, run_id, "output/train.json")["status"] == "done"
+    output = answer_of(alice, run_id, "output/train.json")["result"]["output"]
+    assert {"data.yaml", "processed", "processed/big.bin"} <= set(output["data"])
     assert int(alice.box.run(f"du -sm --apparent-size {folder} | cut -f1", user="alice").stdout) < 50
-    script = "import pathlib; print(pathlib.Path('/srv/deepaas-digits/data/processed/big.bin').stat().st_size)"
-    seen = alice.deephpc("run", "--image", IMAGE, "--engine", engine, *bound, *WAITING, "--", "python3", "-c", script)
-    assert str(3 << 30) in seen.stderr + seen.stdout
+
+
+def test_where_nothing_can_be_laid_over_an_image_the_modules_folders_are_copies(alice: Session) -> None:
+    conf = "/etc/apptainer/apptainer.conf"
+    alice.box.run(f"mkdir -p {alice.folder}/more && truncate -s 1M {alice.folder}/more/big.bin", user="alice")
+    alice.box.run(
+        f"cp {conf} /tmp/conf && sed -i 's/^enable overlay = .*/enable overlay = no/' {conf}", user="root", node="c1"
+    )
+    try:
+        bound = ("--bind", "more:/srv/deepaas-digits/data/processed", "--sbatch=--nodelist=c1")
+        run_id = alice.submit("train", IMAGE, "--engine", "apptainer", *bound, *WAITING)
+    finally:
+        alice.box.run(f"cp /tmp/conf {conf}", user="root", node="c1")
+    log = alice.deephpc("logs", run_id).stdout
+    assert "layer=none" in log, log
+    output = answer_of(alice, run_id, "output/train.json")["result"]["output"]
+    assert refused(output["places"]) == CANNOT["udocker-s"]
+    assert {"data.yaml", "processed/big.bin"} <= set(output["data"])
 
 
 def test_what_a_module_takes_is_shown(alice: Session) -> None:

@@ -329,6 +329,17 @@ def test_names_that_are_not_there_are_said_so(registry: RealRegistry, pull_image
         pull_image("127.0.0.1:1/demo/tool")
 
 
+def test_a_tag_that_is_not_there_is_answered_with_those_that_are(
+    registry: RealRegistry, tmp_path: Path, pull_image: Puller
+) -> None:
+    built = build_image(tmp_path / "layout", [{"a": b"a"}])
+    for tag in ("cpu", "gpu", "1.0.0"):
+        registry.push(built.layout, f"demo/tags:{tag}")
+    with pytest.raises(EngineError, match="is not there") as caught:
+        pull_image(f"{registry.host}/demo/tags:gpus")
+    assert caught.value.hint == "its tags are gpu, cpu, 1.0.0"
+
+
 def test_a_plain_registry_that_is_not_this_machine_needs_consent(registry: RealRegistry) -> None:
     with Registry(parse_reference("registry.invalid:5000/a/b"), Access(patience=PATIENT)) as source:
         assert source._base == "https://registry.invalid:5000"

@@ -62,6 +62,16 @@ def test_what_the_image_had_before_is_not_the_runs(files: TaskFolder) -> None:
     assert found_series(files) == {}
 
 
+def test_files_that_cannot_be_read_stop_nobody(files: TaskFolder) -> None:
+    (files.output / "log.csv").write_bytes(b"epoch,loss\n0,\0\n" + b"x" * 200_000)
+    (files.output / "stats.json").write_text("[" * 100_000)
+    (files.output / "history.csv").symlink_to("nowhere")
+    (files.output / "metrics.csv").mkdir()
+    os.mkfifo(files.output / "losses.csv")
+    (files.output / "a.tfevents").write_bytes(b"\xff" * 100)
+    assert found_series(files) == {}
+
+
 def test_a_runs_own_metrics_come_first(files: TaskFolder) -> None:
     (files.output / "stats.json").write_text('{"loss": 9}')
     files.metrics.write_text('{"loss": 1}\n')

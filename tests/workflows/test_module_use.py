@@ -8,10 +8,11 @@ import pytest
 
 from deephpc.containers.container import Container
 from deephpc.errors import EngineError, InputError
+from deephpc.serve.module_description import Argument, Method, ModuleDescription
 from deephpc.workflows.image import ImagePlaces
 from deephpc.workflows.image_upkeep import open_store
 from deephpc.workflows.in_image import Enclosed, ImageDesk
-from deephpc.workflows.module_use import _models, describe_module
+from deephpc.workflows.module_use import _models, describe_module, with_files
 from tests.fakes.samples import settings_in
 
 IMAGE = "docker://docker.io/library/python:3"
@@ -39,7 +40,11 @@ while [ $# -gt 1 ]; do [ "$1" != --output ] || cp "{place}/said.json" "$2"; shif
         lambda: datetime.now(timezone.utc),
         told.append,
     )
-    container = Container(
+    assert describe_module(Enclosed(container_in(place, settings.cache_dir, *binds), ()), desk) is None
+
+
+def container_in(place: Path, cache_dir: Path | None = None, *binds: str) -> Container:
+    return Container(
         engine="apptainer",
         engine_command="apptainer",
         reason="",
@@ -47,12 +52,11 @@ while [ $# -gt 1 ]; do [ "$1" != --output ] || cp "{place}/said.json" "$2"; shif
         digest="sha256:" + "a" * 64,
         prepared=place / "image.sif",
         layout_dir=None,
-        cache_dir=settings.cache_dir,
+        cache_dir=cache_dir or place,
         workdir="/",
         is_module=True,
         binds=binds,
     )
-    assert describe_module(Enclosed(container, ()), desk) is None
 
 
 @pytest.mark.parametrize("kind", ["no-deepaas", "no-module"])
@@ -88,3 +92,16 @@ def test_a_folder_of_models_is_known_by_what_lies_in_it(tmp_path: Path):
     assert _models(tmp_path) == before
     (tmp_path / "2026-11-30").mkdir()
     assert _models(tmp_path) != before
+
+
+def test_a_file_that_an_argument_names_must_be_there(tmp_path: Path):
+    declared = Method(exists=True, arguments=(Argument(name="weights", type="file"),))
+    description = ModuleDescription(served="leaves", train=declared)
+    missing = Enclosed(container_in(tmp_path), ("train", "--", f"--weights={tmp_path}/w.h5"))
+    with pytest.raises(InputError, match="there is no file"):
+        with_files(missing, description)
+    (tmp_path / "w.h5").touch()
+    found = with_files(missing, description).container
+    assert found is not None
+    assert found.binds == (f"{tmp_path}/w.h5:{tmp_path}/w.h5:ro",)
+    assert with_files(missing, None) is missing

@@ -164,3 +164,15 @@ def test_the_active_venv_counts_only_while_it_exists(tmp_path: Path):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "activate").write_text("")
     assert find_active_venv({"VIRTUAL_ENV": str(tmp_path)}) == tmp_path
+
+
+def test_a_module_is_not_chosen_where_there_is_none(tmp_path: Path):
+    (tmp_path / "train.py").touch()
+    options = JobOptions(image=ImageOptions(model="leaves"))
+    for load in (
+        lambda: load_train_request("train.py", [], tmp_path, options),
+        lambda: load_run_request(["id"], tmp_path, options),
+    ):
+        with pytest.raises(InputError, match="--model leaves is for modules"):
+            load()
+    assert "--model" in load_train_request("posenet", [], tmp_path, options).command

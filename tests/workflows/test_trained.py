@@ -50,3 +50,10 @@ def test_one_model_alone_needs_no_word(tmp_path: Path) -> None:
 def test_a_training_that_did_not_complete_is_served_with_a_word(tmp_path: Path, state: str) -> None:
     found = choose_answering(run_of(tmp_path, ["2026"], [], state), None)
     assert found.note == f"train-leaves-1a2b ended {state}: its models may be unfinished"
+
+
+def test_a_folder_of_the_users_own_is_no_runs(tmp_path: Path) -> None:
+    models = tmp_path / "mine" / "models"
+    models.mkdir(parents=True)
+    (tmp_path / "result.json").write_text(json.dumps({"state": "FAILED"}))
+    assert choose_answering(models, module("2026")).note == ""
