@@ -12,8 +12,10 @@ from deephpc.shell import start_detached
 _LAST_LINES = 20
 _LAST_BYTES = 16384
 _LONGEST_LINE = 300
-_OURS = "deepaas_module: "
+_INSIDE = "deepaas_module: "
 """How the line begins in which our own program inside the image says why it ends; engines may say more after it."""
+_OURS = "deephpc: "
+"""How the lines begin that the gateway itself writes into the server's log."""
 
 
 class ServerProgram:
@@ -60,8 +62,8 @@ class ServerProgram:
             return never_started
         code = self.exit_code() or 0
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        lines = self.last_lines()
-        said = next((line for line in reversed(lines) if line.startswith(_OURS)), "".join(lines[-1:]))[:_LONGEST_LINE]
+        lines = [line for line in self.last_lines() if not line.startswith(_OURS)]
+        said = next((line for line in reversed(lines) if line.startswith(_INSIDE)), "".join(lines[-1:]))[:_LONGEST_LINE]
         return f"the server {how}" + (f": {said}" if said else "")
 
     def last_lines(self) -> list[str]:

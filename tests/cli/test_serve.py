@@ -97,8 +97,8 @@ def test_a_server_that_fails_is_reported_by_its_deadline_and_nothing_is_left(dee
             break
     run_id = done.stdout.strip()
     assert done.returncode == 6
-    assert f"error: {run_id} failed: " in done.stderr
-    assert reason in done.stderr
+    assert f"error: {run_id} failed: " in done.stderr, done.stderr
+    assert reason in done.stderr, done.stderr
     assert deephpc.status(run_id)["state"] == "FAILED"
     assert not (deephpc.folder(run_id) / "endpoint.json").exists()
     wait_until(lambda: not processes_in(deephpc.folder(run_id)), "the end of every process")
