@@ -1,17 +1,18 @@
 """Passes requests on to the server of the job and its answers back, both as streams; memory does not grow with them."""
 
 import asyncio
+import contextlib
 import hmac
 import os
 import secrets
-import select
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import aiohttp
 from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
+from aiohttp.client_proto import ResponseHandler
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -27,7 +28,6 @@ BUFFER_BYTES = 1 << 18
 """How much of one stream is held at a time."""
 LONGEST_LINE = 1 << 16
 """Bytes of an address, and of a header, in both directions; aiohttp's own 8190 are less than browsers' cookies."""
-_TURNS = 3
 _CONNECTIONS_UPSTREAM = 100
 _KEPT_ALIVE_S = 15.0  # shorter than servers keep theirs, so that none is used while it is being closed
 _SOCKET_PATH_BYTES = 100
@@ -42,9 +42,13 @@ class Upstream:
 
     def connector(self, limit: int) -> aiohttp.BaseConnector:
         """Return what opens connections to it."""
+        connector: aiohttp.BaseConnector
         if self.socket is not None:
-            return aiohttp.UnixConnector(path=_short(self.socket), limit=limit, keepalive_timeout=_KEPT_ALIVE_S)
-        return aiohttp.TCPConnector(limit=limit, keepalive_timeout=_KEPT_ALIVE_S)
+            connector = aiohttp.UnixConnector(path=_short(self.socket), limit=limit, keepalive_timeout=_KEPT_ALIVE_S)
+        else:
+            connector = aiohttp.TCPConnector(limit=limit, keepalive_timeout=_KEPT_ALIVE_S)
+        connector._factory = partial(_ReadToItsEnd, loop=asyncio.get_running_loop())  # type: ignore[assignment]
+        return connector
 
     def owner(self) -> int | None:
         """Return the user who listens there, as far as the kernel tells; a socket lies in a folder of ours."""
@@ -97,30 +101,30 @@ class _Upload:
         self.content.set_exception(aiohttp.ClientPayloadError(self.refusal[1]))
 
 
-class _Body(aiohttp.Payload):
-    """An upload as it is written: what the server says meanwhile is read first.
+class _ReadToItsEnd(ResponseHandler):
+    """A connection to the server; what the server had said is read also when a write finds it closed.
 
-    A server that refuses an upload early closes the connection; a write that finds it closed would lose the refusal.
+    A server that refuses an upload early answers and closes at once.
     """
 
-    def __init__(self, upload: _Upload) -> None:
-        super().__init__(upload)
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Note the end, after what came before it; the socket is still open here."""
+        self._read_on()
+        super().connection_lost(exc)
 
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """Refuse: a stream is no text."""
-        raise TypeError(f"an upload cannot be decoded ({encoding}, {errors})")
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        """Note that the upload failed, after what came before that."""
+        self._read_on()
+        super().set_exception(exc, *cause)
 
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        """Write it as it comes."""
-        watched = select.poll()
-        transport: asyncio.Transport | None = getattr(writer, "transport", None)
-        if transport is not None:
-            watched.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
-        async for chunk in self._value.chunks():
-            for _ in range(_TURNS):  # an event is dealt with in the turn of the loop after the one that sees it
-                if watched.poll(0):
-                    await asyncio.sleep(0)
-            await writer.write(chunk)
+    def _read_on(self) -> None:
+        transport = self.transport
+        if transport is None or not transport.is_closing():
+            return
+        descriptor = transport.get_extra_info("socket").fileno()
+        with contextlib.suppress(OSError):  # nothing more is there, which is as good as an end
+            while descriptor >= 0 and (content := os.read(descriptor, BUFFER_BYTES)):
+                self.data_received(content)
 
 
 class Proxy:
@@ -185,7 +189,7 @@ class Proxy:
                     request.method,
                     self._upstream.url(request.rel_url),
                     headers=self._headers(request),
-                    data=_Body(upload) if request.body_exists else None,
+                    data=upload.chunks() if request.body_exists else None,
                     allow_redirects=False,
                 )
                 async with answering as answer:
