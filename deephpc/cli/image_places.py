@@ -5,6 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from deephpc.cli.context import Context
+from deephpc.errors import InputError
 
 if TYPE_CHECKING:
     from deephpc.catalogue.module import Module
@@ -52,7 +53,26 @@ def find_module(here: Context, name: str) -> "Module":
 
 
 def module_image(here: Context, target: "Target") -> str | None:
-    """Ask the catalogue for a module's image; nothing when the target is none."""
-    from deephpc.containers.reference import ModuleImage
+    """Ask the catalogue for a module's image, else the store for the digest of one called so; nothing else has one.
 
-    return find_module(here, target.module).image if isinstance(target, ModuleImage) else None
+    Raises
+    ------
+    InputError
+        Neither has it.
+    EngineError
+        The store has no image, or several, of that digest.
+    """
+    from deephpc.containers.reference import ModuleImage
+    from deephpc.containers.upkeep import find_image, find_images
+
+    if not isinstance(target, ModuleImage):
+        return None
+    if target.module == "sha256":
+        return find_image(image_store(here), str(target)).digest
+    try:
+        return find_module(here, target.module).image
+    except InputError:
+        kept = find_images(image_store(here), str(target))
+        if len(kept) != 1:
+            raise
+        return kept[0].digest

@@ -113,15 +113,15 @@ def fit_to_module(here: "Context", request: "JobRequest", use: "Use") -> "JobReq
     target = parse_target(request.target) if request.program == "module" else None
     if not isinstance(target, ModuleImage):
         return request
-    from deephpc.cli.image_places import find_module
+    from deephpc.cli.image_places import find_module, module_image
     from deephpc.workflows.module_resources import fit_module
 
     try:
         module = find_module(here, target.module)
     except InputError:
-        if request.options.image.engine == "native":  # installed here, wherever it comes from
-            return request
-        raise
+        if request.options.image.engine != "native":  # where it is installed here, wherever it comes from
+            module_image(here, target)  # the store may have what the catalogue has not
+        return request
     fit = fit_module(module, use, request.options.resources, here.settings)
     for line in fit.notes:
         here.say(line)

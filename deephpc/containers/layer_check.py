@@ -15,6 +15,7 @@ from deephpc.errors import EngineError
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
 _AUFS = ".wh..wh."
+_OF_NOTHING = f"sha256:{hashlib.sha256().hexdigest()}"
 _CHUNK_BYTES = 1 << 20
 _HINT = "the image is broken or hostile; take another tag"
 
@@ -79,8 +80,11 @@ def read_layer(path: Path, diff_id: str) -> Iterator[Iterator[tuple[tarfile.TarF
     with open_layer(path) as file:
         hashed = _Hashed(file)
         try:
-            with tarfile.open(fileobj=cast("IO[bytes]", hashed), mode="r|", bufsize=_CHUNK_BYTES) as archive:
-                yield _members(archive)
+            if diff_id == _OF_NOTHING:  # an empty layer, not even an end mark: builders write those
+                yield iter(())
+            else:
+                with tarfile.open(fileobj=cast("IO[bytes]", hashed), mode="r|", bufsize=_CHUNK_BYTES) as archive:
+                    yield _members(archive)
         except tarfile.TarError as error:
             raise EngineError(f"layer {name} is broken: {error}", "pull the image again") from error
         found = hashed.digest_of_all()

@@ -5,7 +5,7 @@ import json
 import posixpath
 import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from deephpc.containers.manifest import (
     parse_document,
     render_document,
 )
-from deephpc.containers.reference import LocalImage, is_digest
+from deephpc.containers.reference import LocalImage, full_name, is_digest
 from deephpc.containers.source import BlobStream, Corrupt, Document, ImageSource
 from deephpc.containers.space import unwritable
 from deephpc.containers.store import NAME
@@ -34,6 +34,8 @@ from deephpc.errors import EngineError, InputError
 
 _CHUNK_BYTES = 1 << 20
 _MAX_LINKS = 4
+_CONTAINERD_NAME = "io.containerd.image.name"
+"""Where buildx and `docker save` of a containerd store write the full name (containerd, images/annotations.go)."""
 _M = TypeVar("_M", bound=BaseModel)
 
 
@@ -111,12 +113,14 @@ class LayoutSource:
 
     @property
     def name(self) -> str:
+        """Where the image was found."""
+        return _place(self._image)
+
+    @property
+    def names(self) -> tuple[str, ...]:
         """What the layout calls the image, where that is a full name, else where it was found."""
-        said = self._entry().annotations.get(NAME, "")
-        if said.startswith("docker://"):
-            return said
-        path = self._image.model_copy(update={"path": self._image.path.absolute()})
-        return str(path)
+        notes = self._entry().annotations
+        return _names((notes.get(NAME, ""), notes.get(_CONTAINERD_NAME, "")), self._image)
 
     def resolve(self) -> Document:
         """Return the one image of the layout, or the named one."""
@@ -186,7 +190,12 @@ class SavedSource:
     @property
     def name(self) -> str:
         """Where the image was found."""
-        return str(self._image.model_copy(update={"path": self._image.path.absolute()}))
+        return _place(self._image)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What docker calls the image, else where it was found."""
+        return _names(self._saved.tags or (), self._image)
 
     def resolve(self) -> Document:
         """Return the manifest made for the image."""
@@ -240,6 +249,16 @@ class SavedSource:
         name = f"sha256:{digest.hexdigest()}"
         self._parts[name] = _Part(member, size)
         return Descriptor(media_type=media_type or layer_media_type(head), digest=name, size=size)
+
+
+def _place(image: LocalImage) -> str:
+    return str(image.model_copy(update={"path": image.path.absolute()}))
+
+
+def _names(said: Iterable[str], image: LocalImage) -> tuple[str, ...]:
+    """Return the full names among those an archive gives its image; where it lies, when there are none."""
+    full = (full_name(each) for each in said)
+    return tuple(dict.fromkeys(each for each in full if each)) or (_place(image),)
 
 
 @contextmanager

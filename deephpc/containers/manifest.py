@@ -22,6 +22,9 @@ DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 MANIFESTS = (OCI_MANIFEST, DOCKER_MANIFEST)
+CONFIGS = (OCI_CONFIG, DOCKER_CONFIG, "application/octet-stream", "application/json", "text/html", "")
+"""What the configuration of an image to run is called; registries once wrote the last four, and docker takes them
+(moby, distribution/registry.go at fb5485f)."""
 INDEXES = (OCI_INDEX, DOCKER_INDEX)
 #: The most a manifest or configuration may measure; registries themselves stop at 4 MiB.
 MAX_DOCUMENT_BYTES = 4 << 20

@@ -9,10 +9,9 @@ from datetime import datetime
 from queue import Empty, SimpleQueue
 
 from deephpc.containers.manifest import (
-    DOCKER_CONFIG,
+    CONFIGS,
     INDEXES,
     MANIFESTS,
-    OCI_CONFIG,
     Descriptor,
     ImageConfig,
     Index,
@@ -73,9 +72,9 @@ def pull(transfer: Transfer, top: Document, platform: Platform, now: datetime, *
             _bring_all(transfer, manifest, platform, brought, parallel)
             store.put_document(document.digest, document.content)
             entry = Descriptor(media_type=document.media_type, digest=document.digest, size=len(document.content))
-            image = store.add(entry, source.name, top.digest, now)
-            if image is not None:
-                return Pulled(image, source.name, sum(brought.values()))
+            added = [store.add(entry, name, top.digest, now) for name in source.names]
+            if added[-1] is not None:
+                return Pulled(added[-1], source.names[-1], sum(brought.values()))
     except Corrupt:
         store.discard([document.digest, *(each.digest for each in manifest.contents)])
         raise
@@ -101,7 +100,7 @@ def read_manifest(document: Document, name: str) -> Manifest:
             "images older than docker 1.10 (schema 1) and other artifacts cannot be run; take another tag",
         )
     manifest = parse_document(Manifest, document.content, f"the manifest of {name}")
-    if manifest.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
+    if manifest.config.media_type not in CONFIGS:
         raise EngineError(f"{name} is no container image but {plain(manifest.config.media_type)}", "take another tag")
     return manifest
 

@@ -81,6 +81,17 @@ class ModuleImage(Model):
         return self.module + (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
 
 
+class KeptImage(Model):
+    """An image in the store, whatever it is called there."""
+
+    digest: str
+    """Of its manifest."""
+
+    def __str__(self) -> str:
+        """Return the digest."""
+        return self.digest
+
+
 Target: TypeAlias = RegistryImage | LocalImage | ModuleImage
 
 
@@ -136,6 +147,16 @@ def parse_reference(name: str, written: str | None = None) -> RegistryImage:
         repository = f"library/{repository}"
     chosen = tag or (None if digest else DEFAULT_TAG)
     return RegistryImage(registry=registry, repository=repository, tag=chosen, digest=digest)
+
+
+def full_name(text: str) -> str | None:
+    """Return the full name, with `docker://`, of what an archive calls an image; None where it is but a tag or none."""
+    if not ("/" in text or ":" in text):
+        return None
+    try:
+        return str(parse_reference(text.removeprefix("docker://")))
+    except InputError:
+        return None
 
 
 def is_digest(text: str) -> bool:

@@ -84,6 +84,11 @@ class Registry:
         """The image's full name."""
         return str(self.image)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """That name."""
+        return (self.name,)
+
     def resolve(self) -> Document:
         """Return what the tag or digest names; where there is no such tag, say which there are."""
         try:

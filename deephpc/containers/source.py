@@ -31,7 +31,12 @@ class ImageSource(Protocol):
 
     @property
     def name(self) -> str:
-        """What the image is called in the store."""
+        """Where the image comes from, for messages."""
+        ...
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the image is called in the store; one at least."""
         ...
 
     def resolve(self) -> Document:

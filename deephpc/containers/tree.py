@@ -83,6 +83,8 @@ class _Tree:
         self._made: set[str] = set()
         """What the present layer brought, from the root: its whiteouts do not reach it."""
         self._folders: dict[str, tuple[int, float]] = {}
+        self._left_out: set[str] = set()
+        """Devices, and further names of theirs."""
         self._layer = ""
 
     def add(self, path: Path, diff_id: str) -> None:
@@ -127,11 +129,13 @@ class _Tree:
         elif member.isreg():
             self._write(archive, member, path)
         elif member.islnk():
-            self._link(member, path)
+            self._link(member, place)
         elif member.issym():
             os.symlink(self._link_target(member.linkname, place), path)  # noqa: PTH211
         elif member.isfifo():
             os.mkfifo(path, _sealed(member.mode))
+        else:
+            self._left_out.add(place)
         self._made.add(place)
 
     def _write(self, archive: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> None:
@@ -143,14 +147,18 @@ class _Tree:
             os.fchmod(descriptor, _sealed(member.mode))
             os.utime(descriptor, (_seconds(member),) * 2)  # Python's compiled files are valid by it
 
-    def _link(self, member: tarfile.TarInfo, path: str) -> None:
-        target = f"{self._root}/{self._locate(member_path(member.linkname, self._layer))}"
+    def _link(self, member: tarfile.TarInfo, place: str) -> None:
+        linked = self._locate(member_path(member.linkname, self._layer))
+        target = f"{self._root}/{linked}"
         found = _kind(target)
+        if found is None and linked in self._left_out:
+            self._left_out.add(place)
+            return
         if found is None or stat.S_ISDIR(found):
             raise EngineError(
                 f"layer {self._layer}: {member.name!r} is a link to {member.linkname!r}, which is no file", _HINT
             )
-        os.link(target, path, follow_symlinks=False)
+        os.link(target, f"{self._root}/{place}", follow_symlinks=False)
 
     def _link_target(self, target: str, place: str) -> str:
         if not self._relative_links or not target.startswith("/") or target.startswith(_OF_THE_NODE):

@@ -10,13 +10,15 @@ from deephpc.containers.auth import find_credentials
 from deephpc.containers.layers import file_digest
 from deephpc.containers.layout import open_local
 from deephpc.containers.lockfile import LockedImage, load_lockfile, render_lockfile
-from deephpc.containers.manifest import Platform
+from deephpc.containers.manifest import Platform, check_platform
 from deephpc.containers.pull import Pulled, pull
 from deephpc.containers.reference import (
+    KeptImage,
     LocalImage,
     ModuleImage,
     RegistryImage,
     Target,
+    is_digest,
     parse_reference,
 )
 from deephpc.containers.source import ImageSource
@@ -53,7 +55,7 @@ class PullPlan(Model):
     """What will be pulled, decided without any network."""
 
     request: PullRequest
-    image: RegistryImage | LocalImage
+    image: RegistryImage | LocalImage | KeptImage
     chooses_tag: bool
     """Whether the tag is chosen from the registry's list."""
     why: str = ""
@@ -108,7 +110,7 @@ def plan_pull(request: PullRequest, module_image: str | None = None) -> PullPlan
     Parameters
     ----------
     module_image
-        The image that the catalogue names for the module, when the target is one.
+        The image that the catalogue names for the module, when the target is one; a digest when it is in the store.
 
     Raises
     ------
@@ -120,6 +122,8 @@ def plan_pull(request: PullRequest, module_image: str | None = None) -> PullPlan
         return PullPlan(request=request, image=target, chooses_tag=False)
     if not module_image:
         raise InputError(f"the module {target.module} names no image", "take another module, or name a docker:// image")
+    if is_digest(module_image):
+        return PullPlan(request=request, image=KeptImage(digest=module_image), chooses_tag=False)
     known = parse_reference(module_image.removeprefix("docker://"), module_image)
     written_tag = known.tag if module_image.rpartition("/")[2].partition("@")[0].count(":") else None
     digest = target.digest or (None if target.tag else known.digest)
@@ -142,13 +146,15 @@ def carry_out_pull(plan: PullPlan, places: ImagePlaces, now: datetime, progress:
     image = plan.image
     if isinstance(image, LocalImage) and image.kind == "sif":
         return _settle(plan, _inspect_sif(image))
+    if isinstance(image, KeptImage):
+        return _settle(plan, _take(places.store, image, plan.request.platform))
     if isinstance(image, RegistryImage) and image.digest is not None:
         found = _already_there(places.store, image.digest, plan.request.platform)
         if found is not None:
             places.store.touch(found.digest)
             return _settle(plan, _result(Pulled(found, str(image), 0), image.digest, plan.why))
     places.store.prepare()
-    with _open_source(plan, places) as (source, why):
+    with _open_source(plan, image, places) as (source, why):
         top = source.resolve()
         _check_pin(plan, top.digest)
         found = _already_there(places.store, top.digest, plan.request.platform)
@@ -160,9 +166,10 @@ def carry_out_pull(plan: PullPlan, places: ImagePlaces, now: datetime, progress:
 
 
 @contextmanager
-def _open_source(plan: PullPlan, places: ImagePlaces) -> Iterator[tuple[ImageSource, str]]:
+def _open_source(
+    plan: PullPlan, image: RegistryImage | LocalImage, places: ImagePlaces
+) -> Iterator[tuple[ImageSource, str]]:
     """Open where the image comes from, with its tag chosen, and say why that tag."""
-    image = plan.image
     if isinstance(image, LocalImage):
         with open_local(image, places.store.root / "partial") as source:
             yield source, plan.why
@@ -187,6 +194,15 @@ def tags_here(store: Store, image: RegistryImage) -> dict[str, StoredImage]:
     start = f"{image.model_copy(update={'tag': None, 'digest': None})}:"
     named = [(name, stored) for stored in store.images() for name in stored.names]
     return {name.removeprefix(start): stored for name, stored in named if name.startswith(start)}
+
+
+def _take(store: Store, image: KeptImage, platform: Platform) -> PullResult:
+    """Take an image of the store; nobody is asked."""
+    found = store.image(image.digest)
+    name = found.names[-1] if found.names else found.digest
+    check_platform(found.config, platform, name)
+    store.touch(found.digest)
+    return _result(Pulled(found, name, 0), found.source_digest, f"{name} is in {store.root}")
 
 
 def _already_there(store: Store, digest: str, platform: Platform) -> StoredImage | None:

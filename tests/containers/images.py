@@ -32,7 +32,9 @@ def digest_of(content: bytes) -> str:
 
 
 def make_layer(files: dict[str, bytes]) -> bytes:
-    """A layer before compression."""
+    """A layer before compression; of no files one without even an end mark."""
+    if not files:
+        return b""
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w") as archive:
         for name, content in files.items():

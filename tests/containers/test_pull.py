@@ -269,6 +269,21 @@ def test_a_manifest_that_is_none_is_refused(
     assert store.images() == ()
 
 
+@pytest.mark.parametrize("said", ["application/octet-stream", "application/json", "text/html", ""])
+def test_old_names_of_a_configuration_are_taken(
+    registry: RealRegistry, image: BuiltImage, store: Store, pull_image: Puller, said: str
+) -> None:
+    pull_lie(registry, image, pull_image, config={**image.manifest["config"], "mediaType": said})
+    assert len(store.images()) == 1
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd", ""])
+def test_an_empty_layer_is_pulled(registry: RealRegistry, tmp_path: Path, pull_image: Puller, compression: str) -> None:
+    built = build_image(tmp_path / "empty", [{"a": b"1"}, {}], compression=(compression,))
+    registry.push(built.layout, "demo/empty")
+    assert pull_image(f"{registry.host}/demo/empty").image.digest == built.digest
+
+
 def test_a_manifest_other_than_the_digest_asked_for_is_refused(
     registry: RealRegistry, image: BuiltImage, pull_image: Puller
 ) -> None:

@@ -137,6 +137,30 @@ def test_devices_are_left_out_and_nobody_gains_or_writes(tmp_path: Path) -> None
     assert stat.S_IMODE((tmp_path / "root").stat().st_mode) == 0o555
 
 
+@pytest.mark.parametrize(
+    ("layers", "found"),
+    [
+        ([[other("zero", tarfile.CHRTYPE), hard_link("nought", "zero")], [file("a")]], {"a": ""}),
+        ([[other("a", tarfile.BLKTYPE)], [hard_link("b", "a"), hard_link("c", "b")]], {}),
+        ([[other("a", tarfile.CHRTYPE), file("a", b"1"), hard_link("b", "a")]], {"a": "1", "b": "1"}),
+        (
+            [[link("dev", "real"), other("dev/x", tarfile.CHRTYPE)], [hard_link("y", "real/x")]],
+            {"dev": "-> real", "real": "/"},
+        ),
+    ],
+)
+def test_a_further_name_of_what_was_left_out_is_left_out(
+    tmp_path: Path, layers: list[list[tuple[tarfile.TarInfo, bytes]]], found: dict[str, str]
+) -> None:
+    assert unpacked(tmp_path, *layers) == found
+
+
+@pytest.mark.parametrize("layers", ["-a", "a-", "a--b-"])
+def test_an_empty_layer_adds_nothing(tmp_path: Path, layers: str) -> None:
+    found = unpacked(tmp_path, *([] if name == "-" else [file(name)] for name in layers))
+    assert set(found) == set(layers) - {"-"}
+
+
 def test_files_keep_their_times_also_impossible_ones(tmp_path: Path) -> None:
     unpacked(tmp_path, [file("a.py", mtime=1_234_567_890), file("b", mtime=-5), file("c", mtime=2**62)])
     times = [int((tmp_path / "root" / name).stat().st_mtime) for name in ("a.py", "b", "c")]

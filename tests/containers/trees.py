@@ -39,6 +39,9 @@ def hard_link(name: str, target: str) -> tuple[tarfile.TarInfo, bytes]:
 
 
 def pack(members: list[tuple[tarfile.TarInfo, bytes]]) -> bytes:
+    """A layer before compression; of no members one without even an end mark, as some builders write."""
+    if not members:
+        return b""
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for member, content in members:
