@@ -25,6 +25,7 @@ from deephpc.retries import Patience
 
 _KEPT_S = 5.0  # firewalls and servers forget idle connections, some without a word
 _MAX_REDIRECTS = 20
+_FOR_ANYBODY = frozenset({"user-agent", "accept", "accept-encoding", "content-type", "depth", "range", "if-range"})
 
 
 class Unreachable(Broken):
@@ -102,7 +103,7 @@ class Connections:
     def send(self, message: Message, *, follow: bool) -> Iterator[Answer]:
         """Send a message and return its answer, the body still to be read.
 
-        Another host that a redirect leads to gets no Authorization.
+        Another host that a redirect leads to gets no header by which the user might be known.
 
         Parameters
         ----------
@@ -230,8 +231,11 @@ def _redirected(message: Message, answer: Answer) -> Message:
         raise Misled("redirected to what is no address") from error
     if after.scheme not in ("http", "https") or not after.hostname:
         raise Misled("redirected to a protocol other than HTTP")
-    gone = frozenset({"host"} if is_ours else {"host", "authorization"})
-    headers = {name: value for name, value in message.headers.items() if name.lower() not in gone}
+    headers = {
+        name: value
+        for name, value in message.headers.items()
+        if name.lower() in _FOR_ANYBODY or (is_ours and name.lower() != "host")
+    }
     method = "GET" if answer.status == 303 and message.method != "HEAD" else message.method
     return Message(method, url, headers, message.content if method == message.method else None)
 

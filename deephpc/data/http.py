@@ -1,34 +1,21 @@
 """A plain web server as storage: files by URL, folders where the server lists them as a page of links; read-only."""
 
-import base64
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
+from deephpc.data.http_login import HttpLogin
 from deephpc.data.location import join
 from deephpc.data.storage import ByteStream, Entry, Limits, Missing, Refused, Upload
 from deephpc.data.surroundings import Surroundings
-from deephpc.data.web import Request, Web, clean_base, entry_of, find_login, quote_path
+from deephpc.data.web import Request, Web, clean_base, entry_of, quote_path
 from deephpc.errors import DataError
 from deephpc.retries import persist
 
 _MAX_DEPTH = 64
 _NO_HEAD = frozenset({403, 405, 501})
-
-
-def authorization(settings: Mapping[str, str], home: Path) -> str:
-    """Return the value of the Authorization header; empty for none."""
-    if settings.get("bearer_token"):
-        return f"Bearer {settings['bearer_token']}"
-    user, password = settings.get("user", ""), settings.get("password", "")
-    if not user and not password:
-        user, password = find_login(settings["url"], home)
-    if not user and not password:
-        return ""
-    return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
 
 
 class HttpStorage:
@@ -43,7 +30,7 @@ class HttpStorage:
         self._base = clean_base(settings["url"])
         self._query = f"?{settings['query']}" if settings.get("query") else ""
         self._patience = limits.patience
-        self._web = Web(self._base, authorization(settings, around.home), limits)
+        self._web = Web(self._base, HttpLogin(settings, around.home), limits)
 
     def show(self, path: str) -> str:
         """Return a path's full name without credentials."""

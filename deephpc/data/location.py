@@ -25,7 +25,18 @@ _NAMED = re.compile(
 _LONGEST = 4096
 _MAX_ALIASES = 8
 #: Settings that are nobody's business; everything else may be told.
-_SECRETS = frozenset({"password", "bearer_token", "secret_key", "session_token", "query", "key_passphrase"})
+_SECRETS = frozenset(
+    {
+        "password",
+        "bearer_token",
+        "bearer_token_command",
+        "headers",
+        "secret_key",
+        "session_token",
+        "query",
+        "key_passphrase",
+    }
+)
 _KINDS = {
     "file": "file",
     "http": "http",

@@ -27,6 +27,12 @@ def remote_settings(name: str, kind: str, options: Mapping[str, str]) -> dict[st
             f"the remote {name!r} is {said}, which deephpc does not speak",
             f"it speaks {', '.join(sorted((*_KINDS, 'alias', 'local')))}; copy with rclone itself, or mount it",
         )
+    for option in _NOT_FOLLOWED.get(kind, ()):
+        if options.get(option):
+            raise InputError(
+                f"deephpc does not follow the option {option} of the remote {name!r}",
+                "copy with rclone itself, or mount it",
+            )
     return {key: value for key, value in translate(name, options).items() if value}
 
 
@@ -36,6 +42,8 @@ def _webdav(name: str, options: Mapping[str, str]) -> dict[str, str]:
         **_address(name, options),
         **_only_set(user=options.get("user", ""), password=password),
         "bearer_token": options.get("bearer_token", ""),
+        "bearer_token_command": options.get("bearer_token_command", ""),
+        "headers": options.get("headers", ""),
         "vendor": options.get("vendor", ""),
     }
 
@@ -74,7 +82,7 @@ def _sftp(name: str, options: Mapping[str, str]) -> dict[str, str]:
 
 
 def _http(name: str, options: Mapping[str, str]) -> dict[str, str]:
-    return _address(name, options)
+    return {**_address(name, options), "headers": options.get("headers", "")}
 
 
 def _address(name: str, options: Mapping[str, str]) -> dict[str, str]:
@@ -100,6 +108,11 @@ def _password(name: str, options: Mapping[str, str], key: str) -> str:
     return reveal(said, f"{key} of the remote {name!r}") if said else ""
 
 
+#: Without these a remote is another one, or none at all.
+_NOT_FOLLOWED = {
+    "s3": ("role_arn", "sse_customer_key", "sse_customer_key_base64"),
+    "sftp": ("ssh", "key_pem", "pubkey"),
+}
 _KINDS: dict[str, Callable[[str, Mapping[str, str]], dict[str, str]]] = {
     "webdav": _webdav,
     "s3": _s3,

@@ -39,7 +39,7 @@ class S3Storage:
         self._prefix = prefix
         self._account = find_account(settings, around)
         self._patience = limits.patience
-        self._web = Web(self._account.endpoint or "https://s3.amazonaws.com", "", limits)
+        self._web = Web(self._account.endpoint or "https://s3.amazonaws.com", None, limits)
         self._regions: dict[str, str] = {}
 
     def show(self, path: str) -> str:

@@ -4,19 +4,18 @@ Source: RFC 9110 for status codes, ranges and Retry-After; RFC 4918 for those of
 """
 
 import ipaddress
-import netrc
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from deephpc import __version__
 from deephpc.data.answer import Answer, Broken, Silent
 from deephpc.data.connections import Connections, Message, Misled, Unreachable
+from deephpc.data.http_login import HttpLogin
 from deephpc.data.storage import ByteStream, Entry, Interrupted, Limits, Missing, Refused, Unwritable, changed, missing
 from deephpc.errors import DataError
 
@@ -32,6 +31,7 @@ _REFUSALS: Mapping[int, tuple[type[DataError], str, str]] = {
     413: _NO_ROOM,
     507: _NO_ROOM,
 }
+_ALWAYS = {"User-Agent": f"deephpc/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
 _SAFE = frozenset({"GET", "HEAD", "PROPFIND", "OPTIONS"})
 _MAX_DOCUMENT_BYTES = 256 << 20
 
@@ -56,14 +56,12 @@ class Web:
     ----------
     base
         The server's address; decides about proxies.
-    authorization
-        The header's value, empty for none.
+    login
+        As whom it is asked; None where requests say that themselves.
     """
 
-    def __init__(self, base: str, authorization: str, limits: Limits) -> None:
-        self._headers = {"User-Agent": f"deephpc/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
-        if authorization:
-            self._headers["Authorization"] = authorization
+    def __init__(self, base: str, login: HttpLogin | None, limits: Limits) -> None:
+        self._login = login
         # no proxy between us and ourselves
         self._connections = Connections(limits.patience, trust_proxies=not is_loopback(base))
 
@@ -82,11 +80,14 @@ class Web:
         DataError
             The server refuses: `Missing`, `Refused`, `Unwritable`, `Changed`.
         """
-        message = Message(request.method, request.url, self._headers | dict(request.headers), request.content)
+        login = {} if self._login is None else self._login.headers()
+        message = Message(request.method, request.url, {**_ALWAYS, **login, **request.headers}, request.content)
         try:
             with self._connections.send(message, follow=request.follow and request.method in _SAFE) as answer:
                 if not answer.is_success and answer.status not in also_fine:
                     answer.drain()
+                    if answer.status == 401 and self._login is not None and self._login.renew(login):
+                        raise Interrupted(f"{request.shown}: the server refuses the old token")
                     raise _refusal(request, answer)
                 yield answer
         except Silent as error:
@@ -162,16 +163,6 @@ def http_time(text: str) -> float | None:
         return parsedate_to_datetime(text).timestamp() if text else None
     except (ValueError, TypeError, OverflowError):
         return None
-
-
-def find_login(url: str, home: Path) -> tuple[str, str]:
-    """Return the user and password that ~/.netrc has for a host; empty texts for none."""
-    host = urlsplit(url).hostname or ""
-    try:
-        found = netrc.netrc(str(home / ".netrc")).authenticators(host)
-    except (OSError, netrc.NetrcParseError):
-        return "", ""
-    return (found[0] or "", found[2] or "") if found else ("", "")
 
 
 def quote_path(path: str) -> str:

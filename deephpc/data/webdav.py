@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 
-from deephpc.data.http import authorization
+from deephpc.data.http_login import HttpLogin
 from deephpc.data.location import join
 from deephpc.data.nextcloud import CHUNK_BYTES, ChunkedUpload, chunks_url
 from deephpc.data.storage import ByteStream, Entry, Interrupted, Limits, Missing, Refused, Upload
@@ -36,7 +36,7 @@ class WebdavStorage:
         self._base = clean_base(settings["url"])
         self._patience = limits.patience
         self._tells_times = settings.get("vendor", "") in _OWN_CLOUDS
-        self._web = Web(self._base, authorization(settings, around.home), limits)
+        self._web = Web(self._base, HttpLogin(settings, around.home), limits)
         self._folders: set[str] = set()
         self._making = threading.Lock()
 

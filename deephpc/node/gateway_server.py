@@ -6,16 +6,15 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from deephpc.node.gateway_standing import NOTE
 from deephpc.node.processes import adopt_orphans, catches, descendants, end_descendants, reap, signal_all
 from deephpc.shell import start_detached
 
 _LAST_LINES = 20
 _LAST_BYTES = 16384
 _LONGEST_LINE = 300
-_INSIDE = "deepaas_module: "
+_OURS = "deepaas_module: "
 """How the line begins in which our own program inside the image says why it ends; engines may say more after it."""
-_OURS = "deephpc: "
-"""How the lines begin that the gateway itself writes into the server's log."""
 
 
 class ServerProgram:
@@ -62,8 +61,8 @@ class ServerProgram:
             return never_started
         code = self.exit_code() or 0
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        lines = [line for line in self.last_lines() if not line.startswith(_OURS)]
-        said = next((line for line in reversed(lines) if line.startswith(_INSIDE)), "".join(lines[-1:]))[:_LONGEST_LINE]
+        lines = [line for line in self.last_lines() if not line.startswith(NOTE)]
+        said = next((line for line in reversed(lines) if line.startswith(_OURS)), "".join(lines[-1:]))[:_LONGEST_LINE]
         return f"the server {how}" + (f": {said}" if said else "")
 
     def last_lines(self) -> list[str]:

@@ -14,6 +14,9 @@ from typing import Literal
 
 from aiohttp import WSCloseCode, web
 
+NOTE = "deephpc gateway: "
+"""How the lines begin that the gateway itself writes into the server's log."""
+
 Stage = Literal["starting", "listening", "loading", "warming", "ready", "failed", "stopping"]
 
 

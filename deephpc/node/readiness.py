@@ -15,7 +15,7 @@ import aiohttp
 from yarl import URL
 
 from deephpc.errors import DeephpcError, EngineError, SiteError
-from deephpc.node.gateway_standing import Standing
+from deephpc.node.gateway_standing import NOTE, Standing
 from deephpc.node.readiness_samples import Sample, made_up_samples
 from deephpc.serve.answers import body_error
 from deephpc.serve.module_arguments import parse_pairs
@@ -240,7 +240,7 @@ def _judge(status: int, content_type: str, content: bytes) -> _Answer:
 
 
 def _note(text: str) -> None:
-    print(f"deephpc: {text}", file=sys.stderr, flush=True)  # noqa: T201 - the job's log
+    print(f"{NOTE}{text}", file=sys.stderr, flush=True)  # noqa: T201 - the job's log
 
 
 def _form(fields: Sequence[tuple[str, str]], files: dict[str, tuple[str, bytes]]) -> aiohttp.FormData:

@@ -159,7 +159,7 @@ def test_redirects_that_lead_nowhere_end(connections: Connections, location: str
 def test_an_answer_that_comes_before_all_is_sent_is_heard():
     full = b"HTTP/1.1 507 Full\r\nContent-Length: 0\r\n\r\n"
     with saying(full) as (url, _):
-        web = Web(url, "", Limits(patience=PATIENCE))
+        web = Web(url, None, Limits(patience=PATIENCE))
         with pytest.raises(Unwritable, match="no room"):
             web.ask(Request("PUT", url, "there", {"Content-Length": str(1 << 24)}, _pieces(1 << 24)))
 
@@ -203,7 +203,7 @@ def _pieces(size: int) -> Iterator[bytes]:
 def test_a_proxy_that_is_not_spoken_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "")
-    web = Web("http://far.example", "", Limits(patience=PATIENCE))
+    web = Web("http://far.example", None, Limits(patience=PATIENCE))
     with pytest.raises(DataError, match="socks5") as caught:
         web.ask(Request("GET", "http://far.example/x", "there", {}))
     assert "http_proxy" in caught.value.hint
