@@ -51,12 +51,16 @@ def list_modules(index: sqlite3.Connection, filters: Filters) -> Hits:
 def search_modules(index: sqlite3.Connection, text: str, filters: Filters) -> Hits:
     """Return the modules that have all the words, or failing that any of them, best first; words match as beginnings.
 
+    Without a text those that pass the filters, where there are any.
+
     Raises
     ------
     InputError
         The text has no words.
     """
     words = _WORD.findall(text)[:_MAX_WORDS]
+    if not text and filters != Filters():
+        return list_modules(index, filters)
     if not words:
         raise InputError(f"{text!r} has no word to search for", "try `deephpc catalogue search plankton`")
     rows = _matching(index, words, " AND ", filters)

@@ -28,7 +28,9 @@ app = typer.Typer(
 Trainable = Annotated[bool, typer.Option("--trainable", help="Only modules that users can train.")]
 Inference = Annotated[bool, typer.Option("--inference", help="Only modules that give predictions.")]
 PreTrained = Annotated[bool, typer.Option("--pre-trained", help="Only modules that come trained.")]
-Words = Annotated[list[str], typer.Argument(help="Words; the beginning of one is enough.", metavar="TEXT…")]
+Words = Annotated[
+    list[str] | None, typer.Argument(help="Words; the beginning of one is enough.", metavar="TEXT…", show_default=False)
+]
 Values = list[str] | None
 Library = Annotated[Values, typer.Option(help="Only modules that use it, such as PyTorch; repeatable.")]
 Task = Annotated[Values, typer.Option(help="Only modules for it, such as 'Computer Vision'; repeatable.")]
@@ -86,7 +88,7 @@ def list_(  # noqa: PLR0917 - Typer's options are parameters
 @app.command()
 def search(  # noqa: PLR0917 - Typer's options are parameters
     ctx: typer.Context,
-    text: Words,
+    text: Words = None,
     trainable: Trainable = False,
     inference: Inference = False,
     pre_trained: PreTrained = False,
@@ -104,7 +106,7 @@ def search(  # noqa: PLR0917 - Typer's options are parameters
 
     here = context(ctx)
     filters = _filters((trainable, inference, pre_trained), (library, task, category, tag))
-    hits = search_catalogue(_catalogue(here), " ".join(text), filters)
+    hits = search_catalogue(_catalogue(here), " ".join(text or ()), filters)
     if hits.note and hits.modules:
         here.say(hits.note)
     write_answer(render_hits(hits, _now(), as_json=here.json))

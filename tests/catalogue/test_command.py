@@ -104,4 +104,8 @@ def test_an_update_tells_what_it_could_not_reach(deephpc: Command) -> None:
 def test_mistakes_are_answered_with_the_next_step(deephpc: Command) -> None:
     assert "did you mean" in deephpc.run("catalogue", "show", "dogs-bred-detector", code=2).stderr
     assert "no word to search for" in deephpc.run("catalogue", "search", "!!!", code=2).stderr
+    assert "no word to search for" in deephpc.run("catalogue", "search", code=2).stderr
+    for words in (("--trainable",), ("--library", "PyTorch"), ("--trainable", "--tag", "docker")):
+        listed, found = (deephpc.run("--json", "catalogue", verb, *words).stdout for verb in ("list", "search"))
+        assert (found, '"modules": []' in found) == (listed, False)
     assert "there are: " in deephpc.run("catalogue", "remove", "xyz", code=2).stderr
