@@ -30,6 +30,7 @@ test: $(VENV)/.has-test $(VENV)/.has-train cluster-packages ## All tests, those 
 test-long: $(VENV)/.has-test cluster-packages ## 10 000 cases of each property, sweeps at their full size, and a table of both (by hand, up to an hour)
 	HYPOTHESIS_PROFILE=full DEEPHPC_TEST_FILES=1000 DEEPHPC_TEST_LARGE_MIB=200 DEEPHPC_TEST_RUNS=200 \
 	$(BIN)/pytest -q -m "hypothesis or sweep" -p tests.long_table $(SIDE_BY_SIDE)
+	for release in 2.1.0 2.3.2 2.5.2; do DEEPHPC_TEST_DEEPAAS=$$release $(BIN)/pytest -q tests/oracle || exit; done
 
 test-modules: $(VENV)/.has-test cluster-packages ## The oracle over the OCI layouts of DEEPaaS modules in MODULES=DIR (by hand)
 	@test -d "$(MODULES)" || { echo "say where they are: make test-modules MODULES=DIR" >&2; exit 2; }

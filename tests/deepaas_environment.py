@@ -1,4 +1,7 @@
-"""An environment with DEEPaaS 2.6.0, whose old pins keep it out of ours, and the example module installed in it."""
+"""An environment with DEEPaaS, whose old pins keep it out of ours, and the example module installed in it.
+
+DEEPaaS is 2.6.0, or what DEEPHPC_TEST_DEEPAAS names: modules of the catalogue have 2.1 to 2.6.
+"""
 
 import importlib.util
 import os
@@ -9,7 +12,10 @@ from pathlib import Path
 import pytest
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "deepaas-digits"
-#: What DEEPaaS 2.6.0 runs on, with wheels of all it needs.
+RELEASE = os.environ.get("DEEPHPC_TEST_DEEPAAS", "2.6.0")
+#: Where pip finds what releases before 2.5 were never made for.
+_OF_THEIR_TIME = {"2.1.0": ("marshmallow<4",), "2.3.2": ("marshmallow<4",)}
+#: What DEEPaaS runs on, with wheels of all it needs.
 PYTHON = "python3.11"
 ENVIRON = {
     **{name: value for name, value in os.environ.items() if not name.startswith(("DEEPHPC_", "DEEPAAS_"))},
@@ -27,20 +33,21 @@ def fetch_deepaas(session_folder: Path) -> Path:
         return programs
     python = shutil.which(PYTHON)
     if python is None:
-        pytest.skip(f"{PYTHON} is missing: install Python 3.11, which DEEPaaS 2.6.0 runs on")
+        pytest.skip(f"{PYTHON} is missing: install Python 3.11, which DEEPaaS runs on")
     shutil.rmtree(folder, ignore_errors=True)
     left_behind = shutil.ignore_patterns("build", "*.egg-info", "__pycache__", "data", "models")
     shutil.copytree(EXAMPLE, folder / "module", ignore=left_behind)
     subprocess.run([python, "-m", "venv", folder / "venv"], check=True, timeout=120)
-    install = [programs / "pip", "install", "--quiet", "--disable-pip-version-check", "deepaas==2.6.0", "pytest>=8"]
-    extra = "" if _copy_digits(folder / "module" / "data") else "[data]"
-    done = subprocess.run(
-        [*install, "-e", f"{folder / 'module'}{extra}"],
-        env=ENVIRON, capture_output=True, text=True, timeout=500, check=False,
-    )  # fmt: skip
-    if "No matching distribution" in done.stderr:
-        pytest.skip("PyPI is not reachable: the module needs deepaas, numpy, scikit-learn and pytest from it")
-    assert done.returncode == 0, done.stderr
+    needed = [f"deepaas=={RELEASE}", *_OF_THEIR_TIME.get(RELEASE, ()), "numpy>=1.26", "pytest>=8"]
+    needed += [] if _copy_digits(folder / "module" / "data") else ["scikit-learn>=1.3"]
+    for words in (needed, ["--no-deps", "-e", str(folder / "module")]):
+        done = subprocess.run(
+            [programs / "pip", "install", "--quiet", "--disable-pip-version-check", *words],
+            env=ENVIRON, capture_output=True, text=True, timeout=500, check=False,
+        )  # fmt: skip
+        if "No matching distribution" in done.stderr:
+            pytest.skip("PyPI is not reachable: the module needs deepaas, numpy, scikit-learn and pytest from it")
+        assert done.returncode == 0, done.stderr
     (folder / "ready").touch()
     return programs
 
