@@ -170,7 +170,7 @@ stage_image() { # copy the image to this node's own disk, once for all its ranks
   prepared=$private/image
 }
 
-# --- a module's own folders, /srv/NAME/{data,models}: writable, and with what the image has in them -----------------------
+# --- a module's own folders, as /srv/NAME/{data,models}: writable, and with what the image has in them -----------------------
 prepare_inside() { # one look around from inside, before anything is started; prints one line
   local copied=no
   if [ "$is_module" = yes ]; then
@@ -214,11 +214,11 @@ keep_folder() { # DRAFT KEPT: taken by whichever task or node comes first, and w
 }
 
 bind_folders() { # a module's data and models: what it writes there goes to the run, or is the job's own
-  local folder kept
-  while IFS= read -r folder; do
+  local role folder kept
+  while read -r role folder; do
     kept=$private/deephpc/folders$folder
-    case $folder in
-      */models)
+    case $role in
+      models)
         if [ -n "$models" ]; then
           show_models && continue
         elif [ "$keeps_folders" = yes ]; then
@@ -232,7 +232,7 @@ bind_folders() { # a module's data and models: what it writes there goes to the 
           continue
         fi
         ;;
-      */data)
+      data)
         if [ "$layer" = overlay ]; then
           kept=
         elif [ "$keeps_folders" = yes ]; then
@@ -243,7 +243,7 @@ bind_folders() { # a module's data and models: what it writes there goes to the 
     esac
     is_asked "$folder" && continue # the user's own lies there
     [ -z "$kept" ] || binds+=("$kept:$folder")
-    if [ "${folder##*/}" = data ] && [ ${#data_sets[@]} -gt 0 ]; then show_data "$folder" "$kept"; fi
+    if [ "$role" = data ] && [ ${#data_sets[@]} -gt 0 ]; then show_data "$folder" "$kept"; fi
     show_asked "$folder" "$kept"
   done <"$private/deephpc/folders.list"
 }

@@ -18,9 +18,11 @@ if [ "$verb" = rank ]; then number=-$1 && shift; fi
 [ "$verb" = prepare ] || rm -f "/deephpc/env$number.sh" # what is secret in it lives no longer than needed
 [ ! -d /deephpc/nvidia/bin ] || PATH=$PATH:/deephpc/nvidia/bin # where udocker.sh puts the node's nvidia-smi
 
-list_folders() { # modules of the catalogue lie in /srv/NAME, or /srv, and write to data and models there, or where this says
+# Modules of the catalogue lie in /srv/NAME, or /srv, and write to data and models there, or where these variables say (the
+# templates of AI4OS: api/config.py of ai4os-hub/ai4os-yolov8-torch, mods/config.py of ai4os-hub/mods).
+list_folders() {
   : >/deephpc/folders.list
-  seen=
+  seen='' listed=''
   for module in /srv /srv/*/ "${APP_INPUT_OUTPUT_BASE_DIR:-}"; do
     module=${module%/} is_one=
     case "$seen " in *" $module "*) continue ;; esac
@@ -31,16 +33,25 @@ list_folders() { # modules of the catalogue lie in /srv/NAME, or /srv, and write
     for sign in data models; do [ ! -d "$module/$sign" ] || is_one=yes; done
     [ -n "$is_one" ] || continue
     [ "$1" != yes ] || [ "$module" = /srv ] || copy_home "$module"
-    for folder in "$module/data" "$module/models"; do
-      [ "$module" != /srv ] || [ -d "$folder" ] || continue
-      printf '%s\n' "$folder" >>/deephpc/folders.list
-      if [ "$folder" = "$module/models" ] && [ -n "$2" ]; then
-        copy_folder "$folder" "$2"
-      elif [ "$1" != listed ]; then
-        copy_folder "$folder" "/deephpc/folders$folder"
-      fi
+    for role in data models; do
+      [ "$module" != /srv ] || [ -d "/srv/$role" ] || continue
+      list_folder "$role" "$module/$role" "$@"
     done
   done
+  list_folder data "${DATA_PATH:-}" "$@"
+  list_folder models "${MODELS_PATH:-}" "$@"
+}
+
+list_folder() { # ROLE FOLDER FOLDERS MODELS
+  case $2 in / | /deephpc/* | */../* | */..) return 0 ;; /*) ;; *) return 0 ;; esac
+  case "$listed" in *"|$1 ${2%/}|"*) return 0 ;; esac
+  listed="$listed|$1 ${2%/}|"
+  printf '%s %s\n' "$1" "${2%/}" >>/deephpc/folders.list
+  if [ "$1" = models ] && [ -n "$4" ]; then
+    copy_folder "$2" "$4"
+  elif [ "$3" != listed ]; then
+    copy_folder "$2" "/deephpc/folders${2%/}"
+  fi
 }
 
 copy_home() { # FOLDER: a module's own, all but data and models, where its copy costs little
@@ -54,7 +65,7 @@ copy_home() { # FOLDER: a module's own, all but data and models, where its copy 
     esac
   done
   chmod -R u+w "/deephpc/folders$1"
-  printf '%s\n' "$1" >>/deephpc/folders.list
+  printf 'home %s\n' "$1" >>/deephpc/folders.list
 }
 
 copy_folder() { # FOLDER PLACE

@@ -420,9 +420,10 @@ link_bind() { # SOURCE PATH; linked: path of a bind → its number among those s
 # Through links a program that asks where its own file really lies, as most modules do, would be sent to the image, where
 # nothing is bound: so the Python files beside what is bound for a module are copies, in folders of the root itself.
 lay_code() { # laid: paths in the root that need nothing more
-  local folder home entry name
+  local folder home entry name _
   [ -e "$private/deephpc/folders.list" ] || return 0
-  while IFS= read -r folder; do
+  while read -r _ folder; do
+    [ -n "${folder%/*}" ] || continue
     within_image "${folder%/*}"
     home=$REPLY
     for entry in "$root$home"/*; do

@@ -1,6 +1,7 @@
 """`deephpc serve …`."""
 
 import contextlib
+import os
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
@@ -210,11 +211,12 @@ def stop(
 
 
 def _submit(here: Context, words: JobOptionWords, asked: "ServeWords", *, dry_run: bool) -> "Job | None":
-    from deephpc.workflows.serve import load_serve_request, plan_service
+    from deephpc.workflows.serve import check_jupyter, load_serve_request, plan_service
 
     options, variables = load_options(words, here.environ, Path.cwd())
     with here.open_record_if_any() as record:
         draft = load_serve_request(asked, Path.cwd(), options, record)
+    check_jupyter(draft, here.settings.environment, here.environ.get("PATH", os.defpath))
     draft = fit_to_module(here, draft, "inference")
     enclosed, description = enclose(here, draft, dry_run=dry_run)
     plan = plan_service(draft, asked, description, Path.cwd())

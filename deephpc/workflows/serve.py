@@ -1,6 +1,7 @@
 """The story of `serve start` up to its submission: what is served, from which image, with which models and sample."""
 
 import shlex
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from deephpc.containers.container import JUPYTER_SERVER
 from deephpc.errors import InputError
 from deephpc.jobs.job import Job
 from deephpc.jobs.record import Record
+from deephpc.jobs.spec import Environment
 from deephpc.serve.endpoint import ServiceKind
 from deephpc.serve.module_arguments import find_argument, parse_pairs
 from deephpc.serve.module_description import Argument, ModuleDescription
@@ -95,6 +97,34 @@ def load_serve_request(asked: ServeWords, cwd: Path, options: JobOptions, record
     except ValidationError as error:
         raise InputError(f"--port-env {asked.port_variable!r} is not a variable's name", "write PORT") from error
     return request.model_copy(update={"service": service})
+
+
+def check_jupyter(request: JobRequest, usual: Environment, search_path: str) -> None:
+    """Refuse to queue a Jupyter that is not there; it is seen before where it runs natively and nothing is loaded first.
+
+    Parameters
+    ----------
+    usual
+        What every job's shell sets up.
+    search_path
+        PATH, which jobs take over.
+
+    Raises
+    ------
+    InputError
+        Neither the virtual environment nor the path has one.
+    """
+    options = request.options
+    if request.service is None or request.service.kind != "jupyter" or options.image.reference is not None:
+        return
+    if options.modules or usual.modules or usual.setup:
+        return
+    venv = options.venv or usual.venv or options.active_venv
+    if shutil.which("jupyter", path=f"{venv}/bin:{search_path}" if venv else search_path) is None:
+        raise InputError(
+            f"neither {venv} nor PATH has a Jupyter" if venv else "PATH has no Jupyter",
+            "`pip install jupyterlab` there; or load modules with --module, or name an image that has one",
+        )
 
 
 def plan_service(request: JobRequest, asked: ServeWords, description: ModuleDescription | None, cwd: Path) -> ServePlan:

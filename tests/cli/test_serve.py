@@ -184,6 +184,14 @@ exec {sys.executable} {UPSTREAM} "$DEEPHPC_SOCKET"
     assert f"--ServerApp.root_dir={deephpc.command.home}" in words
 
 
+@pytest.mark.parametrize("words", [(), ("--venv", "venv")])
+def test_a_jupyter_that_is_not_there_is_not_queued(deephpc: Servers, words: tuple[str, ...]):
+    done = deephpc("serve", "start", "--service", "jupyter", *words, "--time", "10")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "PATH has " in done.stderr
+    assert not (deephpc.command.home / "work").exists()
+
+
 def test_a_dry_run_starts_nothing(deephpc: Servers):
     done = deephpc.start("--dry-run")
     assert "deephpc.node.gateway" in done.stdout

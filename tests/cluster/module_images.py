@@ -128,6 +128,9 @@ def train(weights=None):
     told = _everywhere()
     trained = HOME / "models" / "trained.bin"
     trained.write_text("trained")
+    told_where = Path(os.environ.get("MODELS_PATH", HOME / "models"))
+    told_where.mkdir(parents=True, exist_ok=True)
+    (told_where / "as told.bin").write_text("trained")
     return {"places": told, "models": sorted(p.name for p in (HOME / "models").iterdir()),
             "data": sorted(str(p.relative_to(HOME / "data")) for p in (HOME / "data").rglob("*")),
             "weights": Path(weights.filename).read_text() if weights else None}

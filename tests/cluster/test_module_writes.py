@@ -62,10 +62,10 @@ def test_a_module_writes_where_the_engine_lets_it_and_a_used_run_never_changes(a
     trained = alice.submit("train", IMAGE, "--engine", engine, *WAITING, "--", "--weights", "weights.txt")
     output = answer_of(alice, trained, "output/train.json")["result"]["output"]
     assert refused(output["places"]) == CANNOT[engine]
-    assert output["models"] == ["predictions", "shipped.bin", "trained.bin"]
+    assert output["models"] == ["as told.bin", "predictions", "shipped.bin", "trained.bin"]
     assert output["weights"] == "of my own"
-    left = alice.box.run(f"ls {folder_of(alice, trained)}/output/models", user="alice").stdout.split()
-    assert left == ["predictions", "shipped.bin", "trained.bin"]
+    left = alice.box.run(f"ls {folder_of(alice, trained)}/output/models", user="alice").stdout.splitlines()
+    assert left == ["as told.bin", "predictions", "shipped.bin", "trained.bin"]
 
     before = listing(alice, folder_of(alice, trained))
     words = ("--models", trained, "--engine", engine, "--input", "image=a.png")
@@ -75,20 +75,22 @@ def test_a_module_writes_where_the_engine_lets_it_and_a_used_run_never_changes(a
     )
     assert row["ok"], row
     assert refused(row["result"]["predictions"]["places"]) == CANNOT[engine]
-    assert row["result"]["predictions"]["models"] == ["predictions", "shipped.bin", "trained.bin"]
+    assert row["result"]["predictions"]["models"] == ["as told.bin", "predictions", "shipped.bin", "trained.bin"]
     assert listing(alice, folder_of(alice, trained)) == before
 
 
 @pytest.mark.parametrize("engine", ["apptainer", "udocker-r", "udocker-p2"])
-def test_what_is_bound_below_a_modules_folder_is_seen_and_never_copied(alice: Session, engine: str) -> None:
+def test_what_is_bound_is_never_copied_and_models_come_from_where_a_variable_says(alice: Session, engine: str) -> None:
     place = f"large-{engine}"
     alice.box.run(f"mkdir -p {alice.folder}/{place} && truncate -s 3G {alice.folder}/{place}/big.bin", user="alice")
-    bound = ("--bind", f"{place}:/srv/deepaas-digits/data/processed")
+    bound = ("--bind", f"{place}:/srv/deepaas-digits/data/processed", "--env", "MODELS_PATH=/storage/weights")
     run_id = alice.submit("train", IMAGE, "--engine", engine, *bound, *WAITING)
     folder = folder_of(alice, run_id)
     output = answer_of(alice, run_id, "output/train.json")["result"]["output"]
     assert {"data.yaml", "processed", "processed/big.bin"} <= set(output["data"])
     assert int(alice.box.run(f"du -sm --apparent-size {folder} | cut -f1", user="alice").stdout) < 50
+    left = alice.box.run(f"ls {folder}/output/models", user="alice").stdout.splitlines()
+    assert {"as told.bin", "shipped.bin", "trained.bin"} <= set(left)
 
 
 def test_where_nothing_can_be_laid_over_an_image_the_modules_folders_are_copies(alice: Session) -> None:

@@ -440,7 +440,7 @@ def test_under_fakechroot_the_code_of_a_module_really_lies_beside_what_is_bound_
         path.write_text(path.name)
     code.chmod(0o555)
     (node.private / "deephpc").mkdir(exist_ok=True)
-    (node.private / "deephpc/folders.list").write_text("/srv/a module/data\n/srv/a module/models\n")
+    (node.private / "deephpc/folders.list").write_text("data /srv/a module/data\nmodels /srv/a module/models\n")
     (node.place / "models").mkdir()
     node.binds = [f"{node.private}/deephpc:/deephpc", f"{node.place}/models:/srv/a module/models"]
     done = node.run("udocker-f", "w", UDOCKER_FAKECHROOT_SO=str(library))

@@ -23,7 +23,7 @@ class Image:
             file.write_text(name)
 
     def prepare(self, how: str, models: str = "", **environ: str) -> list[str]:
-        """Return the folders that it lists, from the image's root."""
+        """Return the folders that it lists, with what they are for, from the image's root."""
         script = (shipped("jobscripts") / "inside.sh").read_text()
         for place in ("/srv", "/deephpc"):
             script = script.replace(place, f"{self.root}{place}")
@@ -37,7 +37,7 @@ class Image:
         )
         assert (done.returncode, done.stdout) == (0, "seen\n"), done.stderr
         listed = (self.root / "deephpc/folders.list").read_text().splitlines()
-        return [line.removeprefix(str(self.root)) for line in listed]
+        return [line.replace(f"{self.root}/", "/", 1) for line in listed]
 
 
 @pytest.fixture
@@ -49,16 +49,16 @@ def image(tmp_path: Path) -> Image:
 @pytest.mark.parametrize(
     ("files", "listed"),
     [
-        (("srv/plants/setup.py",), ["/srv/plants/data", "/srv/plants/models"]),
-        (("srv/plants/models/best.pt",), ["/srv/plants/data", "/srv/plants/models"]),
-        (("srv/models/best.pt",), ["/srv/models"]),
-        (("srv/models/best.pt", "srv/data/a.csv"), ["/srv/data", "/srv/models"]),
+        (("srv/plants/setup.py",), ["data /srv/plants/data", "models /srv/plants/models"]),
+        (("srv/plants/models/best.pt",), ["data /srv/plants/data", "models /srv/plants/models"]),
+        (("srv/models/best.pt",), ["models /srv/models"]),
+        (("srv/models/best.pt", "srv/data/a.csv"), ["data /srv/data", "models /srv/models"]),
         (
             ("srv/models/best.pt", "srv/plants/pyproject.toml"),
-            ["/srv/models", "/srv/plants/data", "/srv/plants/models"],
+            ["models /srv/models", "data /srv/plants/data", "models /srv/plants/models"],
         ),
         (("srv/notes.txt", "srv/.rclone/rclone.conf"), []),
-        (("srv/two words/setup.cfg",), ["/srv/two words/data", "/srv/two words/models"]),
+        (("srv/two words/setup.cfg",), ["data /srv/two words/data", "models /srv/two words/models"]),
     ],
 )
 def test_folders_of_data_and_models_are_found_in_both_layouts(
@@ -72,13 +72,35 @@ def test_a_variable_says_where_they_are(image: Image) -> None:
     image.put("srv/plants/setup.py", "elsewhere/readme")
     base = str(image.root / "elsewhere")
     listed = image.prepare("listed", APP_INPUT_OUTPUT_BASE_DIR=base)
-    assert listed == ["/srv/plants/data", "/srv/plants/models", "/elsewhere/data", "/elsewhere/models"]
+    assert listed == [
+        "data /srv/plants/data",
+        "models /srv/plants/models",
+        "data /elsewhere/data",
+        "models /elsewhere/models",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("environ", "more"),
+    [
+        ({"MODELS_PATH": "weights", "DATA_PATH": ""}, []),  # from where the module lies: nothing that could be bound
+        ({"MODELS_PATH": "{root}/weights"}, ["models /weights"]),
+        ({"MODELS_PATH": "{root}/weights/", "DATA_PATH": "{root}/my data"}, ["data /my data", "models /weights"]),
+        ({"MODELS_PATH": "{root}/srv/plants/models"}, []),
+        ({"MODELS_PATH": "/", "DATA_PATH": "{root}/deephpc/x"}, []),
+        ({"DATA_PATH": "{root}/a/../../b"}, []),
+    ],
+)
+def test_variables_of_the_templates_say_where_they_are(image: Image, environ: dict[str, str], more: list[str]) -> None:
+    image.put("srv/plants/setup.py")
+    listed = image.prepare("listed", **{name: value.format(root=image.root) for name, value in environ.items()})
+    assert listed == ["data /srv/plants/data", "models /srv/plants/models", *more]
 
 
 def test_a_link_to_a_module_is_no_second_one(image: Image) -> None:
     image.put("srv/plants/setup.py")
     (image.root / "srv/a-alias").symlink_to("plants")
-    assert image.prepare("listed") == ["/srv/plants/data", "/srv/plants/models"]
+    assert image.prepare("listed") == ["data /srv/plants/data", "models /srv/plants/models"]
 
 
 @pytest.mark.parametrize("module", ["srv", "srv/plants"])
