@@ -100,7 +100,7 @@ def load_serve_request(asked: ServeWords, cwd: Path, options: JobOptions, record
 
 
 def check_jupyter(request: JobRequest, usual: Environment, search_path: str) -> None:
-    """Refuse to queue a Jupyter that is not there; it is seen before where it runs natively and nothing is loaded first.
+    """Refuse to queue a Jupyter that is not there; that is known where it runs natively and nothing is loaded.
 
     Parameters
     ----------
