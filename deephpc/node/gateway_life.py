@@ -29,7 +29,7 @@ from deephpc.node.readiness import Readiness, Ways
 from deephpc.serve.endpoint import Endpoint, prepare_token, publish, withdraw
 from deephpc.serve.service import Service, load_service
 
-_HANDSHAKE_S = 10.0
+_HANDSHAKE_S = 60.0  # a thousand at once, on a node with other work, take their time
 _QUIET_S = 75.0
 """How long a connection may stay without a request; one without a first request, too."""
 _MOST_CONNECTIONS = 4096
