@@ -146,6 +146,14 @@ def test_out_of_memory_names_what_was_asked_for():
     assert "--mem" in explanation.next_step
 
 
+@pytest.mark.parametrize("memory_mib", [None, 0])
+def test_out_of_memory_that_nobody_asked_for_is_the_sites(memory_mib: int | None):
+    explanation = explain_end(JobState.OUT_OF_MEMORY, memory_mib=memory_mib)
+    assert "it had asked for" not in explanation.text
+    assert "the site gives" in explanation.text
+    assert "--mem" in explanation.next_step
+
+
 def test_every_option_that_a_hint_names_exists():
     group = typer.main.get_command(app)
     command = group.get_command(typer.Context(group), "run")

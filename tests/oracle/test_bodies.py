@@ -1,5 +1,8 @@
 """Both sides of an image's wall read an answer by the same rules."""
 
+from collections.abc import Callable
+from urllib.request import ProxyHandler, build_opener
+
 import deepaas_answers
 import pytest
 from hypothesis import given
@@ -88,3 +91,27 @@ def test_a_family_of_forms_gets_its_ending_from_the_content(kind: str, content: 
 )
 def test_an_answer_in_another_form_is_noticed(asked: str, came: str, does: bool) -> None:
     assert answers.fits(asked, came) is deepaas_answers.fits(asked, came) is does
+
+
+def download() -> None:
+    build_opener(ProxyHandler({})).open("http://weights.invalid/best.pt")  # RFC 6761: no resolver knows it
+
+
+def download_late() -> None:
+    try:
+        download()
+    except OSError as error:
+        raise RuntimeError("the weights cannot be loaded") from error
+
+
+@pytest.mark.parametrize(
+    ("fails", "told"),
+    [(download, True), (download_late, True), (lambda: int("x"), False), (lambda: open("/nowhere"), False)],  # noqa: PTH123, SIM115
+)
+def test_what_cannot_be_loaded_from_the_internet_is_told_with_what_to_do(
+    fails: Callable[[], object], told: bool
+) -> None:
+    with pytest.raises(Exception) as caught:
+        fails()
+    said = deepaas_answers.told_error(caught.value)
+    assert ("nodes often have no internet" in said) is told, said
