@@ -193,6 +193,14 @@ def start_detached(
     return process.pid
 
 
+def signal_name(number: int) -> str:
+    """Return a signal's number, with its name where it has one."""
+    try:
+        return f"{number} ({signal.Signals(number).name})"
+    except ValueError:
+        return str(number)
+
+
 def _not_found(program: str) -> CommandNotFound:
     return CommandNotFound(f"{program}: command not found", "run `deephpc doctor` to see what is missing")
 

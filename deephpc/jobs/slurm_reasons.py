@@ -5,11 +5,11 @@ slurm_errno.c of Slurm 22.05.
 """
 
 import re
-import signal as signals
 from dataclasses import dataclass, replace
 
 from deephpc.jobs.slurm_units import render_memory
 from deephpc.jobs.state import JobState
+from deephpc.shell import signal_name
 
 _WAIT = "nothing to do but wait"
 _ASK = "ask the cluster's support"
@@ -276,22 +276,15 @@ def explain_refusal(message: str) -> str:
 
 def _explain_failure(exit_code: int | None, signal: int | None) -> Explanation:
     if signal:
-        return Explanation(f"it was ended by signal {_signal_name(signal)}", "see the end of `deephpc logs RUN`")
+        return Explanation(f"it was ended by signal {signal_name(signal)}", "see the end of `deephpc logs RUN`")
     if not exit_code:
         return Explanation("it failed, or could not start", "see the end of `deephpc logs RUN`")
     known = _EXIT_CODES.get(exit_code)
     if known is not None:
         return Explanation(f"it ended with exit code {exit_code}: {known[0]}", known[1])
     if 128 < exit_code <= 128 + 64:
-        text = f"it ended with exit code {exit_code}: the program was ended by signal {_signal_name(exit_code - 128)}"
+        text = f"it ended with exit code {exit_code}: the program was ended by signal {signal_name(exit_code - 128)}"
         return Explanation(text, "see the end of `deephpc logs RUN`")
     return Explanation(
         f"the program ended with exit code {exit_code}", "see the end of `deephpc logs RUN` for its own words"
     )
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return f"{number} ({signals.Signals(number).name})"
-    except ValueError:
-        return str(number)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from deephpc.node.gateway_standing import NOTE
 from deephpc.node.processes import adopt_orphans, catches, descendants, end_descendants, reap, signal_all
-from deephpc.shell import start_detached
+from deephpc.shell import signal_name, start_detached
 
 _LAST_LINES = 20
 _LAST_BYTES = 16384
 _LONGEST_LINE = 300
+_SERVES = "deepaas_module: serving "
 _OURS = "deepaas_module: "
 """How the line begins in which our own program inside the image says why it ends; engines may say more after it."""
 
@@ -60,9 +61,11 @@ class ServerProgram:
         if never_started:
             return never_started
         code = self.exit_code() or 0
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        how = f"was killed by signal {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
+        how += f": its program was ended by signal {signal_name(code - 128)}" if 128 < code <= 128 + 64 else ""
         lines = [line for line in self.last_lines() if not line.startswith(NOTE)]
-        said = next((line for line in reversed(lines) if line.startswith(_OURS)), "".join(lines[-1:]))[:_LONGEST_LINE]
+        ours = [line for line in lines if line.startswith(_OURS) and not line.startswith(_SERVES)]
+        said = "".join((ours or lines)[-1:])[:_LONGEST_LINE]
         return f"the server {how}" + (f": {said}" if said else "")
 
     def last_lines(self) -> list[str]:

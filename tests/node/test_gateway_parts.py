@@ -3,6 +3,8 @@
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 import time
 from datetime import datetime, timezone
 
@@ -132,3 +134,34 @@ def test_a_word_to_end_that_python_passed_over_while_it_loaded_modules_is_heard_
     for number, handler in handlers.items():
         signal.signal(number, handler)
     assert '"told to end"' in (tmp_path / "events.jsonl").read_text()
+
+
+_ENDING = """
+import sys, time
+from pathlib import Path
+from deephpc.node.gateway_server import ServerProgram
+program = ServerProgram(Path("log"))
+program.start(["sh", "-c", sys.argv[1]], Path("."), {"PATH": "/usr/bin:/bin"})
+while program.exit_code() is None:
+    time.sleep(0.02)
+print(program.ending())
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        ("echo no weights; exit 9", "the server ended with exit code 9: no weights"),
+        ("echo no weights; echo 'deephpc gateway: the first prediction: 502'; exit 9", "exit code 9: no weights"),
+        ("echo 'deepaas_module: serving x'; echo bang; exit 1", "exit code 1: bang"),
+        ("echo 'deepaas_module: no module'; echo engine; exit 1", "exit code 1: deepaas_module: no module"),
+        ("exit 139", "exit code 139: its program was ended by signal 11 (SIGSEGV)"),
+        ("kill -KILL $$", "the server was killed by signal 9 (SIGKILL)"),
+        ("exit 255", "the server ended with exit code 255"),
+    ],
+)
+def test_how_a_server_ended_is_told_by_its_own_last_words(tmp_path, script, told):
+    done = subprocess.run(
+        [sys.executable, "-c", _ENDING, script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip().endswith(told)
