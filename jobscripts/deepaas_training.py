@@ -13,7 +13,7 @@ import uuid
 from datetime import datetime
 
 import deepaas_arguments
-from deepaas_answers import told_error
+from deepaas_answers import extension_of, told_error
 from deepaas_arguments import BadArgumentError, json_safe
 from deepaas_loading import fields_of, has_method
 from deepaas_output import note, write_file
@@ -41,6 +41,9 @@ def train(module, words, result):
     fields = fields_of(module, "train")
     arguments = deepaas_arguments.describe_arguments(fields)
     values = deepaas_arguments.parse_words(words, arguments)
+    accept = deepaas_arguments.choose_accept(values.get("accept"), arguments)
+    if accept and any(each["name"] == "accept" and each["required"] for each in arguments):
+        values["accept"] = accept  # ours to fill, as in a prediction
     given = load_values(_as_sent(values, arguments), fields)
     _configure()
     os.makedirs(os.path.dirname(os.path.abspath(result)), exist_ok=True)
@@ -55,6 +58,7 @@ def train(module, words, result):
         traceback.print_exc()
         return _failed("the training of %s failed: %s" % (module.name, told_error(error)))
     if os.environ.get("DEEPHPC_RANK", "0") == "0":  # launch_rank.sh
+        output = _kept(output, given.get("accept"), os.path.dirname(os.path.abspath(result)))
         write_file(result, json.dumps(_status(given, output, began)).encode())
     return 0
 
@@ -85,6 +89,17 @@ def _refusals(messages, texts):
     for name, said in messages.items():
         told = " ".join(map(str, said)) if isinstance(said, list) else json.dumps(said, ensure_ascii=False)
         yield "--%s %s: %s" % (name, deepaas_arguments.render_value(texts.get(name, "")), told)
+
+
+def _kept(output, accept, folder):
+    """Return what a training returned, of a file or bytes the name under which it is kept in the run's output."""
+    if not (hasattr(output, "read") or isinstance(output, (bytes, bytearray))):
+        return output
+    content = output.read() if hasattr(output, "read") else output
+    content = content.encode() if isinstance(content, str) else bytes(content)
+    name = "answer" + extension_of(accept, content)
+    write_file(os.path.join(folder, name), content)
+    return name
 
 
 def _status(given, output, began):

@@ -12,7 +12,17 @@ from deephpc.cli.context import Context, context
 from deephpc.cli.homecoming import bring_table
 from deephpc.cli.options import JobOptionWords, load_options, takes_job_options
 from deephpc.cli.streams import write_answer
-from deephpc.cli.submitting import DryRun, Models, ReadyBatch, Wait, enclose, fit_to_module, stay, submit
+from deephpc.cli.submitting import (
+    DryRun,
+    Models,
+    ReadyBatch,
+    Wait,
+    enclose,
+    fit_to_module,
+    stay,
+    submit,
+    with_variables_as_trained,
+)
 from deephpc.errors import InputError
 
 if TYPE_CHECKING:
@@ -142,7 +152,8 @@ def predict(
         return
     draft = _load_draft(here, words, target, resume)
     if models is not None:
-        draft = replace(draft, request=_with_models(here, draft.request, models))
+        request, variables = with_variables_as_trained(here, _with_models(here, draft.request, models), draft.variables)
+        draft = replace(draft, request=request, variables=variables)
     asked = BatchWords(draft.request.target, tuple(inputs or ()), tuple(arg or ()), accept, tasks, at_once)
     _submit(here, draft, asked, dry_run=dry_run, wait=wait)
 
@@ -260,7 +271,9 @@ def _stay(here: Context, job: "Job") -> None:
         with here.open_record() as record:
             stay(here, record, job)
     finally:
-        here.say(render_batch(merge_results(job.files), as_json=False))
+        with here.open_record() as record:
+            job = record.get(job.run_id)
+        here.say(render_batch(merge_results(job.files), has_ended=job.state.is_final, as_json=False))
         bring_table(here, job.run_id)
 
 
@@ -270,5 +283,5 @@ def _tell_results(here: Context, run: str) -> None:
 
     with here.open_record() as record:
         job, _ = record.resolve(run)
-    write_answer(render_batch(merge_results(job.files), as_json=here.json))
+    write_answer(render_batch(merge_results(job.files), has_ended=job.state.is_final, as_json=here.json))
     bring_table(here, job.run_id)

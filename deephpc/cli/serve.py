@@ -13,7 +13,15 @@ from deephpc.cli.context import Context, context
 from deephpc.cli.logs import logs
 from deephpc.cli.options import JobOptionWords, load_options, takes_job_options
 from deephpc.cli.streams import write_answer
-from deephpc.cli.submitting import DryRun, Models, ReadyBatch, enclose, fit_to_module, submit
+from deephpc.cli.submitting import (
+    DryRun,
+    Models,
+    ReadyBatch,
+    enclose,
+    fit_to_module,
+    submit,
+    with_variables_as_trained,
+)
 from deephpc.errors import InputError
 
 if TYPE_CHECKING:
@@ -217,7 +225,7 @@ def _submit(here: Context, words: JobOptionWords, asked: "ServeWords", *, dry_ru
     with here.open_record_if_any() as record:
         draft = load_serve_request(asked, Path.cwd(), options, record)
     check_jupyter(draft, here.settings.environment, here.environ.get("PATH", os.defpath))
-    draft = fit_to_module(here, draft, "inference")
+    draft, variables = with_variables_as_trained(here, fit_to_module(here, draft, "inference"), variables)
     enclosed, description = enclose(here, draft, dry_run=dry_run)
     plan = plan_service(draft, asked, description, Path.cwd())
     if plan.answering.note:

@@ -100,6 +100,18 @@ def submit(
     return job
 
 
+def with_variables_as_trained(
+    here: "Context", request: "JobRequest", variables: dict[str, str]
+) -> "tuple[JobRequest, dict[str, str]]":
+    """Complete a request's `--env` by that of the training whose models it takes, and say so."""
+    from deephpc.workflows.trained import variables_as_trained
+
+    request, completed, added = variables_as_trained(request, variables)
+    if added:
+        here.say(f"note: {', '.join(added)} as the training had {'it' if len(added) == 1 else 'them'}")
+    return request, completed
+
+
 def fit_to_module(here: "Context", request: "JobRequest", use: "Use") -> "JobRequest":
     """Complete a request by what the catalogue says its module needs, if it is one of the catalogue.
 

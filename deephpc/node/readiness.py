@@ -38,7 +38,7 @@ _LOOK_S = 1.0
 _AGAIN = 10
 _AGAIN_S = 1.0
 _SHOWN_BYTES = 2000
-_GIVE_A_SAMPLE = "give the server an input of yours for it: --sample NAME=FILE"
+_GIVE_A_SAMPLE = "give the server an input of yours for it: --sample NAME=VALUE, of a file its path, for all it needs"
 _WITHOUT_INPUT = f"warmed without input; {_GIVE_A_SAMPLE}"
 
 

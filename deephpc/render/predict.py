@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 _SHOWN = 10
 
 
-def render_batch(summary: "BatchSummary", *, as_json: bool) -> str:
+def render_batch(summary: "BatchSummary", *, has_ended: bool, as_json: bool) -> str:
     """Return how many inputs have a result, why others have none, and where the table is."""
     if as_json:
         return to_json("deephpc.predictions/1", summary.model_dump(mode="json"))
@@ -23,9 +23,8 @@ def render_batch(summary: "BatchSummary", *, as_json: bool) -> str:
         if summary.failed > _SHOWN:
             lines.append(f"  … and {summary.failed - _SHOWN} more: `ok` is false in the table")
     if summary.failed or summary.missing:
-        lines.append(
-            f"next     deephpc predict --resume {summary.run_id}, when it has ended: predicts what has no result"
-        )
+        later = "" if has_ended else ", when it has ended"
+        lines.append(f"next     deephpc predict --resume {summary.run_id}{later}: predicts what has no result")
     return "\n".join(lines)
 
 

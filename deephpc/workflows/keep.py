@@ -86,7 +86,7 @@ def load_rerun(job: Job) -> tuple[JobRequest, dict[str, str]]:
             f"{request.command[1]}, which run {job.run_id} ran, is not there any more",
             "bring it back, or train another",
         )
-    return request, _secret_variables(job.files)
+    return request, secret_variables(job.files)
 
 
 def rebuild(record: Record, work_dirs: Iterable[Path]) -> list[Job]:
@@ -151,7 +151,7 @@ def _write_cancelled(path: Path, now: datetime) -> None:
         return
 
 
-def _secret_variables(folder: RunFolder) -> dict[str, str]:
+def secret_variables(folder: RunFolder) -> dict[str, str]:
     """Read back what `secrets/env.sh` exports: one `export NAME=WORD` after the other, quoted by shlex."""
     words = shlex.split(read_text(folder.secret_env) or "")
     pairs = (word.partition("=") for word in words if word != "export")

@@ -1,7 +1,9 @@
 """Finds what a training run left for others to use: its models, and the image and module they belong to."""
 
 import json
-from collections.abc import Sequence
+import os
+import stat
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from deephpc.jobs.job import Job
 from deephpc.jobs.record import Record
 from deephpc.jobs.run_folder import RunFolder, read_json, read_text
 from deephpc.serve.module_description import ModuleDescription
+from deephpc.workflows.keep import secret_variables
 from deephpc.workflows.plan import JobPlan, load_plan
 from deephpc.workflows.request import JobOptions, JobRequest
 
@@ -110,6 +113,34 @@ def with_models(request: JobRequest, folder: Path) -> JobRequest:
         raise InputError("--models is for modules in an image", "natively the module itself says where its models lie")
     image = request.options.image.model_copy(update={"models": folder})
     return request.model_copy(update={"options": request.options.model_copy(update={"image": image})})
+
+
+def variables_as_trained(
+    request: JobRequest, variables: Mapping[str, str]
+) -> tuple[JobRequest, dict[str, str], tuple[str, ...]]:
+    """Complete a request's `--env` by that of the training whose models it takes: modules find their models by it.
+
+    Returns
+    -------
+    tuple
+        The request, its variables, and the names of those that came so.
+    """
+    models = request.options.image.models
+    file = RunFolder(models.parent.parent).secret_env if models is not None else None
+    if file is None or not _is_private(file):  # what others wrote is nobody's environment
+        return request, dict(variables), ()
+    then = secret_variables(RunFolder(file.parent.parent))
+    completed = {**then, **variables}
+    options = request.options.model_copy(update={"variable_names": tuple(sorted(completed))})
+    return request.model_copy(update={"options": options}), completed, tuple(sorted(set(then) - set(variables)))
+
+
+def _is_private(file: Path) -> bool:
+    try:
+        facts = file.lstat()
+    except OSError:
+        return False
+    return facts.st_uid == os.geteuid() and stat.S_IMODE(facts.st_mode) & 0o077 == 0
 
 
 def load_trained_plan(job: Job) -> JobPlan:

@@ -1,5 +1,7 @@
 """Says in words why a run waits or how it ended, and what to do next."""
 
+import re
+import shlex
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -13,12 +15,17 @@ from deephpc.jobs.state import JobState
 from deephpc.model import Model
 from deephpc.workflows.chain import waits_for_successor
 from deephpc.workflows.logs import read_tail
-from deephpc.workflows.plan import load_plan
+from deephpc.workflows.plan import JobPlan, load_plan
 
 _LAST_LINES = 15
 _LOG_TELLS = (JobState.FAILED, JobState.OUT_OF_MEMORY, JobState.TIMEOUT, JobState.NODE_FAIL, JobState.LOST)
 _OLD_CHECKPOINTS = "a rerun gets a new checkpoint folder; the old checkpoints lie in"
 _SITES_DOING = (JobState.NODE_FAIL, JobState.PREEMPTED, JobState.BOOT_FAIL, JobState.FAILED)
+_CRASHES = frozenset({6, 7, 11})
+_CRASHED = re.compile(r"signal (6|7|11)\b")
+_PROOT = "or proot itself crashed, as it does now and then with many threads: try --engine apptainer or udocker-r"
+_REFUSED = 2
+"""With which the program that drives modules (jobscripts/deepaas_module.py) ends when arguments do not fit."""
 _AFTER_A_BATCH = "`deephpc predict --results RUN` shows what has no result; `--resume RUN` predicts that"
 #: What to do where the job script gave up before the program, by how its reason begins.
 _SETUP_HINTS = {
@@ -176,11 +183,25 @@ def _explain_end(one: Job, files: TaskFolder) -> Explanation:
         )
     if one.state is JobState.NODE_FAIL:
         ended = replace(ended, text=_lost_node(one, files))
+    plan = load_plan(one.files) if one.state is JobState.FAILED else None
+    if plan is not None and plan.request.program == "module" and fate.exit_code == _REFUSED:
+        ended = _explain_refused_arguments(plan)
+    crashed = (fate.signal or (fate.exit_code or 0) - 128) in _CRASHES or _CRASHED.search(reason)
+    if plan is not None and plan.engine.startswith("udocker-p") and crashed:
+        ended = replace(ended, next_step=f"{ended.next_step}; {_PROOT}")
     if one.kind == "predict":
         ended = replace(ended, next_step=_AFTER_A_BATCH)
     if files.checkpoints.is_dir() and any(files.checkpoints.iterdir()):
         ended = replace(ended, next_step=f"{ended.next_step}; {_OLD_CHECKPOINTS} {files.checkpoints}")
     return replace(ended, text=f"{ended.text} ({reason})") if reason and one.state is JobState.FAILED else ended
+
+
+def _explain_refused_arguments(plan: JobPlan) -> Explanation:
+    """Explain the end of a module that was given what it does not take."""
+    return Explanation(
+        "the module refused its arguments, before anything began: the last line of its log says which",
+        f"`deephpc module show {shlex.quote(plan.request.target)}` says what it takes",
+    )
 
 
 def _lost_node(one: Job, files: TaskFolder) -> str:

@@ -65,4 +65,5 @@ TRAININGS = [
     Case(_OWN, [("batch-size", "64"), ("words", "a,b"), ("share", "20%"), ("steps", "5")]),
     Case(_OWN, [("rates", "1"), ("rates", "2.5"), ("layers", "[1, 2]"), ("epoch_count", "7"), ("strict", "no")]),
     Case(_OWN, [("words", "-x --y"), ("site", "https://example.org/?a=b&c=d")]),
+    Case("every_form", [("text", "ψ")], accept="application/json"),  # ours is not told the form
 ]

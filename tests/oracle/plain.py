@@ -89,7 +89,8 @@ def ask_plainly(client: httpx.Client, case: Case, samples: Path) -> Answer:
 
 def train_plainly(client: httpx.Client, case: Case) -> dict[str, Any]:
     """Have a training done; return what the server says of it at its end."""
-    client.post("/train/", params=list(case.arguments)).raise_for_status()
+    form = [("accept", case.accept)] if case.accept else []
+    client.post("/train/", params=[*case.arguments, *form]).raise_for_status()
     wait_until(lambda: client.get("/train/").json()[-1]["status"] != "running", f"the training {case}")
     status: dict[str, Any] = client.get("/train/").json()[-1]
     return status

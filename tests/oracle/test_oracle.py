@@ -193,3 +193,12 @@ def test_a_training_receives_what_a_plain_server_gives_it(desk: Desk, case: Case
     assert status.keys() == plain.keys()
     assert (status["status"], status["result"]["output"]) == (plain["status"], plain["result"]["output"])
     assert status["args"] == plain["args"]
+
+
+def test_a_training_that_answers_with_a_file_leaves_it(desk: Desk) -> None:
+    output = desk.folder / "train-pdf"
+    words = ("--text=ψ", "--accept=application/pdf")
+    done = desk.drive("train", "--model", "every_form", "--output", output, "--", *words)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((output / "train.json").read_text())["result"]["output"] == "answer.pdf"
+    assert (output / "answer.pdf").read_text() == "%PDF-1.7\nψ"

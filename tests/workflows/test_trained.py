@@ -7,7 +7,8 @@ import pytest
 from pydantic import JsonValue
 
 from deephpc.serve.module_description import Argument, Method, ModuleDescription
-from deephpc.workflows.trained import choose_answering
+from deephpc.workflows.request import JobOptions, JobRequest, load_module_request
+from deephpc.workflows.trained import choose_answering, variables_as_trained, with_models
 
 
 def run_of(place: Path, trained: list[str], shipped: list[str], state: str = "COMPLETED") -> Path:
@@ -57,3 +58,32 @@ def test_a_folder_of_the_users_own_is_no_runs(tmp_path: Path) -> None:
     models.mkdir(parents=True)
     (tmp_path / "result.json").write_text(json.dumps({"state": "FAILED"}))
     assert choose_answering(models, module("2026")).note == ""
+
+
+def request_with(models: Path | None, cwd: Path) -> JobRequest:
+    request = load_module_request("serve", "docker://reg.org/leaves:1", (), cwd, JobOptions())
+    return request if models is None else with_models(request, models)
+
+
+def test_the_variables_of_a_training_go_with_its_models(tmp_path: Path) -> None:
+    models = run_of(tmp_path, ["2026"], [])
+    secrets = models.parent.parent / "secrets"
+    secrets.mkdir(mode=0o700)
+    (secrets / "env.sh").write_text("export MODELS_URI='/m n'\nexport TOKEN='a\"b'\n")
+    (secrets / "env.sh").chmod(0o600)
+    request, variables, added = variables_as_trained(request_with(models, tmp_path), {"TOKEN": "mine", "OWN": "1"})
+    assert variables == {"MODELS_URI": "/m n", "TOKEN": "mine", "OWN": "1"}
+    assert (added, request.options.variable_names) == (("MODELS_URI",), ("MODELS_URI", "OWN", "TOKEN"))
+
+
+@pytest.mark.parametrize("mode", [None, 0o640, 0o606])
+def test_a_file_that_others_may_have_written_is_nobodys_environment(tmp_path: Path, mode: int | None) -> None:
+    models = run_of(tmp_path, ["2026"], [])
+    if mode is not None:
+        (models.parent.parent / "secrets").mkdir()
+        file = models.parent.parent / "secrets" / "env.sh"
+        file.write_text("export LD_PRELOAD=/tmp/evil.so\n")
+        file.chmod(mode)
+    for found in (models, None):
+        request = request_with(found, tmp_path)
+        assert variables_as_trained(request, {"OWN": "1"}) == (request, {"OWN": "1"}, ())

@@ -10,7 +10,7 @@ from deephpc.jobs.record import Record
 from deephpc.jobs.spec import Dependency
 from deephpc.jobs.state import JobState
 from deephpc.workflows.plan import NewRun, plan_job
-from deephpc.workflows.request import JobOptions, load_run_request
+from deephpc.workflows.request import JobOptions, load_module_request, load_run_request
 from deephpc.workflows.why import diagnose
 from tests.fakes.samples import NOON, TOKEN, a_job, settings_in
 
@@ -81,6 +81,37 @@ def ended(tmp_path: Path, state: JobState, **facts: object) -> Job:
               "nodes": "n1", "cpus": 1, "started_at": at, "ended_at": at, "elapsed_s": 0, "cpu_s": None}  # fmt: skip
     files.result.write_text(json.dumps({**result, **facts}))
     return job
+
+
+@pytest.mark.parametrize(
+    ("engine", "facts", "doubted"),
+    [
+        ("udocker-p2", {"exit_code": 139}, True),
+        ("udocker-p1", {"exit_code": 139, "signal": 11}, True),
+        ("udocker-p1", {"exit_code": 143, "signal": 15}, False),
+        ("udocker-p2", {"exit_code": 1, "reason": "the server ended with exit code 139: … signal 11 (SIGSEGV)"}, True),
+        ("udocker-p2", {"exit_code": 1, "reason": "signal 115"}, False),
+        ("udocker-r", {"exit_code": 139}, False),
+        ("apptainer", {"exit_code": 134}, False),
+    ],
+)
+def test_a_crash_under_proot_may_be_its_own(tmp_path: Path, engine: str, facts: dict[str, object], doubted: bool):
+    request = load_module_request("serve", "docker://reg.org/plants:1", (), tmp_path, JobOptions())
+    plan, _ = plan_job(request, settings_in(tmp_path), NewRun("run-a-0001", TOKEN, NOON), environ={})
+    job = ended(tmp_path, S.FAILED, **facts)
+    job.files.plan.write_text(plan.model_copy(update={"engine": engine}).render())
+    assert ("proot itself" in diagnose(job, None).next_step) is doubted
+
+
+@pytest.mark.parametrize(("exit_code", "said"), [(2, "the module refused its arguments"), (1, "exit code 1")])
+def test_arguments_that_a_module_refused_in_its_job_are_told_as_that(tmp_path: Path, exit_code: int, said: str):
+    request = load_module_request("train", "docker://reg.org/plants:1", ("train",), tmp_path, JobOptions())
+    plan, _ = plan_job(request, settings_in(tmp_path), NewRun("run-a-0001", TOKEN, NOON), environ={})
+    job = ended(tmp_path, S.FAILED, exit_code=exit_code)
+    job.files.plan.write_text(plan.render())
+    diagnosis = diagnose(job, None)
+    assert said in diagnosis.text
+    assert ("`deephpc module show docker://reg.org/plants:1`" in diagnosis.next_step) is (exit_code == 2)
 
 
 @pytest.mark.parametrize(

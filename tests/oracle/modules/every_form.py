@@ -30,6 +30,20 @@ def get_predict_args():
     }
 
 
+def get_train_args():
+    forms = validate.OneOf(FORMS[:3])
+    return {
+        "accept": fields.Str(required=True, validate=forms, metadata={"location": "query"}),
+        "text": fields.Str(load_default="-"),
+    }
+
+
+def train(accept, text):
+    if accept == "application/json":
+        return {"accept": accept, "text": text}
+    return io.BytesIO(b"%PDF-1.7\n" + text.encode())
+
+
 def predict(accept, text, megabytes, boxes, day=None):
     if accept == "application/json" or accept == "*/*":
         if boxes >= 0:
