@@ -3,7 +3,7 @@
 import json
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,16 +68,39 @@ def choose_answering(models: Path | None, description: ModuleDescription | None)
     unfinished = (
         f"{folder.path.name} ended {ended}: its models may be unfinished" if ended not in (None, "COMPLETED") else ""
     )
-    words, told = _choose(models, (read_text(files.shipped_models) or "").splitlines(), description)
+    shipped = (read_text(files.shipped_models) or "").splitlines()
+    trained = [each for each in models.iterdir() if each.name not in shipped and not each.name.startswith(".")]
+    words, told = _choose(trained, shipped, description)
+    if shipped and not trained:
+        told = _tell_of_shipped(models, shipped, files.shipped_models.stat().st_mtime)
     return Answering(words, "; ".join(filter(None, (unfinished, told))))
 
 
-def _choose(models: Path, shipped: Sequence[str], description: ModuleDescription | None) -> tuple[tuple[str, ...], str]:
-    trained = [each for each in models.iterdir() if each.name not in shipped and not each.name.startswith(".")]
+def _tell_of_shipped(models: Path, shipped: Sequence[str], began: float) -> str:
+    """Say whether a training that left no model of its own changed those of its image, by the time it began."""
+    changed = [name for name in shipped if any(each.stat().st_mtime > began for each in _files(models / name))]
+    if changed:
+        return f"{_listed(changed)} of the image, as the training changed it"
+    return f"the training left no model of its own beside those of the image ({_listed(shipped)}), and changed none"
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """Return a file, or the files of a folder."""
+    found = path.rglob("*") if path.is_dir() else (path,)
+    return (each for each in found if each.is_file())
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
+
+
+def _choose(
+    trained: Sequence[Path], shipped: Sequence[str], description: ModuleDescription | None
+) -> tuple[tuple[str, ...], str]:
     if not shipped or not trained:
         return (), ""
     newest = [each.name for each in sorted(trained, key=lambda each: each.stat().st_mtime, reverse=True)]
-    others = ", ".join(shipped[:_SHOWN]) + (", …" if len(shipped) > _SHOWN else "")
+    others = _listed(shipped)
     for argument in description.predict.arguments if description is not None else ():
         for name in newest:
             meant = next((choice for choice in argument.choices if choice in (name, json.dumps(name))), None)

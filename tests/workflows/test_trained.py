@@ -1,6 +1,7 @@
 """Which model of a training answers, where its image had models of its own."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,25 @@ def test_where_the_choice_is_the_modules_own_that_is_told(tmp_path: Path) -> Non
     found = choose_answering(run_of(tmp_path, ["best.pt"], ["base", "coco"]), module())
     assert found.words == ()
     assert "beside best.pt of the training (base, coco); which of them answers is the module's own choice" in found.note
+
+
+@pytest.mark.parametrize("changes", [(), ("base/weights.pt",), ("base/deep/new.pt", "coco/weights.pt")])
+def test_models_of_the_image_that_a_training_changed_or_did_not_are_told(
+    tmp_path: Path, changes: tuple[str, ...]
+) -> None:
+    models = run_of(tmp_path, [], ["base", "coco"])
+    for name in ("base", "coco"):
+        (models / name / "weights.pt").write_text("shipped")
+        os.utime(models / name / "weights.pt", (1e9, 1e9))
+    began = (models.parent.parent / "shipped-models.txt").stat().st_mtime
+    for name in changes:
+        (models / name).parent.mkdir(exist_ok=True)
+        (models / name).write_text("trained")
+        os.utime(models / name, (began + 5, began + 5))
+    note = choose_answering(models, module()).note
+    changed = ", ".join(sorted({name.partition("/")[0] for name in changes}))
+    told = f"{changed} of the image, as the training changed it" if changes else "(base, coco), and changed none"
+    assert note.endswith(told)
 
 
 def test_one_model_alone_needs_no_word(tmp_path: Path) -> None:
