@@ -93,6 +93,19 @@ def test_what_is_bound_is_never_copied_and_models_come_from_where_a_variable_say
     assert {"as told.bin", "shipped.bin", "trained.bin"} <= set(left)
 
 
+def test_what_is_bound_is_never_copied_for_servers_and_batches(alice: Session) -> None:
+    alice.box.run(f"mkdir -p {alice.folder}/large && truncate -s 3G {alice.folder}/large/big.bin", user="alice")
+    bound = ("--bind", "large:/srv/deepaas-digits/data/processed", "--engine", "apptainer", *COMMON)
+    server = alice.submit("serve", "start", IMAGE, *bound)
+    predicted = alice.submit("predict", IMAGE, *bound, "--input", "image=a.png", "--wait")
+    for run_id in (server, predicted):
+        used = alice.box.run(f"du -sm --apparent-size {folder_of(alice, run_id)} | cut -f1", user="alice").stdout
+        assert int(used) < 50
+    private = "find /tmp -maxdepth 6 -name big.bin -not -type l -size +1G 2>/dev/null | wc -l"
+    assert [alice.box.run(private, user="root", node=node).stdout.strip() for node in ("c1", "c2")] == ["0", "0"]
+    alice.deephpc("serve", "stop", server)
+
+
 def test_where_nothing_can_be_laid_over_an_image_the_modules_folders_are_copies(alice: Session) -> None:
     conf = "/etc/apptainer/apptainer.conf"
     alice.box.run(f"mkdir -p {alice.folder}/more && truncate -s 1M {alice.folder}/more/big.bin", user="alice")
