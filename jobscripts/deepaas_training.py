@@ -3,11 +3,14 @@
 Runs inside the image: Python 3.6 or later and the image's own DEEPaaS.
 """
 
+import contextlib
+import ctypes
 import json
 import mimetypes
 import os
 import signal
 import sys
+import time
 import traceback
 import uuid
 from datetime import datetime
@@ -19,6 +22,8 @@ from deepaas_loading import fields_of, has_method
 from deepaas_output import note, write_file
 
 FAILED, TERMINATED = 1, 128 + signal.SIGTERM
+_LEAVES_WITHIN_S = 5.0
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 class Terminated(SystemExit):
@@ -57,6 +62,8 @@ def train(module, words, result):
     except Exception as error:  # noqa: BLE001 -- whatever a stranger's module raises
         traceback.print_exc()
         return _failed("the training of %s failed: %s" % (module.name, told_error(error)))
+    finally:
+        _end_children()
     if os.environ.get("DEEPHPC_RANK", "0") == "0":  # launch_rank.sh
         output = _kept(output, given.get("accept"), os.path.dirname(os.path.abspath(result)))
         write_file(result, json.dumps(_status(given, output, began)).encode())
@@ -89,6 +96,35 @@ def _refusals(messages, texts):
     for name, said in messages.items():
         told = " ".join(map(str, said)) if isinstance(said, list) else json.dumps(said, ensure_ascii=False)
         yield "--%s %s: %s" % (name, deepaas_arguments.render_value(texts.get(name, "")), told)
+
+
+def _end_children():
+    """End what the training left running, such as its TensorBoard: when the job ends, the image goes from below it."""
+    with contextlib.suppress(Exception):  # children of those that end become ours (prctl(2))
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    told, began = set(), time.monotonic()
+    while time.monotonic() < began + 2 * _LEAVES_WITHIN_S:
+        left = [pid for pid in os.listdir("/proc") if pid.isdigit() and _is_ours_to_end(pid)]
+        if not left:
+            return
+        late = time.monotonic() > began + _LEAVES_WITHIN_S
+        for pid in left if late else set(left) - told:
+            with contextlib.suppress(OSError):
+                os.kill(int(pid), signal.SIGKILL if late else signal.SIGTERM)
+        told.update(left)
+        time.sleep(0.05)
+
+
+def _is_ours_to_end(pid):
+    """Return whether a process is a living child of ours; one of Python's own ends by itself (proc(5), fields 3, 4)."""
+    try:
+        with open("/proc/%s/stat" % pid) as file:
+            state, parent = file.read().rpartition(")")[2].split()[:2]
+        with open("/proc/%s/cmdline" % pid, "rb") as file:
+            words = file.read()
+    except OSError:
+        return False
+    return int(parent) == os.getpid() and state != "Z" and b"resource_tracker" not in words
 
 
 def _kept(output, accept, folder):

@@ -10,14 +10,7 @@ import pytest
 
 from deephpc.errors import SiteError
 from deephpc.shell import CommandNotFound, Completed, run, start_child, start_detached
-from tests.fakes.waiting import DEADLINE_S, GROWING_S, wait_until
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
+from tests.fakes.waiting import DEADLINE_S, GROWING_S, is_alive, wait_until
 
 
 def run_into_deadline(program: str) -> Completed:

@@ -5,6 +5,7 @@ No test measures the machine: a deadline here is one against hanging, and is met
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 #: How long anything may take before it counts as hanging.
 DEADLINE_S = 300.0
@@ -26,3 +27,11 @@ def wait_until(
     while not holds():
         assert time.monotonic() < deadline, f"waited too long for {what}"
         time.sleep(0.01)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and waits to be reaped does not (proc(5))."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False

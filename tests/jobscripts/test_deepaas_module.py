@@ -18,6 +18,7 @@ import pytest
 from deephpc.places import shipped
 from deephpc.serve.module_description import parse_description
 from tests.deepaas_environment import ENVIRON, EXAMPLE, fetch_deepaas
+from tests.fakes.waiting import is_alive
 
 pytestmark = pytest.mark.slow
 
@@ -43,6 +44,11 @@ def train(how, steps, many):
             signal.signal(getattr(signal, name), lambda *_: stop.set())
     print("begun, πρῶτα", flush=True)
     print("on stderr", file=sys.stderr, flush=True)
+    if how == "leaves":
+        import subprocess
+        for script in ("sleep 987", "trap '' TERM; while :; do sleep 0.2; done"):
+            print("left", subprocess.Popen(["sh", "-c", script]).pid, flush=True)
+        return {}
     if how == "odd":
         raise OddError(1, 2)
     if how == "die":
@@ -226,6 +232,15 @@ def test_a_numpy_number_does_not_cost_the_result(drive: Drive, tmp_path: Path) -
     done = drive("train", "--output", "out", **add_module(tmp_path, "wild", WILD))
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "out" / "train.json").read_text())["result"]["output"] == {"loss": 0.25}
+
+
+def test_what_a_training_leaves_running_ends_with_it(drive: Drive, tmp_path: Path) -> None:
+    done = drive("train", "--output", "out", "--", "--how", "leaves", **add_module(tmp_path, "odd", ODD))
+    assert done.returncode == 0, done.stderr
+    left = re.findall(r"left (\d+)", done.stdout + done.stderr)
+    assert len(left) == 2
+    assert not [pid for pid in left if is_alive(int(pid))]
+    assert (tmp_path / "out" / "train.json").exists()
 
 
 def test_a_module_without_a_prediction_is_trained(drive: Drive, tmp_path: Path) -> None:
