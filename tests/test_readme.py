@@ -43,7 +43,7 @@ def test_the_first_run_works_after_the_install(tmp_path: Path) -> None:
     kept = {key: value for key, value in os.environ.items() if key.startswith("PIP_")}
     environment = {
         "PIP_CACHE_DIR": str(Path.home() / ".cache" / "pip"),
-        "PIP_NO_COMPILE": "1",  # a third of the time; Python compiles what it imports
+        "PIP_NO_COMPILE": "0",  # pip reads this as "compile: no", a third of the time; Python compiles what it imports
         **kept,
         "HOME": str(tmp_path),
         "USER": "tester",

