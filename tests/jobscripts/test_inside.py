@@ -25,7 +25,7 @@ class Image:
     def prepare(self, how: str, models: str = "", **environ: str) -> list[str]:
         """Return the folders that it lists, with what they are for, from the image's root."""
         script = (shipped("jobscripts") / "inside.sh").read_text()
-        for place in ("/srv", "/deephpc"):
+        for place in ("/root", "/srv", "/deephpc"):
             script = script.replace(place, f"{self.root}{place}")
         self.put("deephpc/env.sh", "deephpc/bin/preflight.sh")
         (self.root / "deephpc/env.sh").write_text("")
