@@ -248,9 +248,16 @@ bind_folders() { # a module's data and models: what it writes there goes to the 
   done <"$private/deephpc/folders.list"
 }
 
-is_asked() { # FOLDER: is it, or one above it, bound by the user
+is_asked() { # FOLDER: is it, or one above it, bound by the user; or by the site, where a variable of the user's leads there
   local bind
   for bind in ${asked_binds[@]+"${asked_binds[@]}"}; do
+    bind=${bind#*:}
+    case $1/ in "${bind%%:*}"/*) return 0 ;; esac
+  done
+  case $1 in /srv/*) return 1 ;; esac
+  for bind in ${usual_binds[@]+"${usual_binds[@]}"}; do
+    [ -e "${bind%%:*}" ] || continue
+    bind=$(in_full "$bind")
     bind=${bind#*:}
     case $1/ in "${bind%%:*}"/*) return 0 ;; esac
   done

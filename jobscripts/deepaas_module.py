@@ -95,9 +95,13 @@ def _describe(options):
 def _train(options):
     import deepaas_training
 
+    deepaas_training.end_children_at_exit()
     find_deepaas()
     module = load_module(options.model, options.expect)
-    return deepaas_training.train(module, options.arguments, os.path.join(_output_folder(options), "train.json"))
+    try:
+        return deepaas_training.train(module, options.arguments, os.path.join(_output_folder(options), "train.json"))
+    finally:
+        deepaas_training.end_workers()
 
 
 def _predict(options):

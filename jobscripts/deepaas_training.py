@@ -3,10 +3,12 @@
 Runs inside the image: Python 3.6 or later and the image's own DEEPaaS.
 """
 
+import atexit
 import contextlib
 import ctypes
 import json
 import mimetypes
+import multiprocessing
 import os
 import signal
 import sys
@@ -62,8 +64,6 @@ def train(module, words, result):
     except Exception as error:  # noqa: BLE001 -- whatever a stranger's module raises
         traceback.print_exc()
         return _failed("the training of %s failed: %s" % (module.name, told_error(error)))
-    finally:
-        _end_children()
     if os.environ.get("DEEPHPC_RANK", "0") == "0":  # launch_rank.sh
         output = _kept(output, given.get("accept"), os.path.dirname(os.path.abspath(result)))
         write_file(result, json.dumps(_status(given, output, began)).encode())
@@ -98,10 +98,26 @@ def _refusals(messages, texts):
         yield "--%s %s: %s" % (name, deepaas_arguments.render_value(texts.get(name, "")), told)
 
 
-def _end_children():
-    """End what the training left running, such as its TensorBoard: when the job ends, the image goes from below it."""
+def end_children_at_exit():
+    """Have what a training leaves running, such as its TensorBoard, end with this process; to be called first of all.
+
+    Exit handlers of libraries, which may need their own helpers to send what is left, run before: the last comes first.
+    """
     with contextlib.suppress(Exception):  # children of those that end become ours (prctl(2))
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    atexit.register(_end_children)
+
+
+def end_workers():
+    """End the processes of multiprocessing that are left: Python would wait for them, whatever they do."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler raises when a worker of its loaders is ended
+    for worker in multiprocessing.active_children():
+        with contextlib.suppress(OSError):
+            os.kill(worker.pid, signal.SIGKILL)
+        worker.join()
+
+
+def _end_children():
     told, began = set(), time.monotonic()
     while time.monotonic() < began + 2 * _LEAVES_WITHIN_S:
         left = [pid for pid in os.listdir("/proc") if pid.isdigit() and _is_ours_to_end(pid)]

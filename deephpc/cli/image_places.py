@@ -63,7 +63,7 @@ def module_image(here: Context, target: "Target") -> str | None:
         The store has no image, or several, of that digest.
     """
     from deephpc.containers.reference import ModuleImage
-    from deephpc.containers.upkeep import find_image, find_images
+    from deephpc.containers.upkeep import find_image, is_called
 
     if not isinstance(target, ModuleImage):
         return None
@@ -72,7 +72,7 @@ def module_image(here: Context, target: "Target") -> str | None:
     try:
         return find_module(here, target.module).image
     except InputError:
-        kept = find_images(image_store(here), str(target))
+        kept = [image for image in image_store(here).images() if is_called(image, str(target))]
         if len(kept) != 1:
             raise
         return kept[0].digest

@@ -224,7 +224,9 @@ def _submit(here: Context, words: JobOptionWords, asked: "ServeWords", *, dry_ru
     options, variables = load_options(words, here.environ, Path.cwd())
     with here.open_record_if_any() as record:
         draft = load_serve_request(asked, Path.cwd(), options, record)
-    check_jupyter(draft, here.settings.environment, here.environ.get("PATH", os.defpath))
+    missing = check_jupyter(draft, here.settings.environment, here.environ.get("PATH", os.defpath))
+    if missing:
+        here.say(f"note: {missing}")
     draft, variables = with_variables_as_trained(here, fit_to_module(here, draft, "inference"), variables)
     enclosed, description = enclose(here, draft, dry_run=dry_run)
     plan = plan_service(draft, asked, description, Path.cwd())

@@ -35,7 +35,7 @@ from deephpc.errors import EngineError, InputError
 _CHUNK_BYTES = 1 << 20
 _MAX_LINKS = 4
 _CONTAINERD_NAME = "io.containerd.image.name"
-"""Where buildx and `docker save` of a containerd store write the full name (containerd, images/annotations.go)."""
+"""Where buildx and `docker save` of a containerd store write the full name."""
 _M = TypeVar("_M", bound=BaseModel)
 
 
@@ -257,8 +257,7 @@ def _place(image: LocalImage) -> str:
 
 def _names(said: Iterable[str], image: LocalImage) -> tuple[str, ...]:
     """Return the full names among those an archive gives its image; where it lies, when there are none."""
-    full = (full_name(each) for each in said)
-    return tuple(dict.fromkeys(each for each in full if each)) or (_place(image),)
+    return tuple(dict.fromkeys(filter(None, map(full_name, said)))) or (_place(image),)
 
 
 @contextmanager
@@ -290,14 +289,18 @@ def open_local(image: LocalImage, scratch: Path) -> Iterator[ImageSource]:
         plain.unlink(missing_ok=True)
 
 
+def is_compressed(path: Path) -> bool:
+    """Say whether an archive can only be read after it was unpacked."""
+    with path.open("rb") as file:
+        return bool(compression_of(file.read(4)))
+
+
 def _open_files(image: LocalImage, plain: Path) -> _Files:
     if image.kind == "oci":
         return _Folder(image.path)
     if image.path.is_dir():
         raise InputError(f"{image.path} is a folder, not an archive", f"write oci:{image.path}")
-    with image.path.open("rb") as file:
-        compressed = compression_of(file.read(4))
-    if not compressed:
+    if not is_compressed(image.path):
         return _Archive(image.path)
     try:
         with open_layer(image.path) as opened, plain.open("wb") as copy:

@@ -72,9 +72,10 @@ def pull(transfer: Transfer, top: Document, platform: Platform, now: datetime, *
             _bring_all(transfer, manifest, platform, brought, parallel)
             store.put_document(document.digest, document.content)
             entry = Descriptor(media_type=document.media_type, digest=document.digest, size=len(document.content))
-            added = [store.add(entry, name, top.digest, now) for name in source.names]
-            if added[-1] is not None:
-                return Pulled(added[-1], source.names[-1], sum(brought.values()))
+            names = source.names
+            added = [store.add(entry, name, top.digest, now) for name in names]
+            if added[-1] is not None and None not in added:
+                return Pulled(added[-1], names[-1], sum(brought.values()))
     except Corrupt:
         store.discard([document.digest, *(each.digest for each in manifest.contents)])
         raise

@@ -36,7 +36,7 @@ class ImageSource(Protocol):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the image is called in the store; one at least."""
+        """What the image is called in the store, the most telling last; one at least."""
         ...
 
     def resolve(self) -> Document:

@@ -64,9 +64,14 @@ def find_images(store: Store, text: str) -> tuple[StoredImage, ...]:
     for image in store.images():
         digests = [each.removeprefix("sha256:") for each in (image.digest, image.source_digest)]
         by_digest = len(wanted) >= 4 and any(each.startswith(wanted) for each in digests)
-        if by_digest or any(_names(name, text) for name in image.names):
+        if by_digest or is_called(image, text):
             found.append(image)
     return tuple(found)
+
+
+def is_called(image: StoredImage, text: str) -> bool:
+    """Say whether a text is a name of an image in full, or the end of one."""
+    return any(_names(name, text) for name in image.names)
 
 
 def find_image(store: Store, text: str) -> StoredImage:

@@ -159,7 +159,7 @@ def carry_out_pull(plan: PullPlan, places: ImagePlaces, now: datetime, progress:
         _check_pin(plan, top.digest)
         found = _already_there(places.store, top.digest, plan.request.platform)
         if found is not None and places.store.is_read_only:
-            return _settle(plan, _result(Pulled(found, source.name, 0), top.digest, why))
+            return _settle(plan, _result(Pulled(found, source.names[-1], 0), top.digest, why))
         transfer = Transfer(places.store, source, places.patience, progress or Silent())
         pulled = pull(transfer, top, plan.request.platform, now)
     return _settle(plan, _result(pulled, top.digest, why))

@@ -1,5 +1,6 @@
 """Brings a run's image to where its job finds it: pull, choose the engine, make it ready, and say what was decided."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -7,8 +8,10 @@ from datetime import datetime
 from deephpc.config import Settings
 from deephpc.containers.container import Container, check_path
 from deephpc.containers.engine import AUTO, NATIVE
+from deephpc.containers.layout import is_compressed, open_local
 from deephpc.containers.manifest import local_platform
 from deephpc.containers.reference import LocalImage, RegistryImage, Target, parse_target
+from deephpc.containers.store import Store
 from deephpc.containers.stored_image import StoredImage
 from deephpc.containers.tags import choose_tag
 from deephpc.containers.transfer import Progress
@@ -180,9 +183,22 @@ def _find_stored(plan: PullPlan, desk: ImageDesk) -> StoredImage:
     if isinstance(image, RegistryImage) and plan.chooses_tag:
         here = tags_here(desk.places.store, image)
         return here[choose_tag(sorted(here), for_gpus=plan.request.for_gpus, here=here).tag]
+    if isinstance(image, LocalImage):
+        return _find_brought(image, desk.places.store)
     return find_image(
         desk.places.store, image.digest if isinstance(image, RegistryImage) and image.digest else str(image)
     )
+
+
+def _find_brought(image: LocalImage, store: Store) -> StoredImage:
+    """Return what was brought from a file or folder: by where that lies, or by what it holds, as it may have a name."""
+    try:
+        return find_image(store, str(image))
+    except EngineError:
+        if image.path.is_file() and (not os.access(image.path, os.R_OK) or is_compressed(image.path)):
+            raise  # what is compressed would have to be written somewhere
+        with open_local(image, store.root) as source:
+            return find_image(store, source.resolve().digest)
 
 
 def _pull_request(request: JobRequest, resources: Resources) -> PullRequest:

@@ -99,8 +99,8 @@ def load_serve_request(asked: ServeWords, cwd: Path, options: JobOptions, record
     return request.model_copy(update={"service": service})
 
 
-def check_jupyter(request: JobRequest, usual: Environment, search_path: str) -> None:
-    """Refuse to queue a Jupyter that is not there; that is known where it runs natively and nothing is loaded.
+def check_jupyter(request: JobRequest, usual: Environment, search_path: str) -> str:
+    """Look for the Jupyter of a server that runs natively and loads nothing; return what is to be noted.
 
     Parameters
     ----------
@@ -112,19 +112,22 @@ def check_jupyter(request: JobRequest, usual: Environment, search_path: str) -> 
     Raises
     ------
     InputError
-        Neither the virtual environment nor the path has one.
+        Neither the virtual environment that was chosen nor the path has one.
     """
     options = request.options
     if request.service is None or request.service.kind != "jupyter" or options.image.reference is not None:
-        return
+        return ""
     if options.modules or usual.modules or usual.setup:
-        return
+        return ""
     venv = options.venv or usual.venv or options.active_venv
-    if shutil.which("jupyter", path=f"{venv}/bin:{search_path}" if venv else search_path) is None:
-        raise InputError(
-            f"neither {venv} nor PATH has a Jupyter" if venv else "PATH has no Jupyter",
-            "`pip install jupyterlab` there; or load modules with --module, or name an image that has one",
-        )
+    if shutil.which("jupyter", path=f"{venv}/bin:{search_path}" if venv else search_path) is not None:
+        return ""
+    if venv is None:
+        return "PATH has no Jupyter here; the job finds one only if its node has it"
+    raise InputError(
+        f"neither {venv} nor PATH has a Jupyter",
+        "`pip install jupyterlab` there; or load modules with --module, or name an image that has one",
+    )
 
 
 def plan_service(request: JobRequest, asked: ServeWords, description: ModuleDescription | None, cwd: Path) -> ServePlan:

@@ -23,7 +23,7 @@ _OLD_CHECKPOINTS = "a rerun gets a new checkpoint folder; the old checkpoints li
 _SITES_DOING = (JobState.NODE_FAIL, JobState.PREEMPTED, JobState.BOOT_FAIL, JobState.FAILED)
 _CRASHES = frozenset({6, 7, 11})
 _CRASHED = re.compile(r"signal (6|7|11)\b")
-_PROOT = "or proot itself crashed, as it does now and then with many threads: try --engine apptainer or udocker-r"
+_PROOT = "or proot itself crashed, as it does now and then: try --engine apptainer or udocker-r"
 _REFUSED = 2
 """With which the program that drives modules (jobscripts/deepaas_module.py) ends when arguments do not fit."""
 _AFTER_A_BATCH = "`deephpc predict --results RUN` shows what has no result; `--resume RUN` predicts that"

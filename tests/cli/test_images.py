@@ -52,12 +52,15 @@ def test_an_image_out_of_an_archive_is_found_by_the_name_it_has_there(
     imported = deephpc("--json", "image", "import", "tiny.tar")
     assert imported.returncode == 0, imported.stderr
     digest = json.loads(imported.stdout)["digest"]
+    trying = ("--engine", "apptainer", "--time", "5", "--dry-run", "--", "true")
+    tried = deephpc("run", "--image", "docker-archive:tiny.tar", *trying)
+    assert digest.removeprefix("sha256:") in tried.stdout, tried.stderr
     for word in (called, digest, digest[:19]):
         if word:
             again = deephpc("--json", "image", "pull", word)
             assert again.returncode == 0, again.stderr
             assert (json.loads(again.stdout)["digest"], json.loads(again.stdout)["fetched_bytes"]) == (digest, 0)
-            tried = deephpc("run", "--image", word, "--engine", "apptainer", "--time", "5", "--dry-run", "--", "true")
+            tried = deephpc("run", "--image", word, *trying)
             assert digest.removeprefix("sha256:") in tried.stdout, tried.stderr
 
 

@@ -184,12 +184,17 @@ exec {sys.executable} {UPSTREAM} "$DEEPHPC_SOCKET"
     assert f"--ServerApp.root_dir={deephpc.command.home}" in words
 
 
-@pytest.mark.parametrize("words", [(), ("--venv", "venv")])
-def test_a_jupyter_that_is_not_there_is_not_queued(deephpc: Servers, words: tuple[str, ...]):
-    done = deephpc("serve", "start", "--service", "jupyter", *words, "--time", "10")
+def test_a_jupyter_that_the_environment_lacks_is_not_queued(deephpc: Servers):
+    done = deephpc("serve", "start", "--service", "jupyter", "--venv", "venv", "--time", "10")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "PATH has " in done.stderr
+    assert "PATH has a Jupyter" in done.stderr
     assert not (deephpc.command.home / "work").exists()
+
+
+def test_a_jupyter_that_only_the_node_may_have_is_noted(deephpc: Servers):
+    done = deephpc("serve", "start", "--service", "jupyter", "--time", "10", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "note: PATH has no Jupyter here" in done.stderr
 
 
 def test_a_dry_run_starts_nothing(deephpc: Servers):

@@ -101,9 +101,22 @@ def test_what_is_bound_is_never_copied_for_servers_and_batches(alice: Session) -
     for run_id in (server, predicted):
         used = alice.box.run(f"du -sm --apparent-size {folder_of(alice, run_id)} | cut -f1", user="alice").stdout
         assert int(used) < 50
-    private = "find /tmp -maxdepth 6 -name big.bin -not -type l -size +1G 2>/dev/null | wc -l"
-    assert [alice.box.run(private, user="root", node=node).stdout.strip() for node in ("c1", "c2")] == ["0", "0"]
+    node = alice.job(server)["job"]["nodes"]
+    private = alice.box.run("find /tmp -name folders.list -printf '%h\\n'", user="root", node=node).stdout.split()
+    assert private  # of the server, which runs
+    copied = f"find {' '.join(private)} -name big.bin -size +1G | wc -l"
+    assert alice.box.run(copied, user="root", node=node).stdout.strip() == "0"
     alice.deephpc("serve", "stop", server)
+
+
+@pytest.mark.parametrize("engine", ["apptainer", "udocker-p2"])
+def test_models_go_where_a_variable_leads_into_the_sites_own_folders(alice: Session, engine: str) -> None:
+    place = f"{alice.folder}/weights-{engine}"
+    config = alice.write("binds.toml", f'binds = ["{alice.folder}"]\n')
+    words = ("train", IMAGE, "--engine", engine, "--env", f"MODELS_PATH={place}", *WAITING)
+    trained = alice.deephpc("--config", config, *words)
+    assert trained.returncode == 0, trained.stderr
+    assert alice.box.run(f"ls {place}", user="alice").stdout.splitlines() == ["as told.bin"]
 
 
 def test_where_nothing_can_be_laid_over_an_image_the_modules_folders_are_copies(alice: Session) -> None:

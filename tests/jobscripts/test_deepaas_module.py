@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 SCRIPT = shipped("jobscripts") / "deepaas_module.py"
 SAMPLES = EXAMPLE / "samples"
 ODD = """
-import os, signal, sys, threading
+import atexit, os, signal, sys, threading
 import numpy
 from webargs import fields
 
@@ -46,8 +46,21 @@ def train(how, steps, many):
     print("on stderr", file=sys.stderr, flush=True)
     if how == "leaves":
         import subprocess
-        for script in ("sleep 987", "trap '' TERM; while :; do sleep 0.2; done"):
+        for script in ("sleep 987 & wait", "trap '' TERM; while :; do sleep 0.2; done"):
             print("left", subprocess.Popen(["sh", "-c", script]).pid, flush=True)
+        import multiprocessing
+        for daemon in (True, False):  # as the reference module of the catalogue starts its TensorBoard
+            worker = multiprocessing.Process(target=subprocess.call, args=(["sleep", "986"],), daemon=daemon)
+            worker.start()
+            print("left", worker.pid, flush=True)
+        helper = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        print("left", helper.pid, flush=True)
+        def send():  # as libraries do that send what they have at the very end
+            print("sent", helper.communicate(b"the rest")[0].decode(), helper.returncode, flush=True)
+        atexit.register(send)
+        def dies(*_):  # as PyTorch does when a worker of its loaders is ended
+            raise RuntimeError("a worker was killed")
+        signal.signal(signal.SIGCHLD, dies)
         return {}
     if how == "odd":
         raise OddError(1, 2)
@@ -238,7 +251,9 @@ def test_what_a_training_leaves_running_ends_with_it(drive: Drive, tmp_path: Pat
     done = drive("train", "--output", "out", "--", "--how", "leaves", **add_module(tmp_path, "odd", ODD))
     assert done.returncode == 0, done.stderr
     left = re.findall(r"left (\d+)", done.stdout + done.stderr)
-    assert len(left) == 2
+    assert len(left) == 5
+    assert not subprocess.run(["pgrep", "-f", "^sleep 986"], capture_output=True, check=False).stdout
+    assert "sent the rest 0" in done.stdout
     assert not [pid for pid in left if is_alive(int(pid))]
     assert (tmp_path / "out" / "train.json").exists()
 
