@@ -111,14 +111,14 @@ def begin(alice: Session, ending: str) -> str:
     image = ("--image", "oci:/scratch/images/plain", "--engine", "apptainer") if ending == "cancel" else ()
     place = "nodelist" if ending == "power" else "exclude"
     return alice.submit(
-        *("run", *image, "--name", ending, "--time", "1" if ending == "timeout" else "10", "--max-requeues", "0"),
+        *("run", *image, "--name", ending, "--time", "1" if ending == "timeout" else "30", "--max-requeues", "0"),
         *(f"--sbatch=--{place}=c3", "--collect", ENDINGS[ending][1], "--", "python3", "ends.py", ending),
     )
 
 
 def check_staging(alice: Session) -> None:
     """Data are brought once, and seen natively, in images, and by a module in its own folder."""
-    words = ("--data", "rshare:/plankton", "--data", "rshare:table.csv:labels", "--time", "5", "--sbatch=--exclude=c3")
+    words = ("--data", "rshare:/plankton", "--data", "rshare:table.csv:labels", "--time", "30", "--sbatch=--exclude=c3")
     runs: list[str] = []
     for engine in ("native", "apptainer", "udocker-p2"):
         image = () if engine == "native" else ("--image", "oci:/scratch/images/plain")
@@ -126,7 +126,7 @@ def check_staging(alice: Session) -> None:
         assert f"{0 if runs else 1} of 1 files transferred, {0 if runs else 8} bytes" in answer.stderr, answer.stderr
         runs.append(answer.stdout.strip())
     trained = alice.submit(
-        *("train", "oci:/scratch/images/digits", "--engine", "apptainer", "--time", "5", "--sbatch=--exclude=c3"),
+        *("train", "oci:/scratch/images/digits", "--engine", "apptainer", "--time", "30", "--sbatch=--exclude=c3"),
         *("--data", "rshare:/digits", "--", "--epochs", "1", "--data", "mine.csv.gz"),
     )
     for run_id in (*runs, trained):

@@ -82,7 +82,7 @@ def run_id_of(answer: Answer) -> str:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_module_trains_the_same_in_every_engine(alice: Session, images: dict[str, str], engine: str) -> None:
     answer = alice.deephpc(
-        "train", images["digits"], "--engine", engine, "--time", "5", "--wait", "--", "--epochs", "3"
+        "train", images["digits"], "--engine", engine, "--time", "30", "--wait", "--", "--epochs", "3"
     )
     assert answer.returncode == 0, answer.stderr
     trained = json.loads(output(alice, run_id_of(answer), "train.json"))
@@ -97,7 +97,7 @@ def test_a_program_finds_what_docker_users_expect(alice: Session, images: dict[s
     alice.write("asks.py", ASKS)
     odd = 'it\'s "ä" $(id) `id`\nsecond line'
     answer = alice.deephpc(
-        *("run", "--image", images["plain"], "--engine", engine, "--time", "5", "--env", f"ODD={odd}"),
+        *("run", "--image", images["plain"], "--engine", engine, "--time", "30", "--env", f"ODD={odd}"),
         *("--env", "HIDDEN", "--wait", "--", "python3", "asks.py"),
         env={"HIDDEN": "s3cret", "OUTSIDE": "must stay outside"},
     )
@@ -132,7 +132,7 @@ def test_a_program_finds_what_docker_users_expect(alice: Session, images: dict[s
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_exit_codes_and_signals_pass_through_every_engine(alice: Session, images: dict[str, str], engine: str) -> None:
-    plain = ("--image", images["plain"], "--engine", engine, "--time", "5")
+    plain = ("--image", images["plain"], "--engine", engine, "--time", "30")
     answer = alice.deephpc("run", *plain, "--wait", "--", "sh", "-c", "exit 37")
     assert answer.returncode == 6
     assert "exit code 37" in answer.stderr
@@ -150,7 +150,7 @@ def test_exit_codes_and_signals_pass_through_every_engine(alice: Session, images
 
 
 def test_an_image_starts_what_docker_would_start(alice: Session, images: dict[str, str]) -> None:
-    answer = alice.deephpc("run", images["plain"], "--engine", "apptainer", "--time", "5", "--wait", "--", "pwd")
+    answer = alice.deephpc("run", images["plain"], "--engine", "apptainer", "--time", "30", "--wait", "--", "pwd")
     assert answer.returncode == 0, answer.stderr
     assert f"\n{PLAIN_FOLDER}\n" in answer.stderr  # WORKDIR, behind the ENTRYPOINT's own line
     assert "entry: 1 words" in answer.stderr
@@ -160,7 +160,7 @@ def test_an_image_starts_what_docker_would_start(alice: Session, images: dict[st
 def test_a_module_that_cannot_be_imported_fails_with_that_and_not_as_its_stand_in(
     alice: Session, images: dict[str, str]
 ) -> None:
-    answer = alice.deephpc("train", images["broken-import"], "--engine", "apptainer", "--time", "5", "--wait")
+    answer = alice.deephpc("train", images["broken-import"], "--engine", "apptainer", "--time", "30", "--wait")
     assert answer.returncode == 6
     assert "deepaas-test" not in answer.stdout
     assert "cannot be imported on this machine" in answer.stderr
@@ -168,7 +168,7 @@ def test_a_module_that_cannot_be_imported_fails_with_that_and_not_as_its_stand_i
 
 
 def test_arguments_are_checked_against_what_the_module_declares(alice: Session, images: dict[str, str]) -> None:
-    train = ("train", images["digits"], "--engine", "apptainer", "--time", "5", "--")
+    train = ("train", images["digits"], "--engine", "apptainer", "--time", "30", "--")
     before = alice.jobs("--limit", "500")
     mistyped = alice.deephpc(*train, "--epoch", "3")
     assert mistyped.returncode == 2
@@ -181,7 +181,7 @@ def test_auto_takes_the_next_engine_where_one_is_missing_and_says_why(
     cluster: Cluster, alice: Session, images: dict[str, str]
 ) -> None:
     nodes = [*(f"c{number}" for number in (1, 2, 3)), "login"]
-    run = ("run", images["plain"], "--time", "5", "--wait", "--", "true")
+    run = ("run", images["plain"], "--time", "30", "--wait", "--", "true")
     chosen = []
     with hiding(cluster, nodes) as hide:
         for hidden in (
@@ -253,7 +253,7 @@ def test_an_image_is_copied_to_the_node_and_converted_there(alice: Session, imag
     for engine in ("apptainer", "udocker-p2"):
         answer = alice.deephpc(
             *("run", "--image", images["plain"], "--engine", engine, "--convert-in-job", "--stage-image"),
-            *("--time", "5", "--wait", "--", "sh", "-c", look),
+            *("--time", "30", "--wait", "--", "sh", "-c", look),
             env=cache,
         )
         assert answer.returncode == 0, answer.stderr
@@ -276,7 +276,7 @@ def test_a_gpu_job_sees_its_own_gpus_and_fails_where_the_container_sees_none(
 ) -> None:
     missing = alice.deephpc(
         *("run", "--image", images["plain"], "--engine", "apptainer", "--partition", "gpu", "--gpus-per-node", "2"),
-        *("--time", "5", "--wait", "--", "true"),
+        *("--time", "30", "--wait", "--", "true"),
     )
     assert missing.returncode == 6
     assert "GPU" in missing.stderr
@@ -299,7 +299,7 @@ def test_training_and_batch_prediction_give_the_same_in_every_engine_and_nativel
     for engine in ("apptainer", "udocker-r", "udocker-p2", "udocker-s", "native"):
         is_native = engine == "native"
         target = "deepaas-digits" if is_native else images["digits"]
-        common = ["--engine", engine, "--time", "5", "--wait", *(["--venv", native_module] if is_native else [])]
+        common = ["--engine", engine, "--time", "30", "--wait", *(["--venv", native_module] if is_native else [])]
         trained = alice.deephpc("train", target, *common, "--", "--epochs", "4", "--seed", "7")
         assert trained.returncode == 0, trained.stderr
         models = [] if is_native else ["--models", run_id_of(trained)]
@@ -340,7 +340,7 @@ def test_a_module_of_the_catalogue_is_trained_by_its_name_with_the_resources_it_
         digest = push_image(cluster, "digits", f"{HOST}/demo/digits:cpu")
         consent = {"DEEPHPC_INSECURE_REGISTRIES": HOST}
         trained = alice.deephpc(
-            *("train", "deepaas-digits", "--engine", "apptainer", "--time", "5", "--wait", "--", "--epochs", "2"),
+            *("train", "deepaas-digits", "--engine", "apptainer", "--time", "30", "--wait", "--", "--epochs", "2"),
             env=consent,
         )
         by_digest = alice.deephpc("image", "pull", f"{name}@{digest}", env=consent)
@@ -387,7 +387,7 @@ def test_only_the_allocated_gpus_are_seen_inside(
     try:
         answer = alice.deephpc(
             *("run", "--image", images["plain"], "--engine", engine, "--partition", "gpu", "--gpus-per-node", "2"),
-            *("--time", "5", "--wait", "--", "sh", "-c", LOOKS),
+            *("--time", "30", "--wait", "--", "sh", "-c", LOOKS),
         )
     finally:
         for node in nodes:
@@ -408,7 +408,7 @@ def test_what_killed_jobs_left_on_a_node_goes_with_the_next_and_secrets_go_befor
     alice.box.run(left, user="alice", node="c1")
     with alice.box.popen("exec 9</tmp/deephpc-c1-held.2 && flock -s 9 && exec sleep 300", user="alice", node="c1"):
         answer = alice.deephpc(
-            *("run", "--image", images["plain"], "--engine", "apptainer", "--time", "5", "--sbatch", "--nodelist=c1"),
+            *("run", "--image", images["plain"], "--engine", "apptainer", "--time", "30", "--sbatch", "--nodelist=c1"),
             *("--env", "TOKEN=s3cret", "--wait", "--", "sh", "-c", "ls /deephpc/env.sh; echo has $TOKEN"),
         )
         assert answer.returncode == 0, answer.stderr

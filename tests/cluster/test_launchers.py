@@ -18,7 +18,7 @@ from tests.cluster.module_images import put_layout
 pytestmark = pytest.mark.cluster
 PROJECT = Path(__file__).parents[2]
 DIGITS = PROJECT / "examples" / "digits" / "train.py"
-TWO_BY_TWO = ("--nodes", "2", "--tasks-per-node", "2", "--time", "5")
+TWO_BY_TWO = ("--nodes", "2", "--tasks-per-node", "2", "--time", "30")
 #: Largest difference between weights of one process and of four ranks, in double precision: sums have other orders.
 TOLERANCE = 1e-10
 LEARNING = ("--", "--epochs", "2", "--batch-size", "128", "--double")
@@ -67,7 +67,7 @@ print(json.dumps({name: shutil.which(name) for name in names}))
 """
 UNEVEN = """\
 #!/bin/bash
-#SBATCH --nodes=2 --ntasks=4 --time=5 --output=uneven.log
+#SBATCH --nodes=2 --ntasks=4 --time=30 --output=uneven.log
 export DEEPHPC_OUTPUT_DIR=$PWD/uneven/output DEEPHPC_LAUNCHER=$1 PYTHONPATH=$2
 export DEEPHPC_LAUNCH_KEY=00112233445566778899aabbccddeeff
 mkdir -p uneven/ranks
@@ -113,7 +113,7 @@ def horovod(cluster: Cluster) -> str:
 @pytest.fixture(scope="module")
 def alone(alice: Session) -> str:
     """Folder of a training by one process."""
-    return trained(alice, alice.deephpc("train", "train.py", "--time", "5", "--wait", *LEARNING))
+    return trained(alice, alice.deephpc("train", "train.py", "--time", "30", "--wait", *LEARNING))
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def alice(cluster: Cluster) -> Session:
 def test_a_real_training_on_a_login_node_prints_its_accuracy_and_completes(alice: Session) -> None:
     alice.box.run(["mkdir", "-p", f"{alice.folder}/examples/digits"])
     alice.write("examples/digits/train.py", DIGITS.read_text())
-    words = "train examples/digits/train.py --cpus-per-task 2 --time 10 --wait -- --epochs 12"
+    words = "train examples/digits/train.py --cpus-per-task 2 --time 30 --wait -- --epochs 12"
     answer = alice.deephpc(*words.split())
     assert answer.returncode == 0, answer.stderr
     run_id = answer.stdout.strip()
@@ -55,10 +55,10 @@ def test_a_real_training_on_a_login_node_prints_its_accuracy_and_completes(alice
 def test_the_script_in_the_queue_is_the_one_the_dry_run_showed(alice: Session) -> None:
     alice.write("quick.py", "print('done')\n")
     before = alice.box.run(["bash", "-c", "cd && find . -newer /proc/self -type f | head"]).stdout
-    shown = alice.deephpc("--json", "train", "quick.py", "--time", "5", "--dry-run", "--", "a b", "$(id)", "é\n'\"")
+    shown = alice.deephpc("--json", "train", "quick.py", "--time", "30", "--dry-run", "--", "a b", "$(id)", "é\n'\"")
     assert shown.returncode == 0, shown.stderr
     assert before == alice.box.run(["bash", "-c", "cd && find . -newer /proc/self -type f | head"]).stdout
-    run_id = alice.submit("train", "quick.py", "--time", "5", "--", "a b", "$(id)", "é\n'\"")
+    run_id = alice.submit("train", "quick.py", "--time", "30", "--", "a b", "$(id)", "é\n'\"")
     script = json.loads(shown.stdout)["script"]
     assert alice.deephpc("jobs", "script", run_id).stdout == script
     job_id = alice.job(run_id)["job"]["job_id"]
@@ -81,7 +81,7 @@ def test_words_reach_the_program_exactly_and_nothing_in_them_is_executed(alice: 
         "--json",
         "\n#SBATCH --hold",
     ]
-    run_id = alice.submit("train", "echo words.py", "--time", "5", "--", *words)
+    run_id = alice.submit("train", "echo words.py", "--time", "30", "--", *words)
     assert alice.deephpc("jobs", "wait", run_id).returncode == 0
     log = alice.deephpc("logs", run_id).stdout
     assert json.loads(log.split("WORDS ")[1].splitlines()[0]) == words
@@ -90,7 +90,7 @@ def test_words_reach_the_program_exactly_and_nothing_in_them_is_executed(alice: 
 
 def test_a_program_that_exits_7_is_failed_and_wait_exits_6(alice: Session) -> None:
     alice.write("seven.py", "import sys\nprint('the last words')\nsys.exit(7)\n")
-    answer = alice.deephpc("train", "seven.py", "--time", "5", "--wait")
+    answer = alice.deephpc("train", "seven.py", "--time", "30", "--wait")
     assert answer.returncode == 6
     assert "FAILED, exit code 7" in answer.stderr
     why = alice.deephpc("why", answer.stdout.strip())
@@ -100,7 +100,7 @@ def test_a_program_that_exits_7_is_failed_and_wait_exits_6(alice: Session) -> No
 
 def test_a_job_that_ate_its_memory_is_out_of_memory(alice: Session) -> None:
     alice.write("hoard.py", ATE_ALL)
-    answer = alice.deephpc("train", "hoard.py", "--time", "5", "--mem", "200M", "--wait")
+    answer = alice.deephpc("train", "hoard.py", "--time", "30", "--mem", "200M", "--wait")
     assert answer.returncode == 6
     assert "OUT_OF_MEMORY" in answer.stderr
     assert "200M" in alice.deephpc("why", answer.stdout.strip()).stdout
@@ -116,8 +116,8 @@ def test_a_job_at_its_limit_is_timeout_and_its_program_was_told_before(alice: Se
 
 def test_a_cancelled_job_is_cancelled_pending_or_running(alice: Session) -> None:
     alice.write("sleeps.py", SLEEPS)
-    running = alice.submit("train", "sleeps.py", "--time", "10")
-    waiting = alice.submit("train", "sleeps.py", "--time", "10", "--dependency", f"afterok:{running}")
+    running = alice.submit("train", "sleeps.py", "--time", "30")
+    waiting = alice.submit("train", "sleeps.py", "--time", "30", "--dependency", f"afterok:{running}")
     alice.wait_for(running, ["RUNNING"])
     assert "another job must end first" in alice.deephpc("why", waiting).stdout
     assert alice.deephpc("jobs", "cancel", running, waiting).returncode == 0
@@ -128,7 +128,7 @@ def test_a_cancelled_job_is_cancelled_pending_or_running(alice: Session) -> None
 
 def test_a_job_whose_node_dies_is_requeued_and_completes(cluster: Cluster, alice: Session) -> None:
     alice.write("second.py", FIRST_SLEEPS)
-    run_id = alice.submit("train", "second.py", "--time", "10", "--max-requeues", "2")
+    run_id = alice.submit("train", "second.py", "--time", "30", "--max-requeues", "2")
     alice.wait_for(run_id, ["RUNNING"])
     node = alice.jobs()[run_id]["nodes"]
     wait_until(
@@ -147,7 +147,7 @@ def test_a_job_whose_node_dies_is_requeued_and_completes(cluster: Cluster, alice
 
 def test_a_job_whose_node_dies_for_good_is_node_fail(cluster: Cluster, alice: Session) -> None:
     alice.write("sleeps.py", SLEEPS)
-    run_id = alice.submit("train", "sleeps.py", "--time", "10", "--max-requeues", "0")
+    run_id = alice.submit("train", "sleeps.py", "--time", "30", "--max-requeues", "0")
     node = alice.wait_for(run_id, ["RUNNING"])["nodes"]
     cluster.power_off(node)
     try:
@@ -162,7 +162,7 @@ def test_an_array_runs_each_task_and_tells_which_failed(alice: Session) -> None:
         "tasks.py",
         "import os, sys\nn = int(os.environ['DEEPHPC_TASK_ID'])\nprint('task', n)\nsys.exit(3 if n == 2 else 0)\n",
     )
-    run_id = alice.submit("train", "tasks.py", "--time", "5", "--array", "0-5%3")
+    run_id = alice.submit("train", "tasks.py", "--time", "30", "--array", "0-5%3")
     answer = alice.deephpc("jobs", "wait", run_id)
     assert answer.returncode == 6
     job = alice.jobs()[run_id]
@@ -173,7 +173,7 @@ def test_an_array_runs_each_task_and_tells_which_failed(alice: Session) -> None:
 
 def test_rerun_makes_a_new_run_of_the_same_request(alice: Session) -> None:
     alice.write("quick.py", "print('done')\n")
-    first = alice.submit("train", "quick.py", "--time", "5", "--env", "COLOUR=deep red")
+    first = alice.submit("train", "quick.py", "--time", "30", "--env", "COLOUR=deep red")
     assert alice.deephpc("jobs", "wait", first).returncode == 0
     answer = alice.deephpc("jobs", "rerun", first, "--wait")
     assert answer.returncode == 0, answer.stderr
@@ -187,7 +187,7 @@ def test_rerun_makes_a_new_run_of_the_same_request(alice: Session) -> None:
 
 def test_another_user_sees_nothing_of_a_run(cluster: Cluster, alice: Session) -> None:
     alice.write("quick.py", "print('done')\n")
-    run_id = alice.submit("train", "quick.py", "--time", "5", "--env", "TOKEN=hush-hush-hush")
+    run_id = alice.submit("train", "quick.py", "--time", "30", "--env", "TOKEN=hush-hush-hush")
     assert alice.deephpc("jobs", "wait", run_id).returncode == 0
     folder = alice.jobs()[run_id]["folder"]
     assert cluster.run(["ls", folder], user="bob", check=False).returncode != 0

@@ -11,7 +11,7 @@ from tests.cluster.module_images import put_layout
 
 pytestmark = pytest.mark.cluster
 IMAGE = "oci:/scratch/images/writes"
-COMMON = ("--time", "5", "--mem", "1500")
+COMMON = ("--time", "30", "--mem", "1500")
 WAITING = (*COMMON, "--wait")
 #: What each engine cannot give: some lay a folder over the whole image, S and P have a copy of the module's own.
 CANNOT = {

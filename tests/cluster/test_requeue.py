@@ -155,7 +155,7 @@ def test_what_no_node_may_submit_the_next_command_does(cluster: Cluster, alice: 
 def test_preempted_a_run_saves_what_it_can_and_goes_on(cluster: Cluster, alice: Session) -> None:
     alice.write("saves.py", SAVES)
     with preemption(cluster):
-        words = ("--time", "5", "--exclusive", "--partition", "debug", "--max-requeues", "3")
+        words = ("--time", "30", "--exclusive", "--partition", "debug", "--max-requeues", "3")
         alone = alice.submit("run", "--name", "alone", *words, "--sbatch=--nodelist=c2", "--", "python3", "saves.py")
         ranks = ("--nodes", "1", "--tasks-per-node", "2", "--launcher", "srun", "--sbatch=--nodelist=c3")
         many = alice.submit("run", "--name", "many", *words, *ranks, "--", "python3", "saves.py")

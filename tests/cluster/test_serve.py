@@ -14,7 +14,7 @@ from tests.cluster.module_images import EXAMPLE, put_layout
 
 pytestmark = pytest.mark.cluster
 UPSTREAM = Path(__file__).resolve().parents[1] / "node" / "upstream.py"
-COMMON = ("--time", "10", "--mem", "2000")
+COMMON = ("--time", "30", "--mem", "2000")
 WITH_DATA = (
     *("--data", "./set:labels", "--collect", "results"),
     *("--bind", "sees:/opt/sees:ro", "--env", "PYTHONPATH=/opt/sees"),
@@ -88,7 +88,7 @@ def start(alice: Session, *words: str) -> str:
 
 def own(mode: str, *words: str) -> tuple[str, ...]:
     """Return the words for a module installed natively; its double behaves as the run's name says."""
-    return ("demo_module", "--engine", "native", "--venv", "venv", "--name", mode, "--time", "5", *words)
+    return ("demo_module", "--engine", "native", "--venv", "venv", "--name", mode, "--time", "30", *words)
 
 
 def left_of(alice: Session) -> list[str]:
@@ -180,16 +180,16 @@ def test_a_batch_sees_its_data_and_all_it_found_is_delivered(alice: Session, tra
 
 def test_whatever_ends_a_server_nothing_is_left_and_the_record_is_true(alice: Session) -> None:
     limit = start(alice, *own("limit", "--time", "1"))
-    broken = start(alice, BROKEN, "--engine", "apptainer", "--time", "5", "--mem", "1000")
+    broken = start(alice, BROKEN, "--engine", "apptainer", "--time", "30", "--mem", "1000")
     crash, silent = start(alice, *own("crash")), start(alice, *own("silent", "--ready-within", "0:00:05"))
-    hang = start(alice, *own("hang", "--ready-within", "0:00:05"))
+    hang = start(alice, *own("hang", "--ready-within", "0:00:40"))  # time enough to listen
     cancelled, stopped = start(alice, *own("cancelled")), start(alice, *own("stopped"))
     idle = start(alice, *own("idle", "--idle-stop", "0:00:03"))
     for run_id, reason, last_line in (
         (broken, "No module named 'a_library_that_nobody_installed'", "ModuleNotFoundError: No module named"),
         (crash, "the server ended with exit code 9", "the model crashes now: no weights"),
         (silent, "not ready within 5 s: it does not listen", ""),
-        (hang, "not ready within 5 s: it does not answer its first prediction", ""),
+        (hang, "not ready within 40 s: it does not answer its first prediction", ""),
     ):
         done = alice.deephpc("serve", "status", run_id, "--wait")
         assert done.returncode == 6, done.stderr

@@ -58,7 +58,7 @@ def test_with_many_finished_jobs_purged_and_slurmdbd_frozen_or_dead_none_is_miss
 
 
 def test_the_record_comes_back_equal_from_the_run_folders(alice: Session) -> None:
-    run_id = alice.submit("train", "ends.py", "--time", "5", "--", "0")
+    run_id = alice.submit("train", "ends.py", "--time", "30", "--", "0")
     assert alice.deephpc("jobs", "wait", run_id).returncode == 0
     wait_until(lambda: _all_final(alice), 150, lambda: "runs of earlier tests do not end")
     before = alice.jobs("--limit", "10000")
@@ -75,9 +75,9 @@ def _all_final(alice: Session) -> bool:
 
 def test_without_any_accounting_ends_are_still_told_right(cluster: Cluster, alice: Session) -> None:
     with cluster.without_accounting():
-        good = alice.submit("train", "ends.py", "--time", "5", "--", "0")
-        bad = alice.submit("train", "ends.py", "--time", "5", "--", "9")
-        gone = alice.submit("run", "--time", "10", "--", "sleep", "300")
+        good = alice.submit("train", "ends.py", "--time", "30", "--", "0")
+        bad = alice.submit("train", "ends.py", "--time", "30", "--", "9")
+        gone = alice.submit("run", "--time", "30", "--", "sleep", "300")
         alice.wait_for(gone, ["RUNNING"])
         assert alice.deephpc("jobs", "cancel", gone).returncode == 0
         assert alice.deephpc("jobs", "wait", good).returncode == 0
@@ -91,7 +91,7 @@ def test_without_any_accounting_ends_are_still_told_right(cluster: Cluster, alic
 
 def test_a_job_that_no_source_knows_is_lost_and_never_completed(cluster: Cluster, alice: Session) -> None:
     with cluster.without_accounting():
-        run_id = alice.submit("run", "--time", "10", "--max-requeues", "0", "--", "sleep", "300")
+        run_id = alice.submit("run", "--time", "30", "--max-requeues", "0", "--", "sleep", "300")
         job = alice.wait_for(run_id, ["RUNNING"])
         node = str(job["nodes"])
         cluster.power_off(node)
@@ -109,7 +109,7 @@ def test_three_thousand_jobs_cost_one_squeue_and_one_sacct(cluster: Cluster, ali
     for name in ("squeue", "sacct"):
         path = alice.write(name, COUNTING.format(name=name))
         cluster.run(["chmod", "755", path])
-    array = alice.submit("run", "--time", "5", "--sbatch=--hold", "--array", f"0-{MANY - SINGLES - 1}", "--", "true")
+    array = alice.submit("run", "--time", "30", "--sbatch=--hold", "--array", f"0-{MANY - SINGLES - 1}", "--", "true")
     singles = cluster.run(
         f"for i in $(seq {SINGLES}); do deephpc -q run --time 5 --sbatch=--hold -- true; done", cwd=alice.folder
     ).stdout.split()

@@ -42,7 +42,7 @@ def alice(cluster: Cluster) -> Session:
 
 def start_server(alice: Session, address: str = "0.0.0.0") -> str:
     """Start a server and return its run's id."""
-    run_id = alice.submit("run", "--name", "server", "--time", "10", "--", "bash", "serve.sh", address)
+    run_id = alice.submit("run", "--name", "server", "--time", "30", "--", "bash", "serve.sh", address)
     alice.box.run(["cp", f"tunnels/{SERVICE}", f"deephpc/runs/{run_id}/"])
     alice.box.run(["sed", "-i", 's/"kind": "run"/"kind": "serve"/', f"deephpc/runs/{run_id}/plan.json"])
     alice.box.run(["python", "-c", RECORD, run_id])

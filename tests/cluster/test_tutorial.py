@@ -161,12 +161,12 @@ def test_the_module_passes_its_own_tests_in_its_image_and_trains_by_horovod(alic
     image = f"oci:{put_layout(cluster, fetch_horovod_image(), '/scratch/.horovod-image')}"
     home = f"/srv/{EXAMPLE.name}"
     testing = ("python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", home, f"{home}/tests")
-    alone = ("--mem", "2G", "--time", "5")
+    alone = ("--mem", "2G", "--time", "30")
     answer = alice.deephpc("run", image, "--engine", "apptainer", *alone, "--wait", "--", *testing)
     assert answer.returncode == 0, answer.stderr
     assert " passed" in answer.stderr
     assert "skipped" not in answer.stderr
-    ranks = ("--nodes", "2", "--tasks-per-node", "2", "--launcher", "horovod", "--mem", "2G", "--time", "10")
+    ranks = ("--nodes", "2", "--tasks-per-node", "2", "--launcher", "horovod", "--mem", "2G", "--time", "30")
     cluster.run(f"mkdir -p ~/{DAY}/table && cp {DIGITS} ~/{DAY}/table")
     words = ("--engine", "apptainer", *ranks, "--data", "table", "--wait", "--", "--epochs", "2")
     answer = alice.deephpc("train", image, *words)
