@@ -219,7 +219,8 @@ def stop(
 
 
 def _submit(here: Context, words: JobOptionWords, asked: "ServeWords", *, dry_run: bool) -> "Job | None":
-    from deephpc.workflows.serve import check_jupyter, load_serve_request, plan_service
+    from deephpc.cli.image_places import image_desk
+    from deephpc.workflows.serve import check_jupyter, check_program_inside, load_serve_request, plan_service
 
     options, variables = load_options(words, here.environ, Path.cwd())
     with here.open_record_if_any() as record:
@@ -229,6 +230,10 @@ def _submit(here: Context, words: JobOptionWords, asked: "ServeWords", *, dry_ru
         here.say(f"note: {missing}")
     draft, variables = with_variables_as_trained(here, fit_to_module(here, draft, "inference"), variables)
     enclosed, description = enclose(here, draft, dry_run=dry_run)
+    if enclosed is not None and enclosed.container is not None and not dry_run:
+        missing = check_program_inside(draft, enclosed.container, image_desk(here), variables)
+        if missing:
+            here.say(f"note: {missing}")
     plan = plan_service(draft, asked, description, Path.cwd())
     if plan.answering.note:
         here.say(f"note: {plan.answering.note}")

@@ -12,7 +12,7 @@ _COLOURS = {"ready": "green", "failed": "red", "ended": "magenta"}
 
 
 def describe_stage(stage: Stage, since: datetime) -> str:
-    """Return a stage that a server reached: one line, and the last lines of one that failed.
+    """Return a stage that a server reached: one line, and what the last lines of one that failed add to its reason.
 
     Parameters
     ----------
@@ -23,7 +23,8 @@ def describe_stage(stage: Stage, since: datetime) -> str:
     facts = visible(" ".join(filter(None, (where, stage.model, stage.reason))))
     elapsed_s = max(0.0, (stage.at - since).total_seconds())
     first = f"{elapsed_s:6.0f} s  {stage.stage:<9} {facts}".rstrip()
-    return "\n".join([first, *(f"          | {visible(line)}" for line in stage.last_lines)])
+    more = [line for line in stage.last_lines if line.strip() not in stage.reason]
+    return "\n".join([first, *(f"          | {visible(line)}" for line in more)])
 
 
 def describe_ways(server: Server) -> tuple[str, ...]:

@@ -9,9 +9,10 @@ from deephpc.errors import DeephpcError, EngineError, InputError
 from deephpc.jobs.run_folder import RunFolder
 from deephpc.serve.module_arguments import check_arguments
 from deephpc.serve.module_description import ModuleDescription, load_description, parse_description, write_description
-from deephpc.shell import CommandNotFound, run
-from deephpc.workflows.conversion import is_here, private_place, write_scripts
+from deephpc.shell import CommandNotFound
+from deephpc.workflows.conversion import private_place
 from deephpc.workflows.in_image import Enclosed, ImageDesk
+from deephpc.workflows.look_inside import can_look_inside, run_inside
 
 _DESCRIBE_S = 180.0
 #: Failures that are the image's own, on any machine.
@@ -44,12 +45,7 @@ def describe_module(
         return None
     which = " ".join([*selecting, *_models(container.models)])
     kept = load_description(container.cache_dir, container.digest, which)
-    if (
-        kept is not None
-        or not ask
-        or not is_here(container.engine_command, desk.places.environ)
-        or not container.prepared.exists()
-    ):
+    if kept is not None or not ask or not can_look_inside(container, desk):
         return kept
     desk.tell(f"asking the module in {container.image} for its arguments (once)")
     try:
@@ -79,8 +75,15 @@ def _models(folder: Path | None) -> list[str]:
     return [str(folder), *(f"{name}:{time}" for name, time in sorted(found))]
 
 
-def checked_training(words: tuple[str, ...], description: ModuleDescription | None, cwd: Path) -> tuple[str, ...]:
+def checked_training(
+    words: tuple[str, ...], description: ModuleDescription | None, cwd: Path, ours: Sequence[str] = ()
+) -> tuple[str, ...]:
     """Check what follows `--` against the module's own arguments (pure); the words that start the training.
+
+    Parameters
+    ----------
+    ours
+        As `check_arguments` has it.
 
     Raises
     ------
@@ -92,7 +95,7 @@ def checked_training(words: tuple[str, ...], description: ModuleDescription | No
     if not description.train.exists:
         raise InputError(f"the module {description.served} cannot be trained", "`deephpc predict` applies it")
     at = words.index("--") + 1
-    return (*words[:at], *check_arguments(words[at:], description.train.arguments, cwd=cwd))
+    return (*words[:at], *check_arguments(words[at:], description.train.arguments, cwd=cwd, ours=ours))
 
 
 def with_files(enclosed: Enclosed, description: ModuleDescription | None) -> Enclosed:
@@ -118,18 +121,9 @@ def with_files(enclosed: Enclosed, description: ModuleDescription | None) -> Enc
 def _ask(container: Container, desk: ImageDesk, selecting: Sequence[str]) -> ModuleDescription:
     with private_place(desk.settings.cache_dir) as place:
         folder = RunFolder(place)
-        private, answer = folder.path / "private", folder.path / "output" / "module.json"
-        private.mkdir(mode=0o700)
-        quiet = container.model_copy(update={"gpus": 0, "stages_image": False, "binds": (), "keeps_folders": False})
-        script = write_scripts(quiet, folder.container, folder.path, ())
+        answer = folder.path / "output" / "module.json"
         words = ["python3", MODULE_PROGRAM, "describe", *selecting, "--output", str(answer)]
-        environ = {
-            **desk.places.environ,
-            "DEEPHPC_OUTPUT_DIR": str(answer.parent),
-            "DEEPHPC_DATA_DIR": str(folder.path / "data"),
-            "OMP_NUM_THREADS": "1",
-        }
-        done = run(["nice", "/bin/bash", str(script), str(private), *words], timeout_s=_DESCRIBE_S, env=environ)
+        done = run_inside(container.model_copy(update={"binds": ()}), desk, folder, words, timeout_s=_DESCRIBE_S)
         if not answer.is_file():
             raise CommandNotFound(done.last_words() or f"exit code {done.returncode}")
         found = parse_description(answer.read_bytes())

@@ -2,13 +2,13 @@
 
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from deephpc.containers.container import JUPYTER_SERVER
+from deephpc.containers.container import JUPYTER_SERVER, Container
 from deephpc.errors import InputError
 from deephpc.jobs.job import Job
 from deephpc.jobs.record import Record
@@ -17,6 +17,8 @@ from deephpc.serve.endpoint import ServiceKind
 from deephpc.serve.module_arguments import find_argument, parse_pairs
 from deephpc.serve.module_description import Argument, ModuleDescription
 from deephpc.serve.service import Service
+from deephpc.workflows.in_image import ImageDesk
+from deephpc.workflows.look_inside import has_program
 from deephpc.workflows.request import (
     JobOptions,
     JobRequest,
@@ -128,6 +130,25 @@ def check_jupyter(request: JobRequest, usual: Environment, search_path: str) -> 
         f"neither {venv} nor PATH has a Jupyter",
         "`pip install jupyterlab` there; or load modules with --module, or name an image that has one",
     )
+
+
+def check_program_inside(request: JobRequest, container: Container, desk: ImageDesk, variables: Iterable[str]) -> str:
+    """Look in its image, where this machine can, for what serves there and is no module; return what is to be noted.
+
+    Raises
+    ------
+    InputError
+        The image has none, and nothing else can bring it.
+    """
+    if request.service is None or request.service.kind == "deepaas":
+        return ""
+    program = "jupyter" if request.service.kind == "jupyter" else request.command[0]
+    if has_program(container, desk, program) is not False:
+        return ""
+    missing = f"{container.image} has no {program}"
+    if "PATH" in variables or request.options.image.binds:
+        return f"{missing} on its PATH; the job finds one only if your --bind or --env brings it"
+    raise InputError(missing, "name an image that has one; or bring it with --bind and --env PATH=…")
 
 
 def plan_service(request: JobRequest, asked: ServeWords, description: ModuleDescription | None, cwd: Path) -> ServePlan:

@@ -58,11 +58,17 @@ class _Deadlines:
 
 @dataclass
 class _Progress:
-    """Tells of each stage once."""
+    """Tells of each stage once, in an order that no clock of a node's can break."""
 
-    tell: Callable[[Stage], None]
+    say: Callable[[Stage], None]
     told: tuple[Stage, ...] = ()
     waits: tuple[str, str] = ("", "")
+    latest: datetime | None = None
+
+    def tell(self, stage: Stage) -> None:
+        """Tell of a stage, which came no sooner than the one before."""
+        self.latest = stage.at if self.latest is None else max(self.latest, stage.at)
+        self.say(stage.model_copy(update={"at": self.latest}))
 
     def begin(self, job: Job) -> None:
         """Tell that it was queued, which a job that starts at once would hide."""

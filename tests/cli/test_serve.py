@@ -60,11 +60,21 @@ def deephpc(tmp_path: Path):
     wait_until(lambda: not processes_in(tmp_path / "work"), "the end of every process")
 
 
+def stages(told: str) -> list[str]:
+    """Return the stages that were told, which came one after the other."""
+    lines = [line.split() for line in told.splitlines() if line[:1] == " " and " s  " in line]
+    assert [int(words[0]) for words in lines] == sorted(int(words[0]) for words in lines), told
+    known = ["queued", "starting", "listening", "loading", "warming", "failed", "ready"]
+    assert [known.index(words[2]) for words in lines] == sorted({known.index(words[2]) for words in lines}), told
+    return [words[2] for words in lines]
+
+
 def test_a_server_is_ready_when_start_returns_and_nothing_is_left_when_stop_does(deephpc: Servers):
     done = deephpc.start()
     run_id = done.stdout.strip()
     assert (done.returncode, done.stdout) == (0, f"{run_id}\n"), done.stderr
-    told = [line.split()[2] for line in done.stderr.splitlines() if line[:1] == " " and " s  " in line]
+    told = stages(done.stderr)
+    assert told[0] == "queued"
     assert told[-4:] == ["listening", "loading", "warming", "ready"]
     server = deephpc.status(run_id)
     assert (server["stage"], server["model"], server["reply"]["ready"]) == ("ready", "demo_module", True)
@@ -99,6 +109,9 @@ def test_a_server_that_fails_is_reported_by_its_deadline_and_nothing_is_left(dee
     assert done.returncode == 6
     assert f"error: {run_id} failed: " in done.stderr, done.stderr
     assert reason in done.stderr, done.stderr
+    told = stages(done.stderr)
+    assert (told[0], told[-1]) == ("queued", "failed")
+    assert done.stderr.count(reason) == 2, done.stderr  # as the stage, and as the error
     assert deephpc.status(run_id)["state"] == "FAILED"
     assert not (deephpc.folder(run_id) / "endpoint.json").exists()
     wait_until(lambda: not processes_in(deephpc.folder(run_id)), "the end of every process")

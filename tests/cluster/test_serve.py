@@ -178,6 +178,36 @@ def test_a_batch_sees_its_data_and_all_it_found_is_delivered(alice: Session, tra
     assert '"digit": 7' in alice.box.run(["cat", f"{alice.folder}/{there}/{answer}"], user="alice").stdout
 
 
+@pytest.mark.parametrize("engine", ["apptainer", "udocker-p2"])
+@pytest.mark.parametrize(
+    ("words", "missing"),
+    [
+        (("--service", "jupyter"), "jupyter"),
+        (("--command", "gunicorn app:app"), "gunicorn"),
+        (("--command", "'/opt/it''s mine/serve' --now"), "/opt/its mine/serve"),
+        (("--command", "./seven.pgm"), "./seven.pgm"),
+    ],
+)
+def test_a_server_whose_program_the_image_lacks_is_not_queued(
+    alice: Session, engine: str, words: tuple[str, ...], missing: str
+) -> None:
+    before = alice.jobs("--limit", "500").keys()
+    done = alice.deephpc("serve", "start", IMAGE, "--engine", engine, *words, *COMMON)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"has no {missing}" in done.stderr, done.stderr
+    assert alice.jobs("--limit", "500").keys() == before
+
+
+def test_a_program_that_a_bind_may_bring_is_noted_and_one_that_is_there_is_not(alice: Session) -> None:
+    common = ("serve", "start", "--no-wait", IMAGE, "--engine", "apptainer", *COMMON)
+    done = alice.deephpc(*common, "--bind", "sees:/opt/bin", "--command", "gunicorn app:app")
+    assert "note:" in done.stderr and "has no gunicorn on its PATH" in done.stderr, done.stderr
+    there = alice.deephpc(*common, "--command", "python3 -V")
+    assert "has no" not in there.stderr, there.stderr
+    for run_id in (done.stdout.strip(), there.stdout.strip()):
+        assert alice.deephpc("jobs", "wait", run_id).returncode == 6
+
+
 def test_whatever_ends_a_server_nothing_is_left_and_the_record_is_true(alice: Session) -> None:
     limit = start(alice, *own("limit", "--time", "1"))
     broken = start(alice, BROKEN, "--engine", "apptainer", "--time", "30", "--mem", "1000")
@@ -194,7 +224,7 @@ def test_whatever_ends_a_server_nothing_is_left_and_the_record_is_true(alice: Se
         done = alice.deephpc("serve", "status", run_id, "--wait")
         assert done.returncode == 6, done.stderr
         assert reason in done.stderr.splitlines()[-2]
-        assert f" | {last_line}" in done.stderr or not last_line
+        assert last_line in done.stderr
         assert reason in alice.job(run_id)["job"]["reason"]
     for run_id in (cancelled, stopped):
         done = alice.deephpc("serve", "status", run_id, "--wait")
