@@ -105,7 +105,7 @@ environment() {
   exported deephpc_workdir "$workdir"
   if [ ${#by_env[@]} -gt 0 ]; then
     # shellcheck disable=SC2016  # read inside, where `$@` are the words of the program
-    printf 'case $verb in run | rank) set -- env'
+    printf 'case $deephpc_verb in run | rank) set -- env'
     for pair in "${by_env[@]}"; do printf " '%s'" "${pair//\'/\'\\\'\'}"; done
     # shellcheck disable=SC2016
     printf ' "$@" ;; esac\n'
@@ -181,8 +181,9 @@ prepare_inside() { # one look around from inside, before anything is started; pr
     </dev/null 2>"$private/prepare.err" 9>&-
 }
 
+declare -A copies=()
 show_data() { # FOLDER KEPT: binds the run's data into a module's own data folder, beside what the image has there
-  local path pairs=()
+  local path pairs=() sources=()
   if [ -d "$module_data" ]; then
     if [ "$(find "$module_data/" -mindepth 1 -maxdepth 1 -printf . | wc -c)" -gt 100 ]; then # too many to bind one by one
       binds+=("$module_data:$1:ro")
@@ -193,9 +194,38 @@ show_data() { # FOLDER KEPT: binds the run's data into a module's own data folde
     pairs=("${data_sets[@]}")
   fi
   for path in ${pairs[@]+"${pairs[@]}"}; do
-    case $path in *[:,$'\n']*) note "${path#*=} cannot be bound: it has a colon, a comma or a line break" && continue ;; esac
+    case $path in
+      *[:,$'\n']*) note "${path#*=} cannot be bound: it has a colon, a comma or a line break" ;;
+      *) sources+=("${path#*=}") ;;
+    esac
+  done
+  copy_settings ${sources[@]+"${sources[@]}"}
+  for path in ${pairs[@]+"${pairs[@]}"}; do
+    case $path in *[:,$'\n']*) continue ;; esac
     [ -n "${engine_links:-}" ] || [ -z "$2" ] || place_for_bind "${path#*=}" "$2/${path%%=*}"
-    binds+=("${path#*=}:$1/${path%%=*}:ro")
+    show_set "${path#*=}" "$1/${path%%=*}"
+  done
+}
+
+show_set() { # SOURCE PATH
+  local file
+  if [ -n "${copies[$1]+x}" ]; then binds+=("${copies[$1]}:$2") && return; fi
+  binds+=("$1:$2:ro")
+  [ -d "$1" ] && [ -z "${engine_links:-}" ] || return 0
+  copy_settings "$1"/*
+  for file in "$1"/*; do [ -z "${copies[$file]+x}" ] || binds+=("${copies[$file]}:$2/${file##*/}"); done
+}
+
+copy_settings() { # FILE…: small ones beside data are settings or names, as data.yaml, which modules complete: `copies` are the job's own
+  local file small=() place
+  [ $# -gt 0 ] && [ $# -le 100 ] || return 0
+  while IFS= read -r file; do small+=("$file"); done < <(find -L "$@" -maxdepth 0 -type f -size -129 -print 2>/dev/null)
+  [ ${#small[@]} -le 20 ] || return 0 # these are the data
+  for file in ${small[@]+"${small[@]}"}; do
+    case $file in *[:,]*) continue ;; esac
+    place=$private/sets/${#copies[@]}
+    { mkdir -p "$private/sets" && cp -L -p "$file" "$place" && chmod u+w "$place"; } || fail "cannot write in $private"
+    copies[$file]=$place
   done
 }
 
@@ -220,7 +250,7 @@ bind_folders() { # a module's data and models: what it writes there goes to the 
     case $role in
       models)
         if [ -n "$models" ]; then
-          show_models && continue
+          show_models && show_asked "$folder" "$private/deephpc/folders$folder" && continue
         elif [ "$keeps_folders" = yes ]; then
           if [ -d "$models_draft" ]; then
             [ -z "$(ls -A "$models_draft")" ] || ls -A "$models_draft" >"$here/shipped-models.txt" # what is not the training's
@@ -248,6 +278,36 @@ bind_folders() { # a module's data and models: what it writes there goes to the 
   done <"$private/deephpc/folders.list"
 }
 
+open_workdir() { # udocker P: what a module writes beside what its working folder has in the image is the job's own
+  local place=$private/deephpc/folders$workdir seen entry bind path taken=' ' members=()
+  case $engine:$workdir/ in
+    *:/ | *:/tmp/* | *:/var/tmp/* | *:/deephpc/* | *:*/../*) return ;;
+    udocker-p*) is_asked "$workdir" && return ;;
+    *) return ;;
+  esac
+  seen=$(engine_folder "$workdir") && [ "$(find "$seen" -mindepth 1 -maxdepth 1 -printf . | wc -c)" -le 100 ] || return 0
+  for bind in ${binds[@]+"${binds[@]}"}; do
+    path=${bind#*:}
+    path=${path%%:*}
+    case $workdir/ in "$path"/*) return ;; esac # a folder of the job's already
+    taken="$taken$path "
+  done
+  mkdir -p "$place" || fail "cannot write in $private"
+  for entry in "$seen"/* "$seen"/.[!.]* "$seen"/..?*; do
+    path=$workdir/${entry##*/}
+    case $taken in *" $path "*) continue ;; esac
+    if is_asked "$path"; then continue; fi
+    if [ -L "$entry" ] || { [ -f "$entry" ] && [ -n "$(find "$entry" -size -8193)" ]; }; then
+      cp -P -p "$entry" "$place/" || fail "cannot write in $private"
+      [ -L "$entry" ] || chmod u+w "$place/${entry##*/}"
+    elif [ -e "$entry" ]; then
+      place_for_bind "$entry" "$place/${entry##*/}"
+      members+=("$entry:$path")
+    fi
+  done
+  binds=("$place:$workdir" ${members[@]+"${members[@]}"} ${binds[@]+"${binds[@]}"})
+}
+
 is_asked() { # FOLDER: is it, or one above it, bound by the user; or by the site, where a variable of the user's leads there
   local bind
   for bind in ${asked_binds[@]+"${asked_binds[@]}"}; do
@@ -266,12 +326,13 @@ is_asked() { # FOLDER: is it, or one above it, bound by the user; or by the site
 
 show_asked() { # FOLDER KEPT: what the user binds below a folder lies over what is bound there, and has a place in it
   local bind inside
-  [ -n "$2" ] && [ -z "${engine_links:-}" ] || return 0
+  [ -n "$2" ] || return 0
   for bind in ${asked_binds[@]+"${asked_binds[@]}"}; do
     inside=${bind#*:}
     inside=${inside%%:*}
     case $inside in
       "$1"/?*)
+        [ -z "${engine_links:-}" ] || fail "$engine shows nothing at $inside, below a folder that the module writes to"
         mkdir -p "$(dirname "$2${inside#"$1"}")" && place_for_bind "${bind%%:*}" "$2${inside#"$1"}"
         binds+=("$bind")
         ;;
@@ -280,7 +341,7 @@ show_asked() { # FOLDER KEPT: what the user binds below a folder lies over what 
 }
 
 show_models() { # the models of a run stay as they are: what a module writes beside them is the job's own
-  local view=$private/deephpc/folders$folder file
+  local view=$private/deephpc/folders$folder file target
   if is_asked "$folder"; then return 0; fi
   [ -z "${engine_links:-}" ] || view=$here/module-models # where links stand for binds, nothing below /tmp is found by its real path
   binds+=("$view:$folder")
@@ -295,6 +356,11 @@ show_models() { # the models of a run stay as they are: what a module writes bes
   if [ "$(find -L "$models" -type f | head -n 101 | wc -l)" -gt 100 ]; then # too many to bind one by one
     cp -rs "$models/." "$view/" || fail "cannot write in $private"
     binds+=("$models:$models:ro")
+    while IFS= read -r file; do # links out of the folder
+      target=$(realpath "$models/$file") || continue
+      case $target in "$models"/*) continue ;; esac
+      ln -sfT "$target" "$view/$file" && binds+=("$target:$target:ro")
+    done < <(cd "$models" && find . -type l -printf '%P\n')
     return
   fi
   while IFS= read -r file; do # each file where it is, in folders of the job's: modules check where a file really lies
@@ -339,7 +405,7 @@ set_up() { # all that comes before the program
   binds+=("$private/deephpc:/deephpc" "$private/home:/deephpc/home" "$run_folder:$run_folder")
   find_devices
   look_around # before the user's own are bound: nothing of theirs is looked at, or copied
-  [ "$is_module" != yes ] || bind_folders
+  if [ "$is_module" = yes ]; then bind_folders && open_workdir; fi
   for bind in ${usual_binds[@]+"${usual_binds[@]}"}; do [ ! -e "${bind%%:*}" ] || usual+=("$(in_full "$bind")"); done
   binds=(${asked_binds[@]+"${asked_binds[@]}"} ${usual[@]+"${usual[@]}"} "${binds[@]}") # what is the run's lies over them
 }

@@ -27,11 +27,14 @@ _STARTS = (
     (4, b"ftyp", "video/mp4"),
     (8, b"WAVE", "audio/x-wav"),
 )
-#: Errors of urllib, requests, aiohttp and Hugging Face where nothing can be reached.
+#: Errors of urllib, requests, aiohttp, httpx and Hugging Face where nothing can be reached.
 _OF_THE_NETWORK = (
     *("URLError", "gaierror", "NewConnectionError", "MaxRetryError", "NameResolutionError", "ClientConnectorError"),
-    *("ConnectionError", "ConnectTimeout", "LocalEntryNotFoundError", "OfflineModeIsEnabled"),
+    *("ClientConnectorDNSError", "ConnectionError", "ConnectError", "ConnectTimeout"),
+    *("LocalEntryNotFoundError", "OfflineModeIsEnabled"),
 )
+#: How multiprocessing and concurrent.futures call the traceback of another process, which stands as a cause.
+_ANOTHERS = "RemoteTraceback"
 _NO_NETWORK = "; nodes often have no internet: bring what it wants to load with --data, --models or --bind"
 
 
@@ -90,13 +93,15 @@ def fits(asked, content_type):
 
 def told_error(error):
     """Return an exception as Python ends its traceback, with the first of the chain that it was raised from."""
-    first, seen = error, set()
-    while first is not None and id(first) not in seen:
-        seen.add(id(first))
-        root, first = first, first.__cause__ or (None if first.__suppress_context__ else first.__context__)
-    text, cause = _last_line(error), _last_line(root)
-    whole = text if root is error or cause in text else "%s (first cause: %s)" % (text, cause)
-    return whole + (_NO_NETWORK if any(name in whole for name in _OF_THE_NETWORK) else "")
+    chain = []
+    while error is not None and all(error is not each for each in chain):
+        chain.append(error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    root = [each for each in chain if not type(each).__name__.endswith(_ANOTHERS)][-1]
+    text, cause = _last_line(chain[0]), _last_line(root)
+    whole = text if cause in text else "%s (first cause: %s)" % (text, cause)
+    is_of_network = any(name in _last_line(each) for each in chain for name in _OF_THE_NETWORK)
+    return whole + (_NO_NETWORK if is_of_network else "")
 
 
 def _last_line(error):

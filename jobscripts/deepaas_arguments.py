@@ -8,6 +8,7 @@ import ast
 import difflib
 import json
 import math
+from urllib.parse import urlencode
 
 #: The names of marshmallow's field classes, from special to general, and what a user would call them.
 _TYPES = (
@@ -22,6 +23,9 @@ _TYPES = (
     ("Dict", "dict"),
     ("Nested", "dict"),
 )
+#: Of an address of the private server (`deepaas_server.LONG_LINES`). What is longer goes into the body, where DEEPaaS
+#: looks too, but for no more than 1000 values, and not for those that the module looks for in the address alone.
+_LONGEST_QUERY = 1000000
 _TRUE = ("true", "t", "yes", "y", "1", "on")
 _FALSE = ("false", "f", "no", "n", "0", "off")
 
@@ -41,7 +45,7 @@ def sent_as(name, field):
 
 
 def describe_argument(name, field):
-    """Return one argument: name, type, required, default, choices, min, max, description, location.
+    """Return one argument: name, type, required, default, choices, min, max, description, location, is_secret.
 
     A default that only the module can compute (a function) or that is missing is null.
     """
@@ -56,6 +60,7 @@ def describe_argument(name, field):
         "choices": None if choices is None else [json_safe(choice) for choice in choices],
         "description": str(metadata.get("description") or ""),
         "location": str(metadata.get("location") or getattr(field, "location", None) or ""),
+        "is_secret": metadata.get("format") == "password",
     }
     if described["type"] == "list":
         inner = getattr(field, "inner", None) or getattr(field, "container", None)
@@ -160,6 +165,8 @@ def plan_request(values, arguments, accept=None):
             several = value if argument["type"] == "list" and isinstance(value, (list, tuple)) else [value]
             place = "form" if argument["location"] in ("form", "files") else "query"
             request[place].extend((name, render_value(each)) for each in several)
+    if not request["json"] and len(urlencode(request["query"])) > _LONGEST_QUERY:
+        _move_to_body(request, known)
     accept = request["headers"].pop("accept", None) or accept
     if accept:
         request["headers"]["accept"] = accept
@@ -168,6 +175,13 @@ def plan_request(values, arguments, accept=None):
     if request["json"] and (request["files"] or request["form"]):
         raise BadArgumentError("%s cannot be sent together with a file" % ", ".join(request["json"]))
     return request
+
+
+def _move_to_body(request, known):
+    """Have the form take what stands in the address, but for what the module looks for nowhere else."""
+    bound = [pair for pair in request["query"] if known[pair[0]]["location"] or pair[0] == "accept"]
+    request["form"] += [pair for pair in request["query"] if pair not in bound]
+    request["query"] = bound
 
 
 def render_value(value):

@@ -10,7 +10,9 @@ import shutil
 import sys
 import traceback
 from collections import namedtuple
+from collections.abc import Mapping
 
+from deepaas_answers import told_error
 from deepaas_arguments import json_safe, sent_as
 from deepaas_output import note
 
@@ -109,13 +111,44 @@ def entry_points():
     return {point.name: point for point in reversed(list(found))}
 
 
+def check_arguments(module):
+    """Ask for the arguments of both methods, as DEEPaaS does when it starts: its own failure would name nobody.
+
+    Raises
+    ------
+    NoModuleError
+        As `fields_of` does.
+    """
+    for method in ("train", "predict"):
+        fields_of(module, method)
+
+
 def fields_of(module, method):
-    """Return a method's fields by name; none when the module does not declare any."""
-    function = getattr(module.plugin, "get_%s_args" % method, None)
+    """Return a method's fields by name; none when the module does not declare any.
+
+    Raises
+    ------
+    NoModuleError
+        When the module fails there, or returns something else; its own part of the traceback goes to stderr.
+    """
+    asked = "get_%s_args" % method
+    function = getattr(module.plugin, asked, None)
     try:
-        return dict(function() or {}) if callable(function) else {}
+        found = function() if callable(function) else {}
     except NotImplementedError:
         return {}
+    except AttributeError as error:  # DEEPaaS takes that for the same (deepaas/model/v2/wrapper.py, 2.6.0)
+        note("%s of %s fails, so that it takes no arguments: %s" % (asked, module.name, told_error(error)))
+        return {}
+    except Exception as error:
+        text = "".join(traceback.format_exception(type(error), error, _of_the_module(error.__traceback__)))
+        sys.stderr.write(text)
+        told = "the module %s fails in its %s: %s" % (module.name, asked, told_error(error))
+        raise NoModuleError(told, text) from error
+    if not isinstance(found, (Mapping, type(None))):
+        told = "the module %s is wrong: its %s returns a %s" % (module.name, asked, type(found).__name__)
+        raise NoModuleError("%s, not a dict of arguments" % told)
+    return dict(found or {})
 
 
 def with_defaults(module, words):
@@ -148,6 +181,13 @@ def metadata_of(module):
     except Exception as error:  # noqa: BLE001 -- whatever a stranger's module raises
         note("the metadata of %s cannot be read: %s" % (module.name, error))
         return {}
+
+
+def _of_the_module(trace):
+    """Return a traceback from the module's first line on."""
+    while trace.tb_next is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    return trace
 
 
 def _plain(name):

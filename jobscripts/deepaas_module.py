@@ -18,6 +18,7 @@ import deepaas_server
 from deepaas_arguments import BadArgumentError, describe_arguments
 from deepaas_loading import (
     NoModuleError,
+    check_arguments,
     entry_points,
     fields_of,
     find_deepaas,
@@ -109,6 +110,7 @@ def _predict(options):
 
     find_deepaas()
     module = load_module(options.model, options.expect)
+    check_arguments(module)
     with_defaults(module, options.default)
     folder = _output_folder(options)
     try:

@@ -16,7 +16,7 @@ import signal
 import traceback
 
 import deepaas_server
-from deepaas_loading import NoModuleError, find_deepaas, has_method, load_module, with_defaults
+from deepaas_loading import NoModuleError, check_arguments, find_deepaas, has_method, load_module, with_defaults
 from deepaas_output import note
 
 FAILED, NO_MODULE = 1, 3
@@ -178,11 +178,12 @@ def load_predicting_module(model, expect):
     Raises
     ------
     NoModuleError
-        When there is none that predicts.
+        When there is none that predicts, or it fails to say what it takes.
     """
     module = load_module(model, expect)
     if not has_method(module, "predict"):
         raise NoModuleError("the module %s cannot predict" % module.name)
+    check_arguments(module)
     return module
 
 

@@ -8,14 +8,14 @@
 #     of data and models, copy what it ships there where nothing else makes it writable (`yes`; its own folder too, but not
 #     with `links`), and its models to MODELS
 # shellcheck disable=SC2154  # set by env.sh
-verb=$1 number=
+deephpc_verb=$1 deephpc_number=
 shift
-if [ "$verb" = rank ]; then number=-$1 && shift; fi
+if [ "$deephpc_verb" = rank ]; then deephpc_number=-$1 && shift; fi
 # shellcheck source=/dev/null
-. "/deephpc/env$number.sh"
+. "/deephpc/env$deephpc_number.sh"
 # shellcheck source=/dev/null
 [ ! -r /deephpc/fabric.env ] || . /deephpc/fabric.env # preflight.sh: the image has no verbs of its own, the node's fit
-[ "$verb" = prepare ] || rm -f "/deephpc/env$number.sh" # what is secret in it lives no longer than needed
+[ "$deephpc_verb" = prepare ] || rm -f "/deephpc/env$deephpc_number.sh" # what is secret in it lives no longer than needed
 [ ! -d /deephpc/nvidia/bin ] || PATH=$PATH:/deephpc/nvidia/bin # where udocker.sh puts the node's nvidia-smi
 
 # Modules of the catalogue lie in /srv/NAME, or /srv, and write to data and models there, or where these variables say (the
@@ -75,12 +75,16 @@ copy_folder() { # FOLDER PLACE
   chmod -R u+w "$2"
 }
 
-show_home() { # weights and the like that the image has in its home, below .cache say, are found in ours
+show_home() { # settings, weights and the like that the image has in its home, below .cache say, are found in ours
   [ -r "$1" ] && [ "$1" != /deephpc/home ] || return 0
   for entry in "$1"/.[!.]*; do
     name=${entry##*/}
     [ -r "$entry" ] && [ ! -e "/deephpc/home/$name" ] || continue
-    if [ ! -d "$entry" ] || [ "$(find "$entry" | head -n 301 | wc -l)" -gt 300 ]; then
+    if [ ! -L "$entry" ] && is_small "$entry"; then # a copy: programs change their settings
+      if cp -R -p "$entry" /deephpc/home/; then chmod -R u+w "/deephpc/home/$name" && continue; fi
+      rm -rf "/deephpc/home/$name"
+    fi
+    if [ ! -d "$entry" ] || has_many "$entry"; then
       ln -s "$entry" "/deephpc/home/$name"
       continue
     fi
@@ -90,16 +94,24 @@ show_home() { # weights and the like that the image has in its home, below .cach
   done
 }
 
-if [ "$verb" = prepare ]; then
+has_many() { # FOLDER
+  [ "$(find "$1" | head -n 301 | wc -l)" -gt 300 ]
+}
+
+is_small() { # PATH
+  size=$(du -sk "$1") && [ "${size%%[!0-9]*}" -le 4096 ] && ! has_many "$1" && [ -z "$(find "$1" -type l | head -n 1)" ] # a link may lead out of it
+}
+
+if [ "$deephpc_verb" = prepare ]; then
   for home in "${deephpc_image_home:-/root}" /root; do show_home "$home"; done 2>/dev/null
   [ "$3" = no ] || list_folders "$3" "$4"
   exec /bin/sh /deephpc/bin/preflight.sh "$1" "$2"
 fi
 
-printf '%d\n' "$$" >"/deephpc/pid$number" # the job script passes signals on to it
+printf '%d\n' "$$" >"/deephpc/pid$deephpc_number" # the job script passes signals on to it
 if ! cd "$deephpc_workdir" 2>/dev/null && ! { mkdir -p "$deephpc_workdir" && cd "$deephpc_workdir"; } 2>/dev/null; then
   printf 'deephpc: the image has no folder %s, its WORKDIR: starting in an empty one\n' "$deephpc_workdir" >&2
   cd /deephpc/home || exit 125
 fi
-unset deephpc_workdir deephpc_image_home verb number
+unset deephpc_workdir deephpc_image_home deephpc_verb deephpc_number
 exec "$@"

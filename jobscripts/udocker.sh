@@ -26,8 +26,7 @@ engine_set_up() {
 }
 
 engine_exec() { # WORDS…
-  local root work
-  root=$prepared/containers/${image_digest:7:12}/ROOT
+  local root=$prepared/containers/${image_digest:7:12}/ROOT work
   work=$(mktemp -d "$private/engine.XXXXXX") || fail "cannot write in $private"
   case $engine in
     udocker-p*) proot_exec "$@" ;;
@@ -36,6 +35,12 @@ engine_exec() { # WORDS…
     udocker-f) fakechroot_exec "$@" ;;
   esac
   fail "$engine is no engine of udocker's"
+}
+
+engine_folder() { # PATH: where a folder of the image lies on this node
+  local root=$prepared/containers/${image_digest:7:12}/ROOT
+  within_image "$1"
+  [ -d "$root$REPLY" ] && printf '%s' "$root$REPLY"
 }
 
 engine_program() { # VARIABLE NAME…: the one named by udocker's own variable, else one among udocker's files, else on PATH

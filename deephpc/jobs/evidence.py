@@ -43,6 +43,8 @@ class Attempt(Model):
     job_id: str
     nodes: str = ""
     cpus: int | None = None
+    memory_mib: int | None = None
+    """What the scheduler gave on each node, where it says; 0 is all of it."""
     started_at: AwareDatetime
     ended_at: AwareDatetime | None = None
     """None: it runs, or ended without a word (its node died, or it was killed)."""
@@ -149,6 +151,7 @@ def _fold(attempts: list[Attempt], event: dict[str, Any]) -> None:
                 job_id=event["job_id"],
                 nodes=event.get("nodes", ""),
                 cpus=event.get("cpus"),
+                memory_mib=event.get("memory_mib"),
                 started_at=event["at"],
             )
         )

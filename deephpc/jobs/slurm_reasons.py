@@ -246,7 +246,11 @@ def explain_running(raw_state: str) -> Explanation:
 
 
 def explain_end(
-    state: JobState, exit_code: int | None = None, signal: int | None = None, memory_mib: int | None = None
+    state: JobState,
+    exit_code: int | None = None,
+    signal: int | None = None,
+    memory_mib: int | None = None,
+    given_mib: int | None = None,
 ) -> Explanation:
     """Explain how a job ended.
 
@@ -254,11 +258,17 @@ def explain_end(
     ----------
     memory_mib
         Memory it had asked for on each node, for a job that ran out of it; None where it had asked for none.
+    given_mib
+        Memory it was given on each node, where that is known.
     """
     if state is JobState.OUT_OF_MEMORY:
         text, next_step = _ENDS[state]
         if memory_mib:
             return Explanation(f"{text} ({render_memory(memory_mib)} on each node)", next_step)
+        if given_mib:
+            return Explanation(
+                f"it used more memory than it was given ({render_memory(given_mib)} on each node)", next_step
+            )
         return Explanation(_UNASKED_MEMORY, next_step)
     if state is JobState.FAILED:
         return _explain_failure(exit_code, signal)

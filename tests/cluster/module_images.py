@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from . import image_layers
@@ -44,6 +45,10 @@ PLAIN_ENV = {
     "SPACES": "  two  spaces  ",
     # names that a shell keeps for itself, or cannot have at all
     "UID": "4242",
+    "EUID": "4242",
+    "PPID": "1",
+    "SHELLOPTS": "nounset",
+    "BASH_ENV": "/nowhere",
     "GROUPS": "a b",
     "IFS": ":",
     "dashed-name": "it's odd",
@@ -68,9 +73,10 @@ import a_library_that_nobody_installed  # noqa: F401
 
 
 #: A module as real ones are: it writes beside what it reads, wherever that is, and moves files about.
-_WRITES = '''\
+WRITES = '''\
 """A module that writes wherever Docker lets it, and tells where that worked."""
 
+import glob
 import os
 import shutil
 from pathlib import Path
@@ -105,23 +111,31 @@ def _complete(path):
         file.write("completed\\n")
 
 
-def _move():
-    Path("made.mp4").write_bytes(b"v" * 1000)
-    os.rename("made.mp4", "/tmp/made.mp4")
-    os.rename("/tmp/made.mp4", "answer.mp4")
+def _move(folder):
+    (folder / "made.mp4").write_bytes(b"v" * 1000)
+    os.rename(folder / "made.mp4", "/tmp/made.mp4")
+    os.rename("/tmp/made.mp4", folder / "answer.mp4")
 
 
 def _everywhere():
     places = {
         "working folder": lambda: Path("notes.txt").write_text("x"),
+        "what lies in the working folder": lambda: _complete(Path("labels.txt")),
         "beside the code": lambda: Path(__file__).with_name("cache.bin").write_text("x"),
         "home of the module": lambda: (HOME / "runs" / "1").mkdir(parents=True, exist_ok=True),
         "beside the models": lambda: (HOME / "models" / "predictions").mkdir(exist_ok=True),
         "data in place": lambda: _complete(HOME / "data" / "data.yaml"),
+        "data sets in place": lambda: [_complete(path) for path in (HOME / "data").glob("*/data.yaml")],
         "elsewhere": lambda: Path("/opt/deephpc-was-here").write_text("x"),
-        "moved to /tmp and back": _move,
+        "moved to /tmp and back": lambda: _move(Path.cwd()),
+        "moved from its home and back": lambda: _move(HOME),
+        "settings of a library": lambda: _complete(Path.home() / ".config" / "library" / "settings.json"),
     }
     return {name: _try(action) for name, action in places.items()}
+
+
+def _all_in(folder):
+    return sorted(glob.glob("**", root_dir=folder, recursive=True))
 
 
 def train(weights=None):
@@ -132,14 +146,20 @@ def train(weights=None):
     told_where.mkdir(parents=True, exist_ok=True)
     (told_where / "as told.bin").write_text("trained")
     return {"places": told, "models": sorted(p.name for p in (HOME / "models").iterdir()),
-            "data": sorted(str(p.relative_to(HOME / "data")) for p in (HOME / "data").rglob("*")),
+            "data": _all_in(HOME / "data"),
             "weights": Path(weights.filename).read_text() if weights else None}
 
 
 def predict(image=None, note="-"):
     told = _everywhere()
+    models = Path(os.environ.get("MODELS_PATH", HOME / "models"))
+    files = {name: models / name for name in _all_in(models) if (models / name).is_file()}
+    texts = {name: path.read_text() for name, path in files.items() if path.stat().st_size < 1000}
+    for name in texts:
+        _try(lambda: _complete(files[name]))
     (HOME / "models" / "predictions" / "last.txt").write_text(note)
-    return {"places": told, "models": sorted(p.name for p in (HOME / "models").iterdir())}
+    return {"places": told, "models": sorted(p.name for p in (HOME / "models").iterdir()), "where": str(models),
+            "texts": texts}
 '''
 
 MODULE_CONFIG = Config(
@@ -334,9 +354,11 @@ def _build(building: Path) -> None:
     writes = write_layer(
         store,
         {
-            f"{_HOME}/deepaas_digits/api.py": _WRITES,
+            f"{_HOME}/deepaas_digits/api.py": WRITES,
             f"{_HOME}/models/shipped.bin": "shipped",
             f"{_HOME}/data/data.yaml": "classes: 10\n",
+            "/srv/labels.txt": "zero\n",
+            "/root/.config/library/settings.json": "{}\n",
         },
         "a module that writes",
     )
@@ -353,7 +375,9 @@ def _build(building: Path) -> None:
     assemble(store, building / "done" / "broken-import", [base, deepaas, module, broken], MODULE_CONFIG)
     oracle = write_layer(store, _oracle_files(), "the modules of the oracle")
     assemble(store, building / "done" / "oracle", [base, deepaas, oracle], ORACLE_CONFIG)
-    assemble(store, building / "done" / "writes", [base, deepaas, module, writes], MODULE_CONFIG)
+    assemble(
+        store, building / "done" / "writes", [base, deepaas, module, writes], replace(MODULE_CONFIG, folder="/srv")
+    )
     assemble(store, building / "done" / "plain", [base, plain], PLAIN_CONFIG)
 
 

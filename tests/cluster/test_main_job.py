@@ -98,12 +98,22 @@ def test_a_program_that_exits_7_is_failed_and_wait_exits_6(alice: Session) -> No
     assert "next:" in why.stdout
 
 
-def test_a_job_that_ate_its_memory_is_out_of_memory(alice: Session) -> None:
+def test_a_job_that_ate_its_memory_is_out_of_memory_and_told_what_it_had(alice: Session) -> None:
     alice.write("hoard.py", ATE_ALL)
-    answer = alice.deephpc("train", "hoard.py", "--time", "30", "--mem", "200M", "--wait")
+    hoard = ("train", "hoard.py", "--time", "30")
+    asked = alice.submit(*hoard, "--mem", "200M")
+    unasked = alice.submit(*hoard)  # the site gives 600 MiB a core
+    by_core = alice.deephpc(*hoard, "--cpus-per-task", "2", env={"SBATCH_MEM_PER_CPU": "150M"}).stdout.strip()
+    answer = alice.deephpc("jobs", "wait", asked, unasked, by_core)
     assert answer.returncode == 6
-    assert "OUT_OF_MEMORY" in answer.stderr
-    assert "200M" in alice.deephpc("why", answer.stdout.strip()).stdout
+    assert answer.stderr.count("OUT_OF_MEMORY") >= 3, answer.stderr
+    assert "200M" in alice.deephpc("why", asked).stdout
+    for run_id, given in ((unasked, "600M"), (by_core, "300M")):
+        why = alice.deephpc("why", run_id).stdout
+        assert given in why, why
+        assert "it had asked for" not in why
+        assert "--mem" in why
+    assert "asks for none" not in why  # of what the variable asked for
 
 
 def test_a_job_at_its_limit_is_timeout_and_its_program_was_told_before(alice: Session) -> None:

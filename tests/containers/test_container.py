@@ -7,27 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deephpc.containers.container import Container, check_path, parse_bind
+from deephpc.containers.container import check_path, parse_bind
 from deephpc.containers.engine import ENGINES, engines_called
 from deephpc.errors import InputError
-from tests.fakes.samples import A_TENTH
+from tests.fakes.samples import A_TENTH, a_container
 
 WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
-
-
-def a_container(**changes: object) -> Container:
-    plain = Container(
-        engine="apptainer",
-        engine_command="apptainer",
-        reason="",
-        image="docker://docker.io/library/python:3",
-        digest="sha256:" + "a" * 64,
-        prepared=Path("/cache/x.sif"),
-        layout_dir=None,
-        cache_dir=Path("/cache"),
-        workdir="/",
-    )
-    return plain.model_copy(update=changes)
 
 
 def read_back(facts: str, *names: str) -> list[str]:

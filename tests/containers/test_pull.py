@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -344,15 +345,28 @@ def test_names_that_are_not_there_are_said_so(registry: RealRegistry, pull_image
         pull_image("127.0.0.1:1/demo/tool")
 
 
+@pytest.mark.parametrize(
+    ("tags", "asked", "hint"),
+    [
+        (("cpu", "gpu", "1.0.0"), "gpus", "its tags are gpu, cpu, 1.0.0"),
+        (("v2",), "latest", "its tags are v2"),
+        (tuple(f"v{n}" for n in range(9)), "latest", "its tags are v0, v1, v2, v3, v4, v5, v6, v7, …"),
+        (tuple(f"v{n}" for n in range(9)), "v9", "its tags are v8, v7, v6, v5, v4, v3, v2, v1, …"),
+        ((), "latest", "check the name and the tag"),
+    ],
+)
 def test_a_tag_that_is_not_there_is_answered_with_those_that_are(
-    registry: RealRegistry, tmp_path: Path, pull_image: Puller
+    registry: RealRegistry, image: BuiltImage, pull_image: Puller, tags: tuple[str, ...], asked: str, hint: str
 ) -> None:
-    built = build_image(tmp_path / "layout", [{"a": b"a"}])
-    for tag in ("cpu", "gpu", "1.0.0"):
-        registry.push(built.layout, f"demo/tags:{tag}")
+    repository = f"demo/tags-{len(tags)}-{asked}"
+    registry.push(image.layout, f"{repository}:first")
+    known = registry.folder / f"docker/registry/v2/repositories/{repository}/_manifests/tags"
+    for tag in tags:
+        shutil.copytree(known / "first", known / tag)
+    shutil.rmtree(known / "first")
     with pytest.raises(EngineError, match="is not there") as caught:
-        pull_image(f"{registry.host}/demo/tags:gpus")
-    assert caught.value.hint == "its tags are gpu, cpu, 1.0.0"
+        pull_image(f"{registry.host}/{repository}:{asked}")
+    assert caught.value.hint == hint
 
 
 def test_a_plain_registry_that_is_not_this_machine_needs_consent(registry: RealRegistry) -> None:

@@ -6,12 +6,29 @@ from pathlib import Path
 import hypothesis
 
 from deephpc.config import Settings, load_settings
+from deephpc.containers.container import Container
 from deephpc.jobs.job import Job
 from deephpc.jobs.spec import Environment, JobSpec, Resources
 from deephpc.jobs.state import JobState
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=timezone.utc)
 TOKEN = "0123456789abcdef0123456789abcdef"
+
+
+def a_container(**changes: object) -> Container:
+    """Return an image in Apptainer."""
+    plain = Container(
+        engine="apptainer",
+        engine_command="apptainer",
+        reason="",
+        image="docker://docker.io/library/python:3",
+        digest="sha256:" + "a" * 64,
+        prepared=Path("/cache/x.sif"),
+        layout_dir=None,
+        cache_dir=Path("/cache"),
+        workdir="/",
+    )
+    return plain.model_copy(update=changes)
 
 
 def after(seconds: float) -> datetime:

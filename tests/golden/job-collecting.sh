@@ -65,6 +65,11 @@ cpu_s() { # CPU seconds of everything this script has waited for: fields 16 and 
   printf '%d.%02d' $((ticks / 100)) $((ticks % 100))
 }
 
+memory_mib() { # what the scheduler gave on each node, where it says
+  if [ -n "${SLURM_MEM_PER_NODE:-}" ]; then printf '%d' "$SLURM_MEM_PER_NODE"
+  elif [ -n "${SLURM_MEM_PER_CPU:-}" ]; then printf '%d' $((SLURM_MEM_PER_CPU * $(cpus)))
+  else printf null; fi
+}
 cpus() { local n=${SLURM_CPUS_ON_NODE:-}; [ -n "$n" ] || n=1; printf '%d' "$n"; }
 
 # --- one attempt after the other ---------------------------------------------------------------------------------------
@@ -258,7 +263,7 @@ printf -- '--- deephpc: %s%s, attempt %d, job %s on %s, %s\n' "$run_id" "${task:
 if [ -e "$here/result.json" ]; then # an earlier attempt was told to end and the job was queued again
   mkdir -p "$here/attempts" && mv -f "$here/result.json" "$here/attempts/result-$((attempt - 1)).json"
 fi
-event started ",\"nodes\":\"$(text "$nodes")\",\"cpus\":$(cpus)"
+event started ",\"nodes\":\"$(text "$nodes")\",\"cpus\":$(cpus),\"memory_mib\":$(memory_mib)"
 leave() { write_result FAILED 1 null script "the job script ended early"; }
 trap leave EXIT
 trap 'write_result CANCELLED 143 15 signal "told to end before the program started"; exit 143' TERM INT

@@ -140,9 +140,18 @@ def test_no_exit_code_or_signal_is_an_exception(exit_code: int | None, signal: i
     assert explain_end(JobState.FAILED, exit_code, signal).text
 
 
-def test_out_of_memory_names_what_was_asked_for():
-    explanation = explain_end(JobState.OUT_OF_MEMORY, memory_mib=4096)
-    assert "4G" in explanation.text
+@pytest.mark.parametrize(
+    ("given_mib", "said"),
+    [(600, "than it was given (600M on"), (2048, "(2G on"), (0, "asks for none"), (None, "asks for none")],
+)
+def test_out_of_memory_names_what_was_given_where_none_was_asked_for(given_mib: int | None, said: str):
+    assert said in explain_end(JobState.OUT_OF_MEMORY, given_mib=given_mib).text
+
+
+@pytest.mark.parametrize(("memory_mib", "said"), [(4096, "(4G on"), (100, "(100M on"), (1536, "(1536M on")])
+def test_out_of_memory_names_what_was_asked_for(memory_mib: int, said: str):
+    explanation = explain_end(JobState.OUT_OF_MEMORY, memory_mib=memory_mib)
+    assert said in explanation.text
     assert "--mem" in explanation.next_step
 
 

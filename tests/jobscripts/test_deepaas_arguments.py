@@ -3,6 +3,7 @@
 import ast
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 from deepaas_arguments import (
@@ -15,6 +16,7 @@ from deepaas_arguments import (
     plan_request,
     render_texts,
 )
+from deepaas_loading import Module, with_defaults
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -200,13 +202,31 @@ def test_values_are_rendered_as_a_request_brings_them():
     }
 
 
-def test_a_field_goes_by_the_name_that_its_requests_have():
-    renamed = Integer()
-    renamed.data_key = "epoch_count"
-    assert [each["name"] for each in describe_arguments({"renamed": renamed, "plain": Integer()})] == [
-        "epoch_count",
-        "plain",
-    ]
+@pytest.mark.parametrize("by", ["data_key", "load_from"])  # marshmallow 3, and 2
+def test_a_field_goes_by_the_name_that_its_requests_have(by):
+    renamed, file = Integer(default=3), Field(type="file", location="form")
+    setattr(renamed, by, "epoch_count")
+    setattr(file, by, "zip_data")
+    arguments = describe_arguments({"renamed": renamed, "archive": file, "plain": Integer()})
+    assert [each["name"] for each in arguments] == ["epoch_count", "zip_data", "plain"]
+    assert arguments[0]["default"] == 3
+    words = ["--epoch-count=7", "--zip_data", "/a.zip"]
+    assert parse_words(words, arguments) == {"epoch_count": 7, "zip_data": "/a.zip"}
+    assert plan_request({"zip_data": "/a.zip"}, arguments)["files"] == [("zip_data", "/a.zip")]
+    with pytest.raises(BadArgumentError, match="no argument --archive"):
+        parse_words(["--archive=/a.zip"], arguments)
+
+
+@pytest.mark.parametrize("by", ["data_key", "load_from", None])
+def test_another_default_is_meant_by_the_name_that_requests_have(by):
+    fold, other = String(required=True), String(default="a")
+    name = "renamed" if by is None else "fold"
+    setattr(fold, by or "data_key", None if by is None else "fold")
+    plugin = SimpleNamespace(get_predict_args=lambda: {"renamed": fold, "other": other})
+    with_defaults(Module("m", plugin), [f'{name}="b=c"'])
+    first, second = describe_arguments(plugin.get_predict_args())
+    assert (first["name"], first["default"], first["required"]) == (name, "b=c", False)
+    assert second["default"] == "a"
 
 
 def test_a_class_that_reads_its_own_way_takes_any_text():
@@ -244,6 +264,18 @@ def test_each_value_goes_where_the_module_looks_for_it():
         plan_request({"weights": "/w", "extra": {}}, arguments)
     with pytest.raises(BadArgumentError, match="did you mean --note"):
         plan_request({"notes": 1}, arguments)
+
+
+@pytest.mark.parametrize("location, place", [("", "form"), ("query", "query"), ("form", "form"), ("files", "form")])
+def test_what_is_too_long_for_an_address_goes_into_the_body_unless_the_module_looks_there_alone(location, place):
+    arguments = describe_arguments(
+        {"text": String(location=location), "top": Integer(location="query"), "n": Integer()}
+    )
+    long = "ψ" * 200_000
+    request = plan_request({"text": long, "top": 1, "n": 2}, arguments)
+    assert ("text", long) in request[place]
+    assert ("top", "1") in request["query"]
+    assert ("n", "2") in plan_request({"text": "ψ" * 3000, "n": 2}, arguments)["query"]
 
 
 def test_the_answer_is_json_unless_asked_otherwise():

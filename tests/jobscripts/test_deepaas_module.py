@@ -181,6 +181,56 @@ def test_a_module_that_fails_to_import_is_refused_with_its_traceback(drive: Driv
         assert drive(*verb, **broken).returncode == 3
 
 
+@pytest.mark.parametrize(
+    "method, fails, told",
+    [
+        ("train", 'open("data.yaml")', "FileNotFoundError: [Errno 2] No such file or directory: 'data.yaml'"),
+        ("predict", 'raise KeyError("labels")', "KeyError: 'labels'"),
+        ("predict", "return [1]", "returns a list, not a dict of arguments"),
+        ("train", "from .nowhere import fields", "ImportError: attempted relative import"),
+    ],
+)
+def test_a_module_that_cannot_say_what_it_takes_is_named_as_the_cause(
+    drive: Drive, tmp_path: Path, method: str, fails: str, told: str
+) -> None:
+    methods = "".join(f"def {name}(): ...\n" for name in ("train", "predict"))
+    broken = add_module(tmp_path, "broken", f"{methods}def get_{method}_args():\n    {fails}\n")
+    driven = [["describe", "--output", "d.json"], ["predict", "--inputs", str(write_inputs(tmp_path, one={}))]]
+    for words in [*driven, *([["train"]] if method == "train" else [])]:
+        done = drive(*words, **broken)
+        assert done.returncode == 3, done.stderr
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith("deepaas_module: the module broken "), done.stderr
+        assert f"its get_{method}_args" in last and told in last
+        assert str(SCRIPT.parent) not in done.stderr
+    error = parse_description((tmp_path / "d.json").read_bytes()).error
+    assert error is not None
+    assert (told in error.message, error.kind) == (True, "")
+
+
+def test_what_deepaas_overlooks_in_a_module_is_told_and_stops_nothing(drive: Drive, tmp_path: Path) -> None:
+    careless = add_module(tmp_path, "careless", "def predict(): return 1\ndef get_train_args(): return None.args\n")
+    done = drive("predict", "--inputs", write_inputs(tmp_path, one={}), "--output", "answers", **careless)
+    assert done.returncode == 0, done.stderr
+    assert "get_train_args of careless fails, so that it takes no arguments: AttributeError: " in done.stderr
+    assert load_results(tmp_path / "answers")["one"]["result"]["predictions"] == 1
+
+
+@pytest.mark.parametrize("given", [{}, {"RCLONE_RETRIES": "7"}, {"RCLONE_CONTIMEOUT": "", "RCLONE_CONFIG": "/r.conf"}])
+def test_a_module_that_calls_rclone_does_not_hang_offline_unless_told_otherwise(
+    drive: Drive, tmp_path: Path, given: dict[str, str]
+) -> None:
+    source = """
+    import os
+    SEEN = {name: value for name, value in os.environ.items() if name.startswith("RCLONE_")}
+    def get_metadata(): return SEEN
+    def predict(): ...
+    """
+    done = drive("describe", **add_module(tmp_path, "calls_rclone", source), **given)
+    seen = json.loads(done.stdout)["metadata"]
+    assert seen == {"RCLONE_CONTIMEOUT": "1s", "RCLONE_RETRIES": "1", **given}
+
+
 @pytest.mark.parametrize("name", ["deepaas-test", "no_such_module"])
 def test_the_stand_in_of_deepaas_is_never_taken(drive: Drive, name: str) -> None:
     done = drive("train", DEEPAAS_V2_MODEL=name)

@@ -1,4 +1,4 @@
-"""Where `inside.sh` looks for the folders that a module of the catalogue writes to."""
+"""What `inside.sh` finds in an image (a module's folders, a home) before a program starts, and where it starts."""
 
 import os
 import subprocess
@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 
 from deephpc.places import shipped
+from tests.containers.colleagues import closed
+
+#: Takes away what root may read and a user may not.
+AS_USER = ("setpriv", "--inh-caps=-all", "--bounding-set=-all") if os.geteuid() == 0 else ()
 
 
 @dataclass
@@ -22,21 +26,30 @@ class Image:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(name)
 
-    def prepare(self, how: str, models: str = "", **environ: str) -> list[str]:
-        """Return the folders that it lists, with what they are for, from the image's root."""
+    def start(self, *words: str, **environ: str) -> "subprocess.CompletedProcess[str]":
+        """Run the script, with these variables."""
         script = (shipped("jobscripts") / "inside.sh").read_text()
         for place in ("/root", "/srv", "/deephpc"):
             script = script.replace(place, f"{self.root}{place}")
         self.put("deephpc/env.sh", "deephpc/bin/preflight.sh")
+        (self.root / "deephpc/home").mkdir(exist_ok=True)
         (self.root / "deephpc/env.sh").write_text("")
         (self.root / "deephpc/bin/preflight.sh").write_text("echo seen\n")
         (self.root / "inside.sh").write_text(script)
-        words = ["sh", self.root / "inside.sh", "prepare", "0", "none", how, models and f"{self.root}/{models}"]
-        done = subprocess.run(
-            words, env={"PATH": os.environ["PATH"], **environ}, capture_output=True, text=True, timeout=60, check=False
+        return subprocess.run(
+            [*AS_USER, "sh", self.root / "inside.sh", *words],
+            env={"PATH": os.environ["PATH"], **environ},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
+
+    def prepare(self, how: str, models: str = "", **environ: str) -> list[str]:
+        """Return the folders that it lists, with what they are for, from the image's root."""
+        done = self.start("prepare", "0", "none", how, models and f"{self.root}/{models}", **environ)
         assert (done.returncode, done.stdout) == (0, "seen\n"), done.stderr
-        listed = (self.root / "deephpc/folders.list").read_text().splitlines()
+        listed = (self.root / "deephpc/folders.list").read_text().splitlines() if how != "no" else []
         return [line.replace(f"{self.root}/", "/", 1) for line in listed]
 
 
@@ -112,3 +125,83 @@ def test_what_the_image_ships_there_is_copied_where_nothing_else_makes_it_writab
     copied = image.root / f"deephpc/folders{image.root}/{module}/data/a.csv"
     assert copied.read_text() == f"{module}/data/a.csv"
     assert os.access(copied, os.W_OK)
+
+
+@pytest.mark.parametrize("workdir", ["app/src", "two words/$(id)", "there", "link/src"])
+def test_a_program_starts_in_the_folder_that_its_image_names_also_where_that_has_to_be_made(
+    image: Image, workdir: str
+) -> None:
+    image.put("there/file")
+    (image.root / "link").symlink_to("there")
+    done = image.start("run", "pwd", "-P", deephpc_workdir=f"{image.root}/{workdir}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{(image.root / workdir).resolve()}\n"
+
+
+@pytest.mark.parametrize("workdir", ["shut/src", "shut", "file", "file/src", "nowhere"])
+def test_a_program_starts_elsewhere_and_says_so_where_that_folder_cannot_be_had(image: Image, workdir: str) -> None:
+    image.put("file", "shut/file")
+    (image.root / "nowhere").symlink_to("file/gone")
+    named = f"{image.root}/{workdir}"
+    with closed(image.root / "shut", 0o444 if workdir == "shut" else 0o555):
+        done = image.start("run", "pwd", "-P", deephpc_workdir=named)
+    assert (done.returncode, done.stdout) == (0, f"{(image.root / 'deephpc/home').resolve()}\n")
+    assert done.stderr == f"deephpc: the image has no folder {named}, its WORKDIR: starting in an empty one\n"
+
+
+def test_what_a_program_is_told_of_its_place_is_not_ours(image: Image) -> None:
+    done = image.start("run", "env", deephpc_workdir=str(image.root), deephpc_image_home="/home/app", KEPT="a b")
+    assert "KEPT=a b" in done.stdout.splitlines()
+    assert "deephpc" not in "".join(line.partition("=")[0] for line in done.stdout.splitlines())
+
+
+@pytest.mark.parametrize("home", ["root", "home/app", "srv/two words"])
+def test_what_an_image_has_in_its_home_is_found_and_may_be_changed_where_it_is_small(image: Image, home: str) -> None:
+    image.put(f"{home}/.condarc", f"{home}/.config/library/settings.json", f"{home}/.my cache/names", f"{home}/visible")
+    (image.root / home / ".condarc").chmod(0o444)
+    image.prepare("no", deephpc_image_home=f"{image.root}/{home}")
+    for name in (".condarc", ".config/library/settings.json", ".my cache/names"):
+        ours = image.root / "deephpc/home" / name
+        assert (ours.read_text(), ours.stat().st_mode & 0o200) == (f"{home}/{name}", 0o200)
+        ours.write_text("changed")
+        assert (image.root / home / name).read_text() == f"{home}/{name}"
+
+
+@pytest.mark.parametrize(
+    ("link", "target"),
+    [(".current", "dotfiles"), (".config/editor", "../dotfiles"), (".config/all", "/root/dotfiles")],
+)
+def test_links_in_the_home_of_an_image_lead_where_they_do_there(image: Image, link: str, target: str) -> None:
+    image.put("root/dotfiles/settings", "root/.config/settings")
+    (image.root / "root" / link).symlink_to(target.replace("/root", f"{image.root}/root"))
+    image.prepare("no")
+    assert (image.root / "deephpc/home" / link / "settings").read_text() == "root/dotfiles/settings"
+
+
+def test_what_is_large_in_the_home_of_an_image_is_shown_by_links(image: Image) -> None:
+    weights, names, lone, many = ".cache/torch/weights.pth", ".cache/torch/names", ".lone", ".venv"
+    image.put(*(f"root/{name}" for name in (weights, names, lone, *(f"{many}/{n}.py" for n in range(300)))))
+    for name in (weights, lone):
+        (image.root / "root" / name).write_bytes(b"w" * (5 << 20))
+    image.prepare("no")
+    ours = image.root / "deephpc/home"
+    for name in (weights, names, lone, many):
+        assert (ours / name).readlink() == image.root / "root" / name
+    (ours / ".cache/torch/more.pth").write_text("another download")
+    assert not (image.root / "root/.cache/torch/more.pth").exists()
+
+
+@pytest.mark.parametrize("shut", [".ssh", ".config/private", ".config/private/key"])
+def test_what_may_not_be_read_in_the_home_of_an_image_hides_nothing_else(image: Image, shut: str) -> None:
+    image.put("root/.condarc", "root/.ssh/key", "root/.config/private/key", "root/.config/settings")
+    with closed(image.root / "root" / shut):
+        image.prepare("no")
+    for name in (".condarc", ".config/settings"):
+        assert (image.root / "deephpc/home" / name).read_text() == f"root/{name}"
+
+
+def test_a_home_that_may_not_be_read_is_passed_over(image: Image) -> None:
+    image.put("root/.condarc")
+    with closed(image.root / "root"):
+        image.prepare("no")
+    assert list((image.root / "deephpc/home").iterdir()) == []

@@ -1,0 +1,75 @@
+"""What deephpc keeps apart of a batch's arguments reaches the module, and nothing that the batch leaves."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from deephpc.places import shipped
+from tests.deepaas_environment import ENVIRON, fetch_deepaas
+
+SCRIPT = shipped("jobscripts") / "deepaas_module.py"
+SOURCE = """
+from webargs import fields
+
+def get_predict_args():
+    return {
+        "name": fields.Str(required=True),
+        "token": fields.Str(load_default="none", metadata={"format": "password"}),
+    }
+
+def predict(name, token):
+    return {"name": name, "length": len(token)}
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Return a run folder with one input."""
+    info = tmp_path / "modules" / "locked-1.dist-info"
+    info.mkdir(parents=True)
+    (tmp_path / "modules" / "locked.py").write_text(SOURCE)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: locked\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[deepaas.v2.model]\nlocked = locked\n")
+    folder = tmp_path / "run"
+    (folder / "inputs").mkdir(parents=True)
+    (folder / "inputs" / "0.jsonl").write_text(json.dumps({"key": "a", "args": {"name": "ü"}}) + "\n")
+    return folder
+
+
+@pytest.fixture
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fetch_deepaas(tmp_path_factory.getbasetemp()) / "python"
+
+
+def drive(python: Path, folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    places = {
+        "PYTHONPATH": str(folder.parent / "modules"),
+        "DEEPHPC_DATA_DIR": str(folder / "data"),
+        "DEEPHPC_OUTPUT_DIR": str(folder / "output"),
+        "DEEPHPC_TASK_ID": "0",
+        "DEEPAAS_V2_MODEL": "locked",
+    }
+    argv = [str(python), str(SCRIPT), *words]
+    return subprocess.run(
+        argv, cwd=folder, env={**ENVIRON, **places}, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.mark.parametrize("secret", ["hush-hush", "ψ \"'\n$(id)", None])
+def test_a_password_reaches_the_module_and_nothing_else(python: Path, run: Path, secret: str | None) -> None:
+    if secret is not None:
+        (run / "secrets").mkdir()
+        (run / "secrets" / "arguments.json").write_text(json.dumps({"token": secret}))
+    done = drive(python, run, "predict")
+    assert done.returncode == 0, done.stderr
+    [line] = (run / "output" / "results.jsonl").read_text().splitlines()
+    assert json.loads(line)["result"]["predictions"]["length"] == len(secret or "none")
+    left = "".join(path.read_text() for path in (run / "output").rglob("*") if path.is_file())
+    assert secret is None or json.dumps(secret)[1:-1] not in left + done.stdout + done.stderr
+
+
+def test_a_password_is_told_as_one(python: Path, run: Path) -> None:
+    told = json.loads(drive(python, run, "describe").stdout)["predict"]["arguments"]
+    assert {one["name"]: one["is_secret"] for one in told} == {"name": False, "token": True}
