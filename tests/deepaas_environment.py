@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.host import locked
+
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "deepaas-digits"
 RELEASE = os.environ.get("DEEPHPC_TEST_DEEPAAS", "2.6.0")
 #: Where pip finds what releases before 2.5 were never made for.
@@ -27,29 +29,33 @@ ENVIRON = {
 
 def fetch_deepaas(session_folder: Path) -> Path:
     """Return the programs of the environment, made once in a session (some 20 s); the module is in `../../module`."""
-    folder = session_folder / "deepaas"
-    programs = folder / "venv" / "bin"
-    if (folder / "ready").exists():
-        return programs
+    of_all_workers = session_folder.parent if "PYTEST_XDIST_WORKER" in os.environ else session_folder
+    folder = of_all_workers / "deepaas"
+    with locked(of_all_workers / "deepaas.lock", timeout=900):
+        if not (folder / "ready").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            _install(folder)
+            (folder / "ready").touch()
+    return folder / "venv" / "bin"
+
+
+def _install(folder: Path) -> None:
     python = shutil.which(PYTHON)
     if python is None:
         pytest.skip(f"{PYTHON} is missing: install Python 3.11, which DEEPaaS runs on")
-    shutil.rmtree(folder, ignore_errors=True)
     left_behind = shutil.ignore_patterns("build", "*.egg-info", "__pycache__", "data", "models")
     shutil.copytree(EXAMPLE, folder / "module", ignore=left_behind)
-    subprocess.run([python, "-m", "venv", folder / "venv"], check=True, timeout=120)
+    subprocess.run([python, "-m", "venv", folder / "venv"], check=True, timeout=300)
     needed = [f"deepaas=={RELEASE}", *_OF_THEIR_TIME.get(RELEASE, ()), "numpy>=1.26", "pytest>=8"]
     needed += [] if _copy_digits(folder / "module" / "data") else ["scikit-learn>=1.3"]
     for words in (needed, ["--no-deps", "-e", str(folder / "module")]):
         done = subprocess.run(
-            [programs / "pip", "install", "--quiet", "--disable-pip-version-check", *words],
-            env=ENVIRON, capture_output=True, text=True, timeout=500, check=False,
+            [folder / "venv" / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", *words],
+            env=ENVIRON, capture_output=True, text=True, timeout=800, check=False,
         )  # fmt: skip
         if "No matching distribution" in done.stderr:
             pytest.skip("PyPI is not reachable: the module needs deepaas, numpy, scikit-learn and pytest from it")
         assert done.returncode == 0, done.stderr
-    (folder / "ready").touch()
-    return programs
 
 
 def _copy_digits(data: Path) -> bool:

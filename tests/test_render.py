@@ -12,9 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.text import Text
 
+from deephpc.catalogue.module import Module
+from deephpc.catalogue.search import Hits
 from deephpc.jobs.record import Record
 from deephpc.jobs.state import JobState
 from deephpc.render import jobs as render
+from deephpc.render.catalogue import render_hits
+from deephpc.render.predict import render_batch
+from deephpc.workflows.batch_results import BatchSummary
 from deephpc.workflows.detail import gather_detail
 from deephpc.workflows.why import diagnose
 from tests.fakes.samples import NOON, a_job, after
@@ -227,6 +232,37 @@ def test_a_diagnosis_ends_with_the_next_step(jobs):
     assert lines[0].startswith("run-a-0001 is PENDING")
     assert lines[2].startswith("  next: ")
     assert json.loads(render.render_diagnosis(diagnosis, as_json=True))["schema"] == "deephpc.why/1"
+
+
+@pytest.mark.parametrize(
+    ("failed", "missing", "has_ended", "told"),
+    [
+        (0, 2, False, ["2 not predicted yet", "--resume run-b-0001, when it has ended"]),
+        (0, 2, True, ["1 of 3 inputs have a result, 2 not predicted\n", "--resume run-b-0001: predicts"]),
+        (2, 0, True, ["2 failed", "--resume run-b-0001: predicts"]),
+    ],
+)
+def test_a_batch_says_when_it_can_be_gone_on_with(failed: int, missing: int, has_ended: bool, told: list[str]):
+    summary = BatchSummary(
+        run_id="run-b-0001", inputs=3, ok=1, failed=failed, missing=missing, results=Path("r"), table=Path("t")
+    )
+    answer = render_batch(summary, has_ended=has_ended, as_json=False)
+    assert [text for text in told if text not in answer] == []
+    assert ("yet" in answer) is (not has_ended)
+
+
+@pytest.mark.parametrize(
+    ("name", "title", "shown"),
+    [
+        ("ai4os-demo-app", "ai4os-demo-app", "A toy"),
+        ("DEEP-OC-demo_app", "Demo App", "A toy"),
+        ("plants", "Plants species classifier", "Plants species classifier"),
+    ],
+)
+def test_a_module_found_is_told_by_more_than_its_name(name: str, title: str, shown: str):
+    module = Module(name=name, source="s", title=title, summary="A toy\n" * 40, as_of=NOON)
+    line = render_hits(Hits(modules=(module,)), NOON, as_json=False).splitlines()[1]
+    assert line.partition(" - ")[2].split("s", 1)[1].strip().startswith(shown)
 
 
 def test_a_curve_goes_up_where_its_values_do():

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -220,9 +220,17 @@ def _check_module(
 
     described = describe_module(enclosed, desk, selecting_words(request.target, request.options.image), ask=ask)
     if request.kind == "train":
-        words = checked_training(enclosed.words, described, request.workdir)
+        words = checked_training(enclosed.words, described, request.workdir, _own_options())
         enclosed = with_files(replace(enclosed, words=words), described)
     return enclosed, described
+
+
+def _own_options() -> tuple[str, ...]:
+    """Return the options of a command that submits, as they are written."""
+    from deephpc.cli.options import JobOptionWords
+
+    names = (*(f.name for f in fields(JobOptionWords)), "wait", "dry_run")
+    return tuple(f"--{name.replace('_', '-')}" for name in names)
 
 
 def _tell_of_grace(here: "Context", request: "JobRequest") -> None:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from textwrap import fill, shorten
 from typing import TYPE_CHECKING, Any
 
 from deephpc.catalogue.module import FileVerdict, Module, ModuleResources
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _PAGE_WIDTH = 100
 _OLD = timedelta(days=30)
+_LONGEST = 120
 
 
 def render_hits(hits: "Hits", now: datetime, *, as_json: bool) -> str:
@@ -34,12 +36,18 @@ def render_hits(hits: "Hits", now: datetime, *, as_json: bool) -> str:
         table.add_column(name, no_wrap=True)
     table.add_column("WHAT IT IS", overflow="fold")
     for module in hits.modules:
-        what = module.title if module.is_valid else f"invalid: {module.problems[0]}"
+        what = _what_it_is(module) if module.is_valid else f"invalid: {module.problems[0]}"
         age = f" (copy of {module.as_of:%Y-%m-%d})" if module.trouble or now - module.as_of > _OLD else ""
         style = "" if module.is_valid else "yellow"
         cells = (module.name, _uses(module), ", ".join(module.libraries) or "-", module.source + age, what)
         table.add_row(*(Text(visible(cell), style=style) for cell in cells))
     return draw(table)
+
+
+def _what_it_is(module: Module) -> str:
+    """Return a module's title; where that only repeats its name, the summary on one line."""
+    name, title = (re.sub("[^a-z0-9]", "", text.lower()) for text in (module.name, module.title))
+    return shorten(module.summary, _LONGEST, placeholder=" …") if title in name and module.summary else module.title
 
 
 def render_module(module: Module, usage: Sequence[str], now: datetime, *, as_json: bool) -> str:
@@ -219,8 +227,6 @@ def _rows(rows: Sequence[tuple[str, str]]) -> str:
 
 def _wrapped(line: str) -> str:
     """Wrap a line of prose; a list item's later lines keep its indentation."""
-    import textwrap
-
     match = re.match(r"\s*(?:[-*]|\d+[.)]|\[\d+\]:?)?\s*", line)
     indent = " " * len(match[0]) if match else ""
-    return textwrap.fill(line, _PAGE_WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return fill(line, _PAGE_WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

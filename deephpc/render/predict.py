@@ -14,7 +14,11 @@ def render_batch(summary: "BatchSummary", *, has_ended: bool, as_json: bool) -> 
     """Return how many inputs have a result, why others have none, and where the table is."""
     if as_json:
         return to_json("deephpc.predictions/1", summary.model_dump(mode="json"))
-    lines = [f"{summary.run_id}: {_counts(summary)}", f"table    {summary.table}", f"results  {summary.results}"]
+    lines = [
+        f"{summary.run_id}: {_counts(summary, has_ended=has_ended)}",
+        f"table    {summary.table}",
+        f"results  {summary.results}",
+    ]
     if summary.failures:
         lines.append("failed")
         for failure in summary.failures[:_SHOWN]:
@@ -28,10 +32,10 @@ def render_batch(summary: "BatchSummary", *, has_ended: bool, as_json: bool) -> 
     return "\n".join(lines)
 
 
-def _counts(summary: "BatchSummary") -> str:
+def _counts(summary: "BatchSummary", *, has_ended: bool) -> str:
     parts = [f"{summary.ok} of {summary.inputs} inputs have a result"]
     parts += [f"{summary.failed} failed"] if summary.failed else []
-    parts += [f"{summary.missing} not predicted yet"] if summary.missing else []
+    parts += [f"{summary.missing} not predicted{'' if has_ended else ' yet'}"] if summary.missing else []
     return ", ".join(parts)
 
 

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 
 from pydantic import JsonValue
 
@@ -18,6 +19,7 @@ _FALSE = frozenset({"f", "false", "off", "n", "no", "0"})
 _WHOLE = re.compile(r"[+-]?[0-9]{1,400}")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _MOST_CHOICES = 12
+_LONGEST = 160
 
 
 def render_value(value: JsonValue) -> str:
@@ -26,8 +28,8 @@ def render_value(value: JsonValue) -> str:
 
 
 def describe_argument(argument: Argument) -> str:
-    """Return an argument's type and what the module says of it."""
-    says = " ".join(argument.description.split())
+    """Return an argument's type and the beginning of what the module says of it."""
+    says = shorten(argument.description, _LONGEST, placeholder=" …")
     return f"{argument.type}: {says}" if says else argument.type
 
 
@@ -125,14 +127,27 @@ def _text(argument: Argument, text: str, where: str) -> JsonValue:
     The modules of the image-classification family declare every argument as `Str(missing=json.dumps(default))` and
     read it with `json.loads`, which fails on a bare word.
     """
-    if not _expects_json(argument) or _is_json(text):
+    if not _expects_json(argument):
         return text
     expected = _json(str(argument.default))
+    if _is_json(text):
+        if _is_like(expected, _json(text)):
+            return text
+        raise InputError(f"{where}: {text!r} is not what the module expects", f"its default is {argument.default}")
     if isinstance(expected, bool) and text.lower() in _TRUE | _FALSE:
         return json.dumps(text.lower() in _TRUE)
     if expected is None or isinstance(expected, str):
         return json.dumps(text, ensure_ascii=False)
     raise InputError(f"{where}: {text!r} is not JSON", f"the module expects JSON here, such as {argument.default}")
+
+
+def _is_like(expected: JsonValue, value: JsonValue) -> bool:
+    """Whether JSON may stand where a default has other JSON: a number is no list, a list no truth value (pure)."""
+    if value is None:
+        return True
+    if isinstance(expected, list | dict):
+        return isinstance(value, list | dict)
+    return not isinstance(expected, bool) or isinstance(value, bool) or value in (0, 1)
 
 
 def _expects_json(argument: Argument) -> bool:

@@ -16,7 +16,7 @@ _NEGATIVE = re.compile(r"-(\d|\.\d)")
 
 
 def check_arguments(
-    words: Sequence[str], declared: Sequence[Argument] | None, *, cwd: Path | None = None
+    words: Sequence[str], declared: Sequence[Argument] | None, *, cwd: Path | None = None, ours: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """Return the words for the module, one `--name=value` each; untouched where nothing is declared.
 
@@ -26,6 +26,8 @@ def check_arguments(
     ----------
     cwd
         What relative paths of file arguments count from.
+    ours
+        Options of deephpc's own, as `--time`, which belong before the `--`.
 
     Raises
     ------
@@ -34,8 +36,17 @@ def check_arguments(
     """
     if declared is None:
         return tuple(words)
+    _check_not_ours(words, declared, ours)
     values = parse_arguments(words, declared, cwd=cwd)
     return tuple(f"--{name}={render_value(value)}" for name, value in values.items())
+
+
+def _check_not_ours(words: Sequence[str], declared: Sequence[Argument], ours: Sequence[str]) -> None:
+    names = {argument.name.replace("-", "_") for argument in declared}
+    for word in words:
+        name = word.partition("=")[0]
+        if name in ours and name.removeprefix("--").replace("-", "_") not in names:
+            raise InputError(f"the module has no argument {name}", f"{name} is deephpc's own: write it before the --")
 
 
 def parse_arguments(

@@ -52,6 +52,8 @@ class Argument(_Tolerant):
     """The most a number may be."""
     items: str | None = None
     """The type of a list's items."""
+    is_secret: bool = False
+    """Whether it is a password or the like, which is not to lie about."""
     description: str = ""
 
     @model_validator(mode="before")

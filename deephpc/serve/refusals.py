@@ -32,7 +32,10 @@ def _error_of(status: int, said: str) -> DeephpcError:
     if status == httpx.codes.UNAUTHORIZED:
         return SiteError("the server refuses the token", "is it still the same run? `deephpc serve list`")
     if status == httpx.codes.UNPROCESSABLE_ENTITY:
-        return InputError(f"the module refuses the arguments: {said}", "see what it takes: `deephpc module show`")
+        return InputError(
+            f"the module refuses the arguments: {said}",
+            "`deephpc module show TARGET` of its module or image says what it takes",
+        )
     if status in (httpx.codes.REQUEST_ENTITY_TOO_LARGE, httpx.codes.REQUEST_TIMEOUT):
         return InputError(f"the server refuses the upload: {said}", "send less at once")
     if status in (httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.BAD_GATEWAY):

@@ -154,7 +154,7 @@ def _files(name: str, text: str, option: str, kind: str, cwd: Path) -> list[str]
     if not files:
         hint = _HOW if glob.has_magic(text) or _is_folder(_absolute(text, cwd)) else f"there is no {text} here"
         if kind != "file":
-            hint = f"the argument {name} takes {kind}; put values into a file: {name}=@FILE"
+            hint = f"{name} takes {kind}: --arg {name}={text} is one for all inputs, {name}=@FILE a value on each line"
         raise InputError(f"--input {option!r} meets no file", hint)
     for file in files:
         _check_file(file, option)
@@ -260,6 +260,8 @@ def _rows_of_many(columns: Sequence[_Values]) -> list[dict[str, str]]:
     first, *others = columns
     if not others:
         return [{first.name: value} for value in first.values]
+    if all(len(column.values) == 1 for column in columns):
+        return [{column.name: column.values[0] for column in columns}]
     if all(column.is_list for column in columns):
         return _rows_by_line(columns)
     by_stem = [_by_stem(column) for column in columns]

@@ -18,6 +18,9 @@ from deephpc.workflows.batch_inputs import BatchInput, check_text
 
 _T = TypeVar("_T")
 
+PRIVATE_ARGUMENTS = "secrets/arguments.json"
+"""Where in its run folder a batch keeps what is secret of its arguments (jobscripts/deepaas_prediction.py)."""
+
 #: A model is loaded once for each task, and inputs of one task wait for one another.
 _INPUTS_PER_TASK = 8
 _MOST_TASKS = 10
@@ -38,7 +41,7 @@ class Batch(Model):
     target: str
     """The module or image, as the user wrote it."""
     arguments: dict[str, JsonValue] = Field(default_factory=dict)
-    """What --arg says, for every input."""
+    """What --arg says, for every input; without what is secret."""
     accept: str | None = None
     """The form of the answers, such as application/json."""
     files: tuple[str, ...] = ()
@@ -61,6 +64,8 @@ class BatchPlan(Model):
     """All of them, in the order of the table."""
     done: Mapping[str, str] = Field(default_factory=dict)
     """Key → line of the table of the run it goes on with."""
+    secrets: Mapping[str, JsonValue] = Field(default_factory=dict)
+    """What --arg says for every input that is secret, as passwords."""
 
     @property
     def todo(self) -> tuple[BatchInput, ...]:
@@ -94,6 +99,8 @@ class BatchPlan(Model):
         }
         for task, part in enumerate(split(self.todo, self.batch.tasks)):
             files[f"inputs/{task}.jsonl"] = "".join(_line(each, {**self.batch.arguments, **each.args}) for each in part)
+        if self.secrets:
+            files[PRIVATE_ARGUMENTS] = json.dumps(self.secrets) + "\n"
         if self.done:
             files["inputs/done.jsonl"] = "".join(f"{line}\n" for line in self.done.values())
         return files
@@ -128,7 +135,12 @@ def _may_show(folder: Path, hidden: frozenset[Path]) -> bool:
 
 
 def plan_batch(
-    batch: Batch, inputs: Sequence[BatchInput], *, tasks: int | None = None, done: Mapping[str, str] | None = None
+    batch: Batch,
+    inputs: Sequence[BatchInput],
+    *,
+    tasks: int | None = None,
+    done: Mapping[str, str] | None = None,
+    secrets: Mapping[str, JsonValue] | None = None,
 ) -> BatchPlan:
     """Decide which inputs are predicted, and in how many tasks.
 
@@ -143,7 +155,7 @@ def plan_batch(
     kept = {each.key: known[each.key] for each in inputs if each.key in known}
     count = choose_tasks(len(inputs) - len(kept), tasks)
     decided = batch.model_copy(update={"tasks": count, "count": len(inputs)})
-    return BatchPlan(batch=decided, inputs=tuple(inputs), done=kept)
+    return BatchPlan(batch=decided, inputs=tuple(inputs), done=kept, secrets=secrets or {})
 
 
 def choose_tasks(inputs: int, asked: int | None = None) -> int:

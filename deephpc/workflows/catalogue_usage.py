@@ -14,13 +14,18 @@ def plan_usage(module: Module, commands: frozenset[str]) -> tuple[str, ...]:
     if not module.image:
         return ()
     lines = [("image", f"deephpc image pull {module.name}")]
-    if module.is_trainable:
+    is_untold = not module.categories
+    trains = module.is_trainable or is_untold
+    predicts = module.has_inference or module.is_pre_trained or is_untold
+    if is_untold:  # the module itself says what it can do
+        lines.append(("module", f"deephpc module show {module.name}"))
+    if trains:
         lines.append(("train", f"deephpc train {module.name}{_options(module.training)} --time 1:00:00"))
-    if module.has_inference:
+    if predicts:
         needs = _options(module.inference)
         lines.append(("predict", f"deephpc predict {module.name}{needs} --input 'NAME=FILES'"))
         lines.append(("serve", f"deephpc serve start {module.name}{needs} --time 1:00:00"))
-    if not module.is_trainable and not module.has_inference:
+    if not trains and not predicts:
         lines.append(("run", f"deephpc run {module.name} -- COMMAND"))
     return tuple(line for command, line in lines if command in commands)
 

@@ -10,7 +10,7 @@ from deephpc.containers.container import Container, check_path
 from deephpc.containers.engine import AUTO, NATIVE
 from deephpc.containers.layout import is_compressed, open_local
 from deephpc.containers.manifest import local_platform
-from deephpc.containers.reference import LocalImage, RegistryImage, Target, parse_target
+from deephpc.containers.reference import KeptImage, LocalImage, RegistryImage, Target, parse_target
 from deephpc.containers.store import Store
 from deephpc.containers.stored_image import StoredImage
 from deephpc.containers.tags import choose_tag
@@ -138,9 +138,9 @@ def foresee(request: JobRequest, desk: ImageDesk) -> Enclosed:
         if isinstance(plan.image, LocalImage) and plan.image.kind == "sif":
             pulled, stored = carry_out_pull(plan, desk.places, desk.clock()), None
         else:
-            stored = _find_stored(plan, desk)
+            stored, image = _find_stored(plan, desk)
             pulled = PullResult(
-                name=str(plan.image),
+                name=str(image),
                 digest=stored.digest,
                 source_digest=stored.source_digest,
                 size_bytes=stored.size_bytes,
@@ -177,17 +177,21 @@ def program_words(request: JobRequest, stored: StoredImage | None) -> tuple[str,
     return words
 
 
-def _find_stored(plan: PullPlan, desk: ImageDesk) -> StoredImage:
+def _find_stored(plan: PullPlan, desk: ImageDesk) -> tuple[StoredImage, RegistryImage | LocalImage | KeptImage]:
     """Return the image of a plan that is here; where a run would choose the tag, of the tags that are here."""
     image = plan.image
     if isinstance(image, RegistryImage) and plan.chooses_tag:
         here = tags_here(desk.places.store, image)
-        return here[choose_tag(sorted(here), for_gpus=plan.request.for_gpus, here=here).tag]
+        repository = f"{image.registry}/{image.repository}"
+        choice = choose_tag(sorted(here), for_gpus=plan.request.for_gpus, repository=repository, here=here)
+        if plan.request.for_gpus and choice.tag == "cpu":
+            raise EngineError(f"which tags {repository} has is not known here", "pull the image first")
+        desk.tell(f"{plan.why}; {choice.why}")
+        return here[choice.tag], image.model_copy(update={"tag": choice.tag})
     if isinstance(image, LocalImage):
-        return _find_brought(image, desk.places.store)
-    return find_image(
-        desk.places.store, image.digest if isinstance(image, RegistryImage) and image.digest else str(image)
-    )
+        return _find_brought(image, desk.places.store), image
+    named = image.digest if isinstance(image, RegistryImage) and image.digest else str(image)
+    return find_image(desk.places.store, named), image
 
 
 def _find_brought(image: LocalImage, store: Store) -> StoredImage:

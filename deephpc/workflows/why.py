@@ -24,6 +24,12 @@ _SITES_DOING = (JobState.NODE_FAIL, JobState.PREEMPTED, JobState.BOOT_FAIL, JobS
 _CRASHES = frozenset({6, 7, 11})
 _CRASHED = re.compile(r"signal (6|7|11)\b")
 _PROOT = "or proot itself crashed, as it does now and then: try --engine apptainer or udocker-r"
+#: How Python, and programs of coreutils, name a place that cannot be written (errno EROFS).
+_READ_ONLY = re.compile("(?:Read-only file system: |cannot [a-z ]+)['‘](?P<path>/[^'’]*)['’]")
+_WRITE_ELSEWHERE = (
+    "bind a folder of yours there (--bind DIR:FOLDER), say by --env where to write (many modules know MODELS_PATH), "
+    "or take an engine that lets modules write (apptainer, udocker-r)"
+)
 _REFUSED = 2
 """With which the program that drives modules (jobscripts/deepaas_module.py) ends when arguments do not fit."""
 _AFTER_A_BATCH = "`deephpc predict --results RUN` shows what has no result; `--resume RUN` predicts that"
@@ -35,6 +41,7 @@ _SETUP_HINTS = {
     "the image does not start": "`deephpc site probe --nodes` tries the engines; --engine takes another one",
     "deephpc is not on": "install deephpc in a folder that the nodes see, and submit from there",
     "--bind": "give folders that exist on the nodes",
+    "udocker-f shows nothing": "--engine takes another one, which binds there",
     "apptainer is not on": "`deephpc site probe --nodes` looks again; --engine takes another one",
     "apptainer cannot": "`deephpc image verify` checks the image; the whole story is in the log",
     "started": "submit it with more --max-requeues, or see `deephpc logs RUN` for why it kept ending",
@@ -173,10 +180,12 @@ def _explain_end(one: Job, files: TaskFolder) -> Explanation:
     if result is not None and result.ended_by == "setup":
         return _explain_setup(result)
     fate: Standing = Standing(state=one.state, exit_code=result.exit_code, signal=result.signal) if result else one
-    ended = explain_end(one.state, fate.exit_code, fate.signal, one.resources.memory_mib)
+    attempts = load_attempts(files)
+    given_mib = attempts[-1].memory_mib if attempts else None
+    ended = explain_end(one.state, fate.exit_code, fate.signal, one.resources.memory_mib, given_mib)
     says_nothing = one.exit_code is None and one.signal is None
     reason = result.reason if result else (one.reason if says_nothing else "")
-    if one.folder.exists() and not load_attempts(files) and one.state in _SITES_DOING and one.job_id:
+    if one.folder.exists() and not attempts and one.state in _SITES_DOING and one.job_id:
         return Explanation(
             f"{ended.text}; the program never started, so the site is at fault",
             "run it again: `deephpc jobs rerun RUN`",
@@ -186,14 +195,26 @@ def _explain_end(one: Job, files: TaskFolder) -> Explanation:
     plan = load_plan(one.files) if one.state is JobState.FAILED else None
     if plan is not None and plan.request.program == "module" and fate.exit_code == _REFUSED:
         ended = _explain_refused_arguments(plan)
+    elif plan is not None:
+        ended = replace(ended, next_step=f"{ended.next_step}{_entrypoint(plan)}")
     crashed = (fate.signal or (fate.exit_code or 0) - 128) in _CRASHES or _CRASHED.search(reason)
     if plan is not None and plan.engine.startswith("udocker-p") and crashed:
         ended = replace(ended, next_step=f"{ended.next_step}; {_PROOT}")
+    closed = _closed_place(files.log) if plan is not None and plan.container is not None else None
+    if closed is not None:
+        ended = replace(ended, next_step=f"{closed} is read-only in {plan.engine}: {_WRITE_ELSEWHERE}")  # type: ignore[union-attr]
     if one.kind == "predict":
         ended = replace(ended, next_step=_AFTER_A_BATCH)
     if files.checkpoints.is_dir() and any(files.checkpoints.iterdir()):
         ended = replace(ended, next_step=f"{ended.next_step}; {_OLD_CHECKPOINTS} {files.checkpoints}")
     return replace(ended, text=f"{ended.text} ({reason})") if reason and one.state is JobState.FAILED else ended
+
+
+def _closed_place(log: Path) -> str | None:
+    """Return the last place that a log says could not be written, as its file system is read-only there."""
+    lines = _last_lines(log) if log.is_file() else ()
+    found = [match["path"] for line in lines if "Read-only file system" in line and (match := _READ_ONLY.search(line))]
+    return found[-1] if found else None
 
 
 def _explain_refused_arguments(plan: JobPlan) -> Explanation:
@@ -202,6 +223,16 @@ def _explain_refused_arguments(plan: JobPlan) -> Explanation:
         "the module refused its arguments, before anything began: the last line of its log says which",
         f"`deephpc module show {shlex.quote(plan.request.target)}` says what it takes",
     )
+
+
+def _entrypoint(plan: JobPlan) -> str:
+    """Say that the program of an image took the user's words as its arguments, where it did."""
+    words, given = plan.spec.command, plan.request.command
+    if plan.request.program != "image" or not given or words == given:
+        return ""
+    entry = shlex.join(words[: len(words) - len(given)])
+    how = "`deephpc run --image IMAGE -- …` starts them themselves"
+    return f"; the image's ENTRYPOINT ({entry}) was given your words: {how}"
 
 
 def _lost_node(one: Job, files: TaskFolder) -> str:

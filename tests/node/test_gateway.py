@@ -79,17 +79,27 @@ def test_a_redirect_to_the_servers_own_name_for_itself_leads_back_through_the_ga
     assert answer.headers["location"] == seen.format(host=served.address.url.removeprefix("https://"))
 
 
-def refusals(running):
+def refusals(running, status, text, *, has_length):
+    def upload():
+        return bytes(20 << 20) if has_length else (bytes(1 << 20) for _ in range(20))
+
+    where = {"status": status, "text": text}
     with running.session() as session:
-        found = [session.post("/refuse-early", content=(bytes(1 << 20) for _ in range(20))) for _ in range(10)]
+        found = [session.post("/refuse-early", params=where, content=upload()) for _ in range(5)]
     return {(answer.status_code, answer.text) for answer in found}
 
 
-def test_an_early_refusal_of_an_upload_arrives_as_it_is(served, free_port):
-    assert refusals(served) == {(413, "too large")}
-    with gateway(port=free_port, port_variable="PORT") as running:  # TCP resets what a socket does not
+@pytest.mark.parametrize("has_length", [True, False])
+@pytest.mark.parametrize(("status", "text"), [(413, "too large"), (403, "not for you"), (507, "")])
+def test_an_early_refusal_of_an_upload_arrives_as_it_is(served, status, text, has_length):
+    assert refusals(served, status, text, has_length=has_length) == {(status, text)}
+
+
+def test_an_early_refusal_arrives_from_a_port_too_whose_end_resets_the_connection(free_port):
+    with gateway(port=free_port, port_variable="PORT") as running:
         running.wait_for_stage("ready")
-        assert refusals(running) == {(413, "too large")}
+        for status, text, has_length in ((413, "too large", False), (507, "", True)):
+            assert refusals(running, status, text, has_length=has_length) == {(status, text)}
 
 
 def test_the_server_never_sees_the_token(served, session):

@@ -1,5 +1,6 @@
 """Ready means that a prediction succeeded; everything else is told as what it is, by its deadline."""
 
+import re
 import sys
 
 import pytest
@@ -8,6 +9,13 @@ from deephpc.node.readiness_samples import made_up_samples
 from deephpc.serve.module_description import Argument
 from tests.fakes.waiting import GROWING_S, wait_until
 from tests.node.gateway_process import gateway, processes_in
+
+TWO_PORTS = """
+import socket, time
+both = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+print(*(f"port {each.getsockname()[1]}" for each in both), flush=True)
+time.sleep(600)
+"""
 
 
 def test_the_stages_come_in_order_and_the_address_is_bound_before_it_is_published():
@@ -194,11 +202,43 @@ def test_each_required_file_is_of_the_kind_that_its_own_words_tell():
     assert str(first) == "image=sample.png speech=sample.wav points=sample.csv"
 
 
+OF_IMAGE, OF_AUDIO = (
+    [f"{name}=sample.{ending}" for ending in endings.split()]
+    for name, endings in (("image", "png pgm wav csv"), ("audio", "wav png pgm csv"))
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("takes", "asked", "reason"),
+    [
+        ("image?,audio?=", [*OF_IMAGE, *OF_AUDIO, "no input"], "warmed without input; give the server an input of"),
+        ("image,zip?=image", ["image=sample.png"], ""),
+        ("image?,audio?,table?=table", [*OF_IMAGE, *OF_AUDIO, "table=sample.csv"], ""),
+    ],
+    ids=["only without", "beside a required one", "the last of three"],
+)
+def test_what_was_sent_first_and_answered_is_shown_and_to_ask_nothing_is_no_success(takes, asked, reason):
+    wanted = takes.partition("=")[2] or "no file"
+    with gateway(takes) as running:
+        running.wait_for_stage("ready")
+        told, ready = (running.folder / "gateway.err").read_text(), running.last_event()
+    refusal, good = f"200: give {wanted}", '200: {"status": "OK", "predictions": "as wanted"}'
+    answers = [refusal] * (len(asked) - 1) + [good]
+    shown = [line for line in told.splitlines() if "the first prediction" in line]
+    assert [line.partition("with a made-up sample ")[2] for line in shown] == [
+        f"({sample}): {answer}" for sample, answer in zip(asked, answers, strict=True)
+    ]
+    assert ready.get("reason", "")[: len(reason) or None] == reason
+
+
 @pytest.mark.slow
 def test_an_error_in_the_body_of_a_good_answer_is_not_ready():
     with gateway("soft-fail") as running:
         assert running.wait_for_end() == 1
-        assert "200: the picture is too dark" in running.last_event()["reason"]
+        reason = running.last_event()["reason"]
+    assert reason.startswith("the first prediction of demo_module failed with 200: the picture is too dark; ")
+    assert "--sample NAME=VALUE" in reason
 
 
 @pytest.mark.slow
@@ -213,3 +253,22 @@ def test_a_server_that_listens_on_a_port_of_its_own_is_told_so():
     assert "it listens on port" in reason
     assert "--port-env" in reason
     assert log.count("so far the server listens on port") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sh", "-c", f"'{sys.executable}' -u -m http.server 0 & wait"],
+        [sys.executable, "-u", "-m", "http.server", "--bind", "::1", "0"],
+        [sys.executable, "-c", TWO_PORTS],
+    ],
+    ids=["in a child", "on [::1]", "on two"],
+)
+def test_ports_of_its_own_are_named_wherever_a_server_listens(words):
+    with gateway(kind="command", model=None, words=lambda _socket: words) as running:
+        log = running.folder / "gateway.err"
+        wait_until(lambda: "listens on port" in log.read_text(), "its ports to be told")
+        told, said = log.read_text(), (running.folder / "job.log").read_text()
+    ports = sorted({int(port) for port in re.findall(r"port (\d+)", said)})
+    assert f"so far the server listens on port {', '.join(map(str, ports))} alone" in told

@@ -1,7 +1,9 @@
 """A server for the gateway's tests: speaks a little of DEEPaaS's API, echoes, streams, stalls and dies on demand.
 
-upstream.py SOCKET|PORT [--mode ok|stand-in|crash|hang|silent|fail|soft-fail|import-fails|hang-later|fail-later]
+upstream.py SOCKET|PORT [--mode ok|stand-in|crash|hang|silent|fail|soft-fail|import-fails|hang-later|fail-later|FILES]
             [--tls CERTIFICATE_AND_KEY]
+
+FILES, such as `image,zip?=image`, are the files the module takes, ? if they are optional, and what it wants of them.
 """
 
 import argparse
@@ -16,9 +18,10 @@ from aiohttp import WSMsgType, web
 PNG = b"\x89PNG"
 
 
-def swagger(model):
+def swagger(model, files):
+    taken = ((word.rstrip("?"), not word.endswith("?")) for word in files.split(","))
     parameters = [
-        {"in": "formData", "name": "image", "required": True, "type": "file", "description": "An image"},
+        *({"in": "formData", "name": name, "required": needed, "type": "file"} for name, needed in taken),
         {"in": "query", "name": "top", "required": False, "type": "integer", "default": 1, "minimum": 1, "maximum": 5},
         {"in": "query", "name": "labels", "required": False, "type": "array", "items": {"type": "string"}},
         {"in": "query", "name": "slow_s", "required": False, "type": "number", "default": 0},
@@ -36,22 +39,29 @@ def swagger(model):
 class Module:
     def __init__(self, mode):
         self.mode = mode
+        self.files, _, self.wanted = mode.partition("=") if "=" in mode else ("image", "", None)
         self.has_predicted = False
         self.name = "deepaas-test" if mode == "stand-in" else "demo_module"
 
     async def models(self, _request):
-        return web.json_response({"models": [{"id": self.name, "name": self.name}]})
+        about = {"id": self.name, "name": self.name, "links": [{"rel": "self", "href": f"/v2/models/{self.name}"}]}
+        stand_in = {"id": "0"} if self.mode == "stand-in" else {}  # of DEEPaaS 2.6.0 (deepaas/model/v2/test.py)
+        return web.json_response({"models": [{**about, **stand_in}]})
 
     async def about(self, _request):
         return web.json_response({"id": self.name, "description": "for tests"})
 
     async def describe(self, _request):
-        return web.json_response(swagger(self.name))
+        return web.json_response(swagger(self.name, self.files))
 
     async def predict(self, request):
         if self.mode == "crash":
             print("the model crashes now: no weights", flush=True)
             os._exit(9)
+        if self.wanted is not None and ",".join(await request.post()) != self.wanted:
+            return web.json_response({"status": "error", "message": f"give {self.wanted or 'no file'}"})
+        if self.wanted is not None:
+            return web.json_response({"status": "OK", "predictions": "as wanted"})
         mode = self.mode.removesuffix("-later") if self.has_predicted else self.mode
         self.has_predicted = True
         if mode == "hang":
@@ -190,9 +200,11 @@ async def long_header(request):
 
 
 async def refuse_early(request):
-    """Refuse an upload after its first bytes, and close, as servers do that know its length."""
+    """Refuse an upload after its first bytes, and close, as servers do that know its length or have no room."""
+    status, text = request.query["status"], request.query["text"]
     await request.content.readany()
-    request.transport.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 9\r\nConnection: close\r\n\r\ntoo large")
+    head = f"HTTP/1.1 {status} Refused\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n"
+    request.transport.write(f"{head}{text}".encode())
     request.transport.close()
     await asyncio.sleep(60)
 

@@ -1,8 +1,11 @@
 """What is asked of the modules of the oracle: all forms, all arguments, refusals, errors."""
 
+import json
+
 from tests.oracle.plain import Case
 
 _LONG = "wort " * 30_000
+_RATES = [(("rates", str(number / 4)), number / 4) for number in range(2000)]
 _BODY, _FORM, _OWN, _CHAIN = "errors_in_the_body", "every_form", "own_fields", "errors_from_errors"
 _TEXT = ("text", "ψ & ? = #")
 
@@ -30,7 +33,23 @@ GOOD = [
     Case(_CHAIN),
 ]
 #: Longer than an address may be for a plain server: what it answers to a short text, ours answers to a long one.
-LONG = [Case(_FORM, [("text", _LONG[:size])], accept="text/plain") for size in (9_000, 100_000)]
+LONG = {
+    **{
+        name: (Case(_FORM, [("text", text)], accept="text/plain"), text)
+        for name, text in (
+            ("9 kB", _LONG[:9_000]),
+            ("100 kB", _LONG[:100_000]),
+            ("3000 ψ", "ψ" * 3000),
+            ("1 MB", "größe " * 150_000),
+        )
+    },
+    "9 kB in the address alone": (
+        Case(_FORM, [("text", "-"), ("more", _LONG[:9_000])], accept="text/plain"),
+        _LONG[:9_000],
+    ),
+    "9 kB beside a file": (Case(_BODY, [("note", _LONG[:9_000])], [("image", "cell.png")]), _LONG[:9_000]),
+    "2000 values": (Case(_OWN, [said for said, _ in _RATES]), json.dumps([value for _, value in _RATES])),
+}
 #: A plain server says 200, and in the body that it did not work.
 IN_THE_BODY = [
     Case(_BODY),
@@ -57,6 +76,18 @@ FAILED = [
     (Case(_CHAIN, [("how", "while")]), "KeyError: 'model' (first cause: ValueError: the weights"),
     (Case(_CHAIN, [("how", "hidden")]), "RuntimeError: say no more"),
 ]
+#: The module needs a form; deephpc names it.
+NOT_TOLD = [
+    Case(_FORM, [_TEXT]),
+    Case(_FORM, [_TEXT, ("boxes", "3")]),
+    Case(_FORM, [("text", ""), ("day", "2026-11-30")]),
+]
+#: Modules without a choice of forms answer in JSON, whatever they are asked for.
+ALWAYS_JSON = [
+    Case(_OWN, accept="application/zip"),
+    Case(_OWN, accept="image/*"),
+    Case(_BODY, files=[("image", "cell.png")], accept="text/csv"),
+]
 #: A plain server never answers: its worker's exception cannot be unpickled. Ours says what the module said.
 HANGS = [(Case(_CHAIN, [("how", "bad request")]), "the weights have 3 classes")]
 #: Without a date: a plain server answers 500 to one, since it cannot be written as JSON; ours trains.
@@ -66,4 +97,12 @@ TRAININGS = [
     Case(_OWN, [("rates", "1"), ("rates", "2.5"), ("layers", "[1, 2]"), ("epoch_count", "7"), ("strict", "no")]),
     Case(_OWN, [("words", "-x --y"), ("site", "https://example.org/?a=b&c=d")]),
     Case("every_form", [("text", "ψ")], accept="application/json"),  # ours is not told the form
+]
+#: A plain server cannot train with a file, which is not sent to its worker; ours hands it over as in a prediction.
+TRAININGS_WITH_FILES = [
+    (Case(_BODY, files=[("zip_data", "cells.zip")]), {"input": "archive", "name": "cells.zip", "size": 4, "note": ""}),
+    (
+        Case(_BODY, [("note", "ψ")], [("image", "ü (1).png")]),
+        {"input": "image", "name": "ü (1).png", "size": 7, "note": "ψ"},
+    ),
 ]

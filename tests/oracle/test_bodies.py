@@ -1,10 +1,19 @@
 """Both sides of an image's wall read an answer by the same rules."""
 
+import asyncio
+import os
+import pickle
 from collections.abc import Callable
+from functools import partial
+from multiprocessing.pool import ExceptionWithTraceback
+from pathlib import Path
 from urllib.request import ProxyHandler, build_opener
 
+import aiohttp
 import deepaas_answers
+import httpx
 import pytest
+import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -93,25 +102,100 @@ def test_an_answer_in_another_form_is_noticed(asked: str, came: str, does: bool)
     assert answers.fits(asked, came) is deepaas_answers.fits(asked, came) is does
 
 
-def download() -> None:
-    build_opener(ProxyHandler({})).open("http://weights.invalid/best.pt")  # RFC 6761: no resolver knows it
+AWAY = "http://weights.invalid/best.pt"  # RFC 6761: no resolver knows it
+SHUT = "http://127.0.0.1:9/best.pt"  # nobody listens
 
 
-def download_late() -> None:
-    try:
-        download()
-    except OSError as error:
-        raise RuntimeError("the weights cannot be loaded") from error
+def by_urllib(address: str) -> None:
+    build_opener(ProxyHandler({})).open(address)
+
+
+def by_requests(address: str) -> None:
+    with requests.Session() as session:
+        session.trust_env = False
+        session.get(address)
+
+
+def by_httpx(address: str) -> None:
+    httpx.get(address, trust_env=False)
+
+
+def by_aiohttp(address: str) -> None:
+    async def get() -> None:
+        async with aiohttp.ClientSession() as session, session.get(address):
+            pass
+
+    asyncio.run(get())
+
+
+def by_the_hub(name: str, text: str) -> Callable[[], object]:
+    """Raise what huggingface_hub raises, as public tracebacks of its releases 0.2x and 1.x have it."""
+
+    def fail() -> None:
+        raise type(name, (OSError,), {"__module__": "huggingface_hub.errors"})(text)
+
+    return fail
+
+
+def late(fails: Callable[[], object], text: str = "the weights cannot be loaded") -> Callable[[], object]:
+    def fail() -> None:
+        try:
+            fails()
+        except Exception as error:
+            raise RuntimeError(text) from error
+
+    return fail
+
+
+OFFLINE = by_the_hub(
+    "OfflineModeIsEnabled", "Cannot reach https://huggingface.co/api/models/a/b: offline mode is enabled."
+)
+NOT_HERE = by_the_hub(
+    "LocalEntryNotFoundError",
+    "An error happened while trying to locate the file on the Hub and we cannot find the requested files in the local "
+    "cache. Please check your connection and try again or make sure your Internet connection is on.",
+)
+
+
+@pytest.mark.parametrize("way", [by_urllib, by_requests, by_httpx, by_aiohttp])
+@pytest.mark.parametrize("address", [AWAY, SHUT], ids=["no name", "no way"])
+def test_a_download_without_a_network_is_told_with_what_to_do(way: Callable[[str], None], address: str) -> None:
+    for fails in (partial(way, address), late(partial(way, address)), late(late(partial(way, address)), "no model")):
+        assert "nodes often have no internet" in told_by(fails)
 
 
 @pytest.mark.parametrize(
-    ("fails", "told"),
-    [(download, True), (download_late, True), (lambda: int("x"), False), (lambda: open("/nowhere"), False)],  # noqa: PTH123, SIM115
+    "fails", [OFFLINE, NOT_HERE, late(NOT_HERE, "We couldn't connect to 'https://huggingface.co'")]
 )
-def test_what_cannot_be_loaded_from_the_internet_is_told_with_what_to_do(
-    fails: Callable[[], object], told: bool
-) -> None:
+def test_what_the_hub_says_without_a_network_is_told_with_what_to_do(fails: Callable[[], object]) -> None:
+    assert "nodes often have no internet" in told_by(fails)
+
+
+@pytest.mark.parametrize(
+    "fails",
+    [lambda: int("x"), lambda: Path("/nowhere").read_text(), late(lambda: {}["internet"]), lambda: os.write(99, b"")],
+)
+def test_what_else_fails_has_nothing_to_do_with_the_network(fails: Callable[[], object]) -> None:
+    assert "internet:" not in told_by(fails)
+
+
+def test_the_traceback_of_another_process_is_no_cause() -> None:
+    """As multiprocessing and concurrent.futures bring an exception home."""
+
+    def fail() -> None:
+        try:
+            int("x")
+        except ValueError as error:
+            brought = pickle.loads(pickle.dumps(ExceptionWithTraceback(error, error.__traceback__)))
+        raise brought
+
+    assert told_by(fail) == "ValueError: invalid literal for int() with base 10: 'x'"
+    assert told_by(late(fail)).endswith("(first cause: ValueError: invalid literal for int() with base 10: 'x')")
+
+
+def told_by(fails: Callable[[], object]) -> str:
     with pytest.raises(Exception) as caught:
         fails()
-    said = deepaas_answers.told_error(caught.value)
-    assert ("nodes often have no internet" in said) is told, said
+    told: str = deepaas_answers.told_error(caught.value)
+    assert "\n" not in told
+    return told

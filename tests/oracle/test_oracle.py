@@ -1,9 +1,11 @@
 """Whatever a plain DEEPaaS server answers, deephpc answers: by a server and its client, in a batch, in a training."""
 
 import json
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,11 +137,39 @@ def test_a_batch_answers_as_a_plain_server(desk: Desk, group: list[Case]) -> Non
         assert line["content"] == desk.plain(case).content, case
 
 
-@pytest.mark.parametrize("case", cases.LONG, ids=["9 kB", "100 kB"])
-def test_arguments_of_any_length_arrive(desk: Desk, case: Case) -> None:
-    wanted = f"text\n{case.arguments[0][1]}\n".encode()
-    assert desk.ours(case).content == wanted
-    assert [line["content"] for line in desk.batch([case])] == [wanted]
+@pytest.mark.parametrize("case, holds", cases.LONG.values(), ids=cases.LONG)
+def test_arguments_of_any_length_arrive(desk: Desk, case: Case, holds: str) -> None:
+    assert holds in desk.ours(case).content.decode()
+
+
+@pytest.mark.parametrize(
+    "group", by_form([case for case, _ in cases.LONG.values()]), ids=lambda group: f"{group[0].module}"
+)
+def test_arguments_of_any_length_arrive_in_a_batch(desk: Desk, group: list[Case]) -> None:
+    wanted = [holds for case, holds in cases.LONG.values() if case in group]
+    for line, holds in zip(desk.batch(group), wanted, strict=True):
+        assert line["error"] is None
+        assert holds in line["content"].decode()
+
+
+def test_a_form_of_answer_that_nobody_names_is_json(desk: Desk) -> None:
+    for case, line in zip(cases.NOT_TOLD, desk.batch(cases.NOT_TOLD), strict=True):
+        plain = desk.plain(replace(case, accept="application/json"))
+        assert plain.status == 200
+        assert desk.ours(case) == plain
+        assert line["content"] == plain.content
+
+
+@pytest.mark.parametrize("case", cases.ALWAYS_JSON, ids=str)
+def test_an_answer_in_another_form_than_was_asked_for_is_none(desk: Desk, case: Case, tmp_path: Path) -> None:
+    assert desk.plain(case).content_type == "application/json"
+    told = f"{case.accept} was asked for, and the module answered application/json"
+    with pytest.raises(ProgramError, match=re.escape(told)):
+        desk.client(case.module).predict_to(tmp_path / "out.zip", desk.pairs(case), case.accept)
+    assert list(tmp_path.iterdir()) == []
+    [line] = desk.batch([case])
+    assert (line["ok"], line["file"]) == (False, None)
+    assert line["error"] == f"asked for {case.accept}, the module answered application/json"
 
 
 @pytest.mark.parametrize("case", cases.IN_THE_BODY, ids=str)
@@ -193,6 +223,27 @@ def test_a_training_receives_what_a_plain_server_gives_it(desk: Desk, case: Case
     assert status.keys() == plain.keys()
     assert (status["status"], status["result"]["output"]) == (plain["status"], plain["result"]["output"])
     assert status["args"] == plain["args"]
+
+
+@pytest.mark.parametrize("case, output", cases.TRAININGS_WITH_FILES, ids=str)
+def test_a_training_is_given_a_file_by_the_name_that_requests_have(
+    desk: Desk, case: Case, output: dict[str, Any]
+) -> None:
+    folder = desk.folder / f"train-{case}"[:100]
+    words = [f"--{name}={value}" for name, value in desk.values(case).items()]
+    done = desk.drive("train", "--model", case.module, "--output", folder, "--", *words)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((folder / "train.json").read_text())["result"]["output"] == output
+
+
+@pytest.mark.parametrize("case, told", [*cases.FAILED[1:4], *cases.HANGS], ids=str)
+def test_a_failed_training_is_told_with_its_first_cause(desk: Desk, case: Case, told: str) -> None:
+    words = [f"--{name}={value}" for name, value in case.arguments]
+    done = desk.drive("train", "--model", case.module, "--output", desk.folder / "train-fails", "--", *words)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("deepaas_module: the training of errors_from_errors failed: ")
+    assert told in last
 
 
 def test_a_training_that_answers_with_a_file_leaves_it(desk: Desk) -> None:

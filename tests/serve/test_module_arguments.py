@@ -138,7 +138,10 @@ def test_an_argument_named_like_a_switched_off_flag_keeps_its_name() -> None:
         ("null", "resnet50", '"resnet50"'),
         ("null", "null", "null"),
         ("[1, 2]", "[3]", "[3]"),
+        ("[1, 2]", '{"a": 1}', '{"a": 1}'),
+        ("[1, 2]", "null", "null"),
         ("true", "False", "false"),
+        ("true", "0", "0"),
         ("10", "12", "12"),
         ("plain", "text", "text"),
         ("[not json", "text", "text"),
@@ -153,6 +156,32 @@ def test_a_bare_word_where_a_json_list_is_expected_is_refused() -> None:
     error = refused("--x", "a", declared=(Argument(name="x", default="[1, 2]"),))
     assert "'a' is not JSON" in error.message
     assert "[1, 2]" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("default", "written"), [("[1, 2]", "5"), ('{"k": 1}', '"a"'), ("true", "[1]"), ("false", "7"), ("[]", "true")]
+)
+def test_json_of_another_kind_than_the_defaults_is_refused(default: str, written: str) -> None:
+    error = refused("--x", written, declared=(Argument(name="x", default=default),))
+    assert error.message == f"--x: {written!r} is not what the module expects"
+    assert default in (error.hint or "")
+
+
+@pytest.mark.parametrize("words", [("--gpus-per-node", "1"), ("--time=10",), ("--epochs", "3", "--wait")])
+def test_an_option_of_our_own_behind_the_dashes_is_told_as_that(words: tuple[str, ...]) -> None:
+    ours = ("--gpus-per-node", "--time", "--wait", "--model")
+    with pytest.raises(InputError, match="the module has no argument --") as caught:
+        check_arguments(words, (Argument(name="epochs", type="int"),), ours=ours)
+    assert "write it before the --" in (caught.value.hint or "")
+    own = (Argument(name="model"), Argument(name="time"))
+    assert check_arguments(("--model", "a", "--time=1"), own, ours=ours) == ("--model=a", "--time=1")
+
+
+@pytest.mark.parametrize("length", [600, 5000])
+def test_hints_stay_short_however_much_a_module_says(length: int) -> None:
+    declared = (Argument(name="x", type="int", required=True, description="words " * (length // 6)),)
+    for words in ((), ("--x", "many"), ("--x",)):
+        assert len(refused(*words, declared=declared).hint or "") < 250
 
 
 @pytest.mark.parametrize(

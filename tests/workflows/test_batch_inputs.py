@@ -175,11 +175,22 @@ def test_an_address_is_no_file_and_is_refused_with_what_brings_it(tmp_path: Path
     assert one.args == {"text": address}
 
 
-def test_one_file_for_each_of_several_names_is_one_input(tmp_path: Path) -> None:
-    files(tmp_path, "a.png", "b.wav")
-    declared = (Argument(name="image", type="file"), Argument(name="audio", type="file"))
-    [one] = load_inputs(["image=a.png", "audio=b.wav"], declared, tmp_path)
-    assert one.args == {"image": f"{tmp_path}/a.png", "audio": f"{tmp_path}/b.wav"}
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("image=a.png", "audio=b.wav"),
+        ("image=a.png", "audio=b.wav", "mask=m/c.tif"),
+        ("image=a.png", "text=@line"),
+        ("image=*.png", "audio=*.wav"),
+        ("mask=m", "text=@line", "image=*.png"),
+    ],
+)
+def test_one_value_for_each_of_several_names_is_one_input(tmp_path: Path, options: tuple[str, ...]) -> None:
+    image, audio, mask = files(tmp_path, "a.png", "b.wav", "m/c.tif")
+    (tmp_path / "line").write_text("two words\n")
+    meant = {"image": image, "audio": audio, "mask": mask, "text": "two words"}
+    [one] = load_inputs(options, (*DECLARED, Argument(name="audio", type="file")), tmp_path)
+    assert one.args == {name: meant[name] for name in (option.partition("=")[0] for option in options)}
 
 
 def test_one_value_beside_many_is_for_all_of_them(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -261,6 +262,51 @@ def test_numbers_that_json_does_not_know_become_null(tmp_path: Path) -> None:
     answer(folder, 0, plan.inputs[0].key, {"x": float("nan"), "y": 1})
     merge_results(folder)
     assert rows(folder)[0]["result"] == {"x": None, "y": 1}
+
+
+LONG = "x" * 2**20  # with this an answer is too large for the table
+
+
+@pytest.mark.parametrize(
+    ("said", "columns"),
+    [
+        (
+            {"labels": ["a", "b"], "probabilities": [0.1, 0.8], "heat map": LONG},
+            {"label": "b", "probability": "0.8", "left_out": "result.heat map (1048576 characters)"},
+        ),
+        (
+            [{"label": "cell", "score": 0.5, "box": [number, 0, 12, 34]} for number in range(25_000)],
+            {"label": "cell", "probability": "0.5", "objects": "25000", "left_out": "result (25000 items)"},
+        ),
+        (
+            {"status": "OK", "predictions": {"mask": [[0] * 1024] * 512, "area": 7}},
+            {"result.area": "7", "left_out": "result.mask (512 items)"},
+        ),
+    ],
+)
+def test_an_answer_too_large_for_the_table_has_its_columns(
+    tmp_path: Path, said: object, columns: dict[str, str]
+) -> None:
+    plan = plan_batch(BATCH, some_inputs(2))
+    folder = run_folder(tmp_path / "predict-a-0001", plan)
+    answer(folder, 0, plan.inputs[0].key, said)
+    answer(folder, 0, plan.inputs[1].key, {"n": 1})
+    assert merge_results(folder).ok == 2
+    assert [row["result"] for row in rows(folder)] == [None, {"n": 1}]
+    again = run_folder(tmp_path / "predict-a-0002", plan_batch(BATCH, plan.inputs, done=load_done(folder)))
+    merge_results(again)
+    for each in (folder, again):
+        assert columns.items() <= table(each)[0].items()
+        assert Path(table(each)[0]["output"]).stat().st_size > 2**20
+
+
+def test_an_answer_too_large_to_be_read_is_named_and_kept(tmp_path: Path) -> None:
+    plan = plan_batch(BATCH, some_inputs(1))
+    folder = run_folder(tmp_path / "run", plan)
+    answer(folder, 0, plan.inputs[0].key, [])
+    os.truncate(folder.task(0).output / f"{plan.inputs[0].key}.json", 70 * 10**6)  # takes no room
+    assert merge_results(folder).ok == 1
+    assert table(folder)[0]["left_out"] == "the answer (70 MB)"
 
 
 def test_going_on_predicts_only_what_has_no_result(tmp_path: Path) -> None:

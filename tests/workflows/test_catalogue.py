@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from deephpc.catalogue.copies import load_copy, load_snapshot
 from deephpc.catalogue.database import build_index
+from deephpc.catalogue.module import Module
 from deephpc.catalogue.reading import MetadataFile, Origin, judge_file, read_module
 from deephpc.catalogue.search import Filters, search_modules
 from deephpc.errors import DataError, InputError
@@ -443,6 +444,21 @@ def test_usage_speaks_only_of_commands_that_exist(tmp_path: Path) -> None:
         "deephpc image pull leaves",
         "deephpc train leaves --gpus-per-node 1 --cpus-per-task 8 --mem 15259M --time 1:00:00",
     )
+
+
+@pytest.mark.parametrize(
+    ("categories", "uses"),
+    [
+        ((), ["module", "train", "predict", "serve"]),
+        (("AI4 pre trained",), ["predict", "serve"]),
+        (("AI4 trainable",), ["train"]),
+        (("AI4 tools",), ["run"]),
+    ],
+)
+def test_a_module_whose_use_nobody_tells_is_not_only_run(categories: tuple[str, ...], uses: list[str]) -> None:
+    module = Module(name="leaves", source="s", image="x/leaves", categories=categories, as_of=NOON)
+    lines = plan_usage(module, frozenset({"module", "train", "predict", "serve", "run"}))
+    assert [line.split()[1] for line in lines] == uses
 
 
 def test_the_snapshot_is_small_and_deterministic() -> None:

@@ -1,17 +1,19 @@
 """The story of `image pull`: plans, pins, what a job needs; and its answers for people and programs."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
+from deephpc.containers.container import ImageOptions
 from deephpc.containers.manifest import parse_platform
 from deephpc.containers.reference import parse_target
 from deephpc.containers.transfer import Silent
 from deephpc.containers.upkeep import Keep
 from deephpc.errors import EngineError, InputError
+from deephpc.jobs.spec import Resources
 from deephpc.render.image import (
     render_export,
     render_image,
@@ -34,8 +36,11 @@ from deephpc.workflows.image_upkeep import (
     remove_image,
     verify_image,
 )
+from deephpc.workflows.in_image import ImageDesk, foresee
+from deephpc.workflows.request import JobOptions, load_module_request
 from tests.containers.images import build_image, some_layers
 from tests.containers.servers import front_of, real_registry
+from tests.fakes.samples import settings_in
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 AMD64 = parse_platform("linux/amd64")
@@ -88,6 +93,67 @@ def test_a_module_s_tag_fits_the_partition_and_is_told(tmp_path: Path, places: I
             assert result.digest == built.digest
             assert result.name.endswith(f"/org/plankton:{tag}")
             assert f"tag {tag}, since" in result.why
+
+
+@pytest.fixture(scope="module")
+def plankton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str]]]:
+    """A module's image in a registry, and its digests by the usual tags."""
+    place = tmp_path_factory.mktemp("plankton")
+    with real_registry(place / "registry") as registry:
+        built = {tag: build_image(place / tag, [{tag: b""}]) for tag in ("cpu", "gpu", "latest")}
+        for tag, image in built.items():
+            registry.push(image.layout, f"org/plankton:{tag}")
+        yield f"{registry.host}/org/plankton", {tag: image.digest for tag, image in built.items()}
+
+
+#: What is here of a module, how many GPUs a run asks for, and the tag that it takes.
+PULLED = [
+    (("gpu",), 0, "gpu", "tag gpu, which is here"),
+    (("latest",), 0, "latest", "tag latest, which is here"),
+    (("gpu", "cpu"), 0, "cpu", "tag cpu, since it will run without GPUs"),
+    (("cpu",), 1, "gpu", "tag gpu, since it will run with GPUs"),
+    (("cpu", "gpu"), 2, "gpu", "tag gpu, since it will run with GPUs"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("here", "gpus", "tag", "why"), PULLED)
+def test_what_was_pulled_is_taken_where_it_does_the_same(
+    places: ImagePlaces, plankton: tuple[str, dict[str, str]], here: tuple[str, ...], gpus: int, tag: str, why: str
+) -> None:
+    image, digests = plankton
+    for one in here:
+        pulled(places, f"docker://{image}:{one}")
+    request = PullRequest(target=parse_target("plankton"), platform=AMD64, for_gpus=gpus > 0)
+    result = carry_out_pull(plan_pull(request, image), places, NOW)
+    assert (result.digest, result.name) == (digests[tag], f"docker://{image}:{tag}")
+    assert why in result.why
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("here", "gpus", "tag", "why"), PULLED)
+def test_a_dry_run_foresees_the_tag_that_is_taken_or_none(
+    tmp_path: Path,
+    places: ImagePlaces,
+    plankton: tuple[str, dict[str, str]],
+    here: tuple[str, ...],
+    gpus: int,
+    tag: str,
+    why: str,
+) -> None:
+    image, digests = plankton
+    for one in here:
+        pulled(places, f"docker://{image}:{one}")
+    options = JobOptions(resources=Resources(gpus_per_node=gpus or None), image=ImageOptions(engine="apptainer"))
+    run = load_module_request("train", "plankton", ("train",), tmp_path, options)
+    told: list[str] = []
+    foreseen = foresee(run, ImageDesk(settings_in(tmp_path), places, lambda _: image, lambda: NOW, told.append))
+    if tag in here:
+        assert foreseen.container is not None
+        assert (foreseen.container.digest, foreseen.container.image) == (digests[tag], f"docker://{image}:{tag}")
+        assert why in "".join(told)
+    else:
+        assert foreseen.container is None
 
 
 @pytest.mark.slow

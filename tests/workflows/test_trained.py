@@ -7,9 +7,20 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 
+from deephpc.jobs.job import Job
+from deephpc.jobs.record import Record
+from deephpc.jobs.state import JobState
 from deephpc.serve.module_description import Argument, Method, ModuleDescription
-from deephpc.workflows.request import JobOptions, JobRequest, load_module_request
-from deephpc.workflows.trained import choose_answering, variables_as_trained, with_models
+from deephpc.workflows.in_image import Enclosed
+from deephpc.workflows.keep import secret_variables
+from deephpc.workflows.launch import Asked, launch
+from deephpc.workflows.request import JobOptions, JobRequest, load_module_request, load_train_request
+from deephpc.workflows.serve import ServeWords, load_serve_request
+from deephpc.workflows.trained import choose_answering, find_models, models_of, variables_as_trained, with_models
+from tests.fakes.samples import NOON, a_container, settings_in
+from tests.fakes.schedulers import ScriptedScheduler
+
+LEAVES = "docker://reg.org/leaves:1"
 
 
 def run_of(place: Path, trained: list[str], shipped: list[str], state: str = "COMPLETED") -> Path:
@@ -81,7 +92,7 @@ def test_a_folder_of_the_users_own_is_no_runs(tmp_path: Path) -> None:
 
 
 def request_with(models: Path | None, cwd: Path) -> JobRequest:
-    request = load_module_request("serve", "docker://reg.org/leaves:1", (), cwd, JobOptions())
+    request = load_module_request("serve", LEAVES, (), cwd, JobOptions())
     return request if models is None else with_models(request, models)
 
 
@@ -107,3 +118,52 @@ def test_a_file_that_others_may_have_written_is_nobodys_environment(tmp_path: Pa
     for found in (models, None):
         request = request_with(found, tmp_path)
         assert variables_as_trained(request, {"OWN": "1"}) == (request, {"OWN": "1"}, ())
+
+
+PLACES = {"MODELS_PATH": "/storage/m n", "APP_INPUT_OUTPUT_BASE_DIR": "/srv/app's", "DATA_PATH": "/data/µ"}
+
+
+class Runs:
+    """Runs of a module, submitted to a scheduler that takes them."""
+
+    def __init__(self, place: Path, record: Record) -> None:
+        self.place, self.record = place, record
+
+    def submit(self, request: JobRequest, variables: dict[str, str]) -> Job:
+        container = a_container(is_module=True, models=request.options.image.models)
+        environ = {"PATH": "/usr/bin", "HOME": str(self.place), "USER": "me"}
+        asked = Asked(request, variables, environ, Enclosed(container, request.command))
+        job, _, _ = launch(asked, settings_in(self.place), self.record, ScriptedScheduler(), lambda: NOON)
+        return job
+
+    def train(self, variables: dict[str, str]) -> Job:
+        options = JobOptions(variable_names=tuple(variables))
+        job = self.submit(load_train_request(LEAVES, [], self.place, options), variables)
+        (models_of(job) / "2026").mkdir(parents=True)
+        done = {"state": JobState.COMPLETED}
+        return self.record.change(job.run_id, lambda known: known.model_copy(update=done), NOON)
+
+    def use(self, kind: str, trained: Job) -> JobRequest:
+        """Return what `serve start RUN` asks for, and `predict TARGET --models RUN`."""
+        if kind == "serve":
+            return load_serve_request(ServeWords(trained.run_id), self.place, JobOptions(), self.record)
+        request = load_module_request("predict", LEAVES, ("predict",), self.place, JobOptions())
+        return with_models(request, find_models(trained.run_id, self.record, self.place))
+
+
+@pytest.mark.parametrize("own", [{}, {"MODELS_PATH": "/of my own"}, {"DATA_PATH": "", "TOP": "3"}])
+@pytest.mark.parametrize("kind", ["serve", "predict"])
+def test_where_a_training_was_told_that_its_places_are_is_told_to_what_uses_it(
+    tmp_path: Path, kind: str, own: dict[str, str]
+) -> None:
+    with Record(tmp_path / "state" / "deephpc.db") as record:
+        runs = Runs(tmp_path, record)
+        trained = runs.train(PLACES)
+        request, variables, added = variables_as_trained(runs.use(kind, trained), own)
+        job = runs.submit(request, variables)
+    assert secret_variables(job.files) == {**PLACES, **own}
+    assert set(added) == PLACES.keys() - own.keys()
+    facts = (job.files.container / "facts.sh").read_text()
+    [seen_inside] = [line for line in facts.splitlines() if line.startswith("variables=")]
+    assert all(name in seen_inside for name in {**PLACES, **own})
+    assert f"{models_of(trained)}" in facts

@@ -9,10 +9,11 @@ from deephpc.jobs.job import Job
 from deephpc.jobs.record import Record
 from deephpc.jobs.spec import Dependency
 from deephpc.jobs.state import JobState
+from deephpc.workflows.in_image import Enclosed
 from deephpc.workflows.plan import NewRun, plan_job
 from deephpc.workflows.request import JobOptions, load_module_request, load_run_request
 from deephpc.workflows.why import diagnose
-from tests.fakes.samples import NOON, TOKEN, a_job, settings_in
+from tests.fakes.samples import NOON, TOKEN, a_container, a_job, settings_in
 
 S = JobState
 
@@ -112,6 +113,49 @@ def test_arguments_that_a_module_refused_in_its_job_are_told_as_that(tmp_path: P
     diagnosis = diagnose(job, None)
     assert said in diagnosis.text
     assert ("`deephpc module show docker://reg.org/plants:1`" in diagnosis.next_step) is (exit_code == 2)
+
+
+@pytest.mark.parametrize(
+    ("line", "place"),
+    [
+        ("OSError: [Errno 30] Read-only file system: '/srv/plants/models/2026-11-30'", "/srv/plants/models/2026-11-30"),
+        ("cp: cannot create regular file '/opt/x y/a.txt': Read-only file system", "/opt/x y/a.txt"),
+        ("mkdir: cannot create directory ‘/data/ü’: Read-only file system", "/data/ü"),
+        ("OSError: [Errno 13] Permission denied: '/srv/plants/models'", None),
+        ("Read-only file system", None),
+    ],
+)
+def test_a_place_that_an_image_closes_to_writing_is_named(tmp_path: Path, line: str, place: str | None):
+    request = load_module_request("train", "docker://reg.org/plants:1", ("train",), tmp_path, JobOptions())
+    enclosed = Enclosed(a_container(is_module=True), ("train",))
+    plan, _ = plan_job(request, settings_in(tmp_path), NewRun("run-a-0001", TOKEN, NOON), environ={}, enclosed=enclosed)
+    job = ended(tmp_path, S.FAILED, exit_code=1)
+    job.files.plan.write_text(plan.render())
+    job.files.task(None).log.write_text(f"epoch 1\n{line}\n")
+    next_step = diagnose(job, None).next_step
+    assert (f"{place} is read-only" in next_step) is (place is not None)
+    assert ("--bind" in next_step) is (place is not None)
+
+
+@pytest.mark.parametrize(
+    ("given", "entrypoint", "told"),
+    [
+        (("python3", "a b.py"), ("/usr/local/bin/entry", "--now"), "ENTRYPOINT (/usr/local/bin/entry --now)"),
+        (("-c", "exit 3"), ("sh",), "ENTRYPOINT (sh)"),
+        (("python3", "a.py"), (), ""),
+        ((), ("/usr/local/bin/entry",), ""),
+    ],
+)
+def test_words_that_an_images_entrypoint_was_given_are_told(
+    tmp_path: Path, given: tuple[str, ...], entrypoint: tuple[str, ...], told: str
+):
+    request = load_run_request(given, tmp_path, JobOptions(), "docker://reg.org/plants:1")
+    enclosed = Enclosed(None, (*entrypoint, *given))
+    plan, _ = plan_job(request, settings_in(tmp_path), NewRun("run-a-0001", TOKEN, NOON), environ={}, enclosed=enclosed)
+    job = ended(tmp_path, S.FAILED, exit_code=3)
+    job.files.plan.write_text(plan.render())
+    assert told in diagnose(job, None).next_step
+    assert ("ENTRYPOINT" in diagnose(job, None).next_step) is bool(told)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,11 @@ def get_predict_args():
             metadata={"type": "file", "location": "form", "description": "A ZIP of pictures"},
         ),
         "how": fields.Str(load_default="well", validate=validate.OneOf(["well", "status", "wrapped", "only", "list"])),
+        "note": fields.Str(load_default=""),
     }
+
+
+get_train_args = get_predict_args
 
 
 def predict(**args):
@@ -36,4 +40,8 @@ def predict(**args):
     if len(given) != 1:
         return {"status": "error", "message": "give either image or zip_data"}
     file = args[given[0]]
-    return {"input": given[0], "name": file.original_filename, "size": Path(file.filename).stat().st_size}
+    found = {"input": given[0], "name": file.original_filename, "size": Path(file.filename).stat().st_size}
+    return dict(found, note=args["note"])
+
+
+train = predict

@@ -27,6 +27,7 @@ def get_predict_args():
         "megabytes": fields.Int(load_default=0),
         "boxes": fields.Int(load_default=-1),
         "day": fields.Date(required=False),
+        "more": fields.Str(load_default="", metadata={"location": "query"}),
     }
 
 
@@ -44,7 +45,7 @@ def train(accept, text):
     return io.BytesIO(b"%PDF-1.7\n" + text.encode())
 
 
-def predict(accept, text, megabytes, boxes, day=None):
+def predict(accept, text, megabytes, boxes, more, day=None):
     if accept == "application/json" or accept == "*/*":
         if boxes >= 0:
             return [{"label": "cell", "probability": 0.5, "box": [1, 2, 3, number]} for number in range(boxes)]
@@ -61,4 +62,4 @@ def predict(accept, text, megabytes, boxes, day=None):
         with zipfile.ZipFile(packed, "w") as archive:
             archive.writestr(zipfile.ZipInfo("answer.txt"), text)
         return packed.getvalue()
-    return f"text\n{text}\n".encode()
+    return f"text\n{text}{more}\n".encode()
