@@ -25,9 +25,11 @@ from deephpc.cli.submitting import (
 from deephpc.errors import InputError
 
 if TYPE_CHECKING:
+    from deephpc.containers.container import Container
     from deephpc.jobs.job import Job
     from deephpc.jobs.record import Record
     from deephpc.serve.endpoint import ServiceKind
+    from deephpc.workflows.request import JobRequest
     from deephpc.workflows.serve import ServeWords
     from deephpc.workflows.serving import Desk
 
@@ -219,8 +221,7 @@ def stop(
 
 
 def _submit(here: Context, words: JobOptionWords, asked: "ServeWords", *, dry_run: bool) -> "Job | None":
-    from deephpc.cli.image_places import image_desk
-    from deephpc.workflows.serve import check_jupyter, check_program_inside, load_serve_request, plan_service
+    from deephpc.workflows.serve import check_jupyter, load_serve_request, plan_service
 
     options, variables = load_options(words, here.environ, Path.cwd())
     with here.open_record_if_any() as record:
@@ -231,9 +232,7 @@ def _submit(here: Context, words: JobOptionWords, asked: "ServeWords", *, dry_ru
     draft, variables = with_variables_as_trained(here, fit_to_module(here, draft, "inference"), variables)
     enclosed, description = enclose(here, draft, dry_run=dry_run)
     if enclosed is not None and enclosed.container is not None and not dry_run:
-        missing = check_program_inside(draft, enclosed.container, image_desk(here), variables)
-        if missing:
-            here.say(f"note: {missing}")
+        _look_for_program(here, draft, enclosed.container, variables)
     plan = plan_service(draft, asked, description, Path.cwd())
     if plan.answering.note:
         here.say(f"note: {plan.answering.note}")
@@ -241,6 +240,18 @@ def _submit(here: Context, words: JobOptionWords, asked: "ServeWords", *, dry_ru
         enclosed = replace(enclosed, words=(*enclosed.words, *plan.answering.words))
     batch = ReadyBatch({}, enclosed, plan.copies)
     return submit(here, plan.request, variables, dry_run=dry_run, wait=False, batch=batch)
+
+
+def _look_for_program(
+    here: Context, request: "JobRequest", container: "Container", variables: "dict[str, str]"
+) -> None:
+    """Refuse a server whose image lacks its program, or note that only what the user brings may have it."""
+    from deephpc.cli.image_places import image_desk
+    from deephpc.workflows.serve import check_program_inside
+
+    missing = check_program_inside(request, container, image_desk(here), variables)
+    if missing:
+        here.say(f"note: {missing}")
 
 
 def _stay(here: Context, record: "Record", job: "Job") -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 from pydantic import JsonValue, ValidationError
 
@@ -18,8 +18,9 @@ STAND_IN = "deepaas-test"
 
 Place = Literal["query", "formData", "header", "body", "path"]
 _PLACES = ("query", "formData", "header", "body", "path")
-_LONGEST_QUERY = 4000
-"""Characters; what is longer goes into the body, where DEEPaaS looks too: aiohttp takes lines of 8190 bytes."""
+_LONGEST_QUERY = 60_000
+"""Characters; what is longer goes into the body, where DEEPaaS looks too, but for arguments that a module looks for in
+the address alone. The gateway takes lines of 64 KiB, the server behind it more."""
 
 
 class Parameter(Model):
@@ -47,7 +48,7 @@ def predict_path(model: str) -> str:
 
 
 def parse_models(answer: object) -> tuple[str, ...]:
-    """Return the ids of the served modules from the answer of `/v2/models/`.
+    """Return the names that routes of the served modules have, from the answer of `/v2/models/`.
 
     Raises
     ------
@@ -57,7 +58,16 @@ def parse_models(answer: object) -> tuple[str, ...]:
     models = answer.get("models") if isinstance(answer, dict) else None
     if not isinstance(models, list):
         raise EngineError("the server does not speak DEEPaaS's API (V2)", "is it another service?")
-    return tuple(str(model["id"]) for model in models if isinstance(model, dict) and "id" in model)
+    return tuple(_route_name(model) for model in models if isinstance(model, dict) and "id" in model)
+
+
+def _route_name(model: Mapping[str, Any]) -> str:
+    """Return the end of a module's own address: its `id` may be what its metadata say (deepaas/model/v2/wrapper.py)."""
+    links = model.get("links")
+    for link in links if isinstance(links, list) else ():
+        if isinstance(link, dict) and link.get("rel") == "self":
+            return str(link.get("href")).rstrip("/").rpartition("/")[2]
+    return str(model["id"])
 
 
 def choose_model(served: tuple[str, ...], expected: str | None) -> str:
@@ -145,7 +155,7 @@ def plan_request(
             places["formData" if one.place == "formData" else "query"] += [
                 (name, render_value(each)) for each in several
             ]
-    if not json and sum(len(quote(text)) for _, text in places["query"]) > _LONGEST_QUERY:
+    if not json and len(urlencode(places["query"])) > _LONGEST_QUERY:
         places["formData"] += places.pop("query")
     if json and (places["file"] or places["formData"]):
         raise InputError(f"{', '.join(json)} cannot be sent together with a file", "leave one of them out")

@@ -61,7 +61,7 @@ def describe_module(
                 f"{container.image} has no DEEPaaS module: {found.error.message}",
                 f"`deephpc run {container.image} -- COMMAND` runs anything else in it",
             )
-        desk.tell(f"note: it cannot be imported on this machine: {found.error.message}")
+        desk.tell(f"note: it cannot be used on this machine: {found.error.message}")
         return None
     write_description(container.cache_dir, container.digest, found, which)
     return found

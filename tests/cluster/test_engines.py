@@ -163,7 +163,7 @@ def test_a_module_that_cannot_be_imported_fails_with_that_and_not_as_its_stand_i
     answer = alice.deephpc("train", images["broken-import"], "--engine", "apptainer", "--time", "30", "--wait")
     assert answer.returncode == 6
     assert "deepaas-test" not in answer.stdout
-    assert "cannot be imported on this machine" in answer.stderr
+    assert "cannot be used on this machine" in answer.stderr
     assert "ModuleNotFoundError" in answer.stderr
 
 

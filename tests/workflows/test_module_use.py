@@ -79,13 +79,13 @@ def test_an_image_without_a_module_is_refused_at_once(tmp_path: Path, kind: str)
 def test_a_module_that_cannot_be_imported_here_may_work_on_a_node(tmp_path: Path, error: dict[str, str | None]):
     told: list[str] = []
     ask(tmp_path, told, **error)
-    assert told[-1] == f"note: it cannot be imported on this machine: {error['message']}"
+    assert told[-1] == f"note: it cannot be used on this machine: {error['message']}"
 
 
 def test_what_is_bound_may_bring_a_module(tmp_path: Path):
     told: list[str] = []
     ask(tmp_path, told, "/venv:/venv", kind="no-deepaas", message="nothing there")
-    assert "cannot be imported" in told[-1]
+    assert "cannot be used" in told[-1]
 
 
 @pytest.mark.parametrize("kind", ["several", "unknown-model"])
