@@ -15,6 +15,8 @@ ranks=${DEEPHPC_OUTPUT_DIR%/output}/ranks
 . "$place/launch_layout.sh"
 # shellcheck source=/dev/null
 . "$place/listener.sh"
+# shellcheck source=/dev/null
+. "$place/proot_said.sh"
 find_place
 host=${SLURMD_NODENAME:-${HOSTNAME:-unknown}}
 is_over=
@@ -137,5 +139,8 @@ trap '' TERM USR1 USR2
 # that miss it afterwards is no failure of theirs
 if [ "$code" -eq 75 ] && [ ! -e "$ranks/failed" ]; then : >"$ranks/continue"; fi
 [ ! -e "$ranks/continue" ] || leave 0
-[ "$code" -eq 0 ] || [ -n "$is_over" ] || failed program '' "$code"
+if [ "$code" -ne 0 ] && [ -z "$is_over" ]; then
+  [ -z "$private" ] || proot_said "$private"
+  failed program '' "$code"
+fi
 leave "$code"

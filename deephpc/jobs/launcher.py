@@ -12,7 +12,7 @@ from typing import Protocol, cast, get_args
 from deephpc.jobs.spec import JobSpec, Launch, LauncherName, Resources
 
 #: The files of `jobscripts/` that a run with a launcher needs, as patterns.
-LAUNCH_SCRIPTS = ("launch*.sh", "launch_*.py", "listener.sh")
+LAUNCH_SCRIPTS = ("launch*.sh", "launch_*.py", "listener.sh", "proot_said.sh")
 #: What --launcher takes for a single process.
 NONE = "none"
 

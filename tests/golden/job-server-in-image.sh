@@ -393,6 +393,16 @@ rm -f endpoint.json certificate.pem # the gateway withdraws them itself, unless 
 failed_setup=$(cat "$here/.setup" 2>/dev/null)
 rm -f "$here/.setup"
 
+# shellcheck shell=bash
+proot_said() { # PRIVATE: what proot said of itself (udocker.sh), where it or its program failed: its stderr is no program's
+  local file
+  for file in "$1"/engine.*/proot.log; do
+    [ ! -s "$file" ] || tail -n 2 "$file" | sed 's/^/deephpc: /' >&2
+  done
+}
+
+if [ "$code" -ne 0 ] && [ -z "$told" ]; then proot_said "$private"; fi
+
 signal=null why_not=
 if asks_to_continue && continue_run; then exit "$code"; fi
 if [ "$code" -gt 128 ] && [ "$code" -le 192 ]; then signal=$((code - 128)); fi

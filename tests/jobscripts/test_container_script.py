@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from deephpc.places import shipped
 from deephpc.workflows.conversion import write_scripts
 from tests.fakes.samples import a_container
 
@@ -157,3 +158,21 @@ def test_what_is_bound_below_the_models_of_a_run_is_seen_there(node: Node) -> No
     assert done.returncode == 0, done.stderr
     assert node.seen(f"{MODULE_MODELS}/pretrained/base.pt") == "base.pt"
     assert node.seen(f"{MODULE_MODELS}/best.pt") == "best.pt"
+
+
+@pytest.mark.parametrize(
+    ("logs", "told"),
+    [
+        ({}, ""),
+        ({"engine.a": ""}, ""),
+        ({"engine.a": "one\ntwo\nproot error: ü\n"}, "deephpc: two\ndeephpc: proot error: ü\n"),
+        ({"engine.a": "proot error: a\n", "engine.b": "", "engine.c": "c"}, "deephpc: proot error: a\ndeephpc: c"),
+    ],
+)
+def test_what_proot_said_of_itself_is_told_where_a_program_failed(tmp_path: Path, logs: dict[str, str], told: str):
+    for name, text in logs.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "proot.log").write_text(text)
+    words = ["bash", "-uc", '. "$1" && proot_said "$2"', "bash", shipped("jobscripts") / "proot_said.sh", tmp_path]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+    assert (done.stdout, done.stderr.rstrip("\n")) == ("", told.rstrip("\n"))
