@@ -44,7 +44,7 @@ def train():
 
 def predict(**arguments):
     path = arguments["image"].filename
-    if os.environ.get("DEMO_PREDICT") == "fail" or arguments["what"] == "fail":
+    if arguments["what"] == "fail":
         raise ValueError("no weights in the module")
     if arguments["what"] == "die":
         os.kill(os.getpid(), 9)
