@@ -122,21 +122,23 @@ class Record:
 
         return self._file.write(write)
 
-    def settle(self, standings: Mapping[str, tuple[Standing, Mapping[int, JobState]]], now: datetime) -> None:
-        """Write where runs stand now, all in one transaction.
+    def settle(self, standings: Mapping[str, tuple[Standing, Mapping[int, JobState]]], now: datetime) -> frozenset[str]:
+        """Write where runs stand now, all in one transaction; return the ids of those whose rows changed.
 
         Rows that did not change are left alone, and so are those that another process has looked at since.
         """
 
-        def write() -> None:
+        def write() -> frozenset[str]:
+            changed = set()
             for before in self._read_many(standings):
                 standing, tasks = standings[before.run_id]
                 after = before.with_standing(standing).model_copy(update={"tasks": dict(tasks)})
                 if _differs(before, after) and not _is_older(standing, before):
                     self._write(before, after, now, standing.reason)
+                    changed.add(before.run_id)
+            return frozenset(changed)
 
-        if standings:
-            self._file.write(write)
+        return self._file.write(write) if standings else frozenset()
 
     def forget(self, run_id: str) -> None:
         """Remove a run of which nothing was sent and nothing was kept."""

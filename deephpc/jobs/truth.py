@@ -17,6 +17,10 @@ from deephpc.jobs.state import ACTIVE, JobState
 SETTLE = timedelta(seconds=60)
 #: How far the clocks of node and login node may lie apart; a result tells whole seconds.
 _CLOCK_SKEW = timedelta(seconds=5)
+#: How long Slurm may take until a job that asked to be continued is in the queue again, as far as it tells.
+_REQUEUE_WITHIN = timedelta(minutes=5)
+#: Why a run waits that is between two lives of its job.
+REQUEUES = "it asked to be continued, and is being queued again"
 #: Why a run waits whose next job is still to be submitted.
 AWAITS_SUCCESSOR = "its next job is still to be submitted"
 #: How a job ended that ran and was cancelled through deephpc, in the words of the job script.
@@ -125,6 +129,17 @@ def _by_handing_on(evidence: Evidence, now: datetime) -> Standing | None:
     return Standing(state=JobState.PENDING, reason=evidence.goes_on, source="events", seen_at=now)
 
 
+def _by_requeue(evidence: Evidence, now: datetime) -> Standing | None:
+    """Between two lives of one job: for a while Slurm may tell the end of the last life as that of the job."""
+    last = evidence.attempts[-1] if evidence.attempts else None
+    if last is None or last.continues != "requeue" or last.ended_at is None or evidence.cancelled_at is not None:
+        return None
+    told = [one for one in (evidence.accounting, evidence.queue) if one is not None and one.state.is_final]
+    if not told or any(one.state is not JobState.FAILED for one in told) or now - last.ended_at > _REQUEUE_WITHIN:
+        return None
+    return Standing(state=JobState.PENDING, reason=REQUEUES, source="events", seen_at=now)
+
+
 def _by_accounting(evidence: Evidence, now: datetime) -> Standing | None:
     accounting = evidence.accounting
     if accounting is None:
@@ -184,6 +199,7 @@ _RULES: tuple[Callable[[Evidence, datetime], Standing | None], ...] = (
     _by_result,
     _by_live_queue,
     _by_handing_on,
+    _by_requeue,
     _by_accounting,
     _by_ended_queue,
     _by_attempts,

@@ -226,10 +226,11 @@ def _settle(record: Record, jobs: Sequence[Job], observation: Observation, now: 
                 standings[job.run_id] = (_unsent(job, observation, now), job.tasks)
                 continue
         standings[job.run_id] = judge_job(job, observation, now)
-    record.settle(standings, now)
+    changed = record.settle(standings, now)
     for job in jobs:
         standing, tasks = standings.get(job.run_id, (job, job.tasks))
-        if standing.state.is_final and standing.state is not JobState.LOST:
+        is_news = job.run_id in changed or job.run_id not in standings  # else another process has kept it
+        if is_news and standing.state.is_final and standing.state is not JobState.LOST:
             _close(record, job, standing, tasks)
 
 

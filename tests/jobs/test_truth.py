@@ -46,7 +46,22 @@ def attempt(**facts: object) -> Attempt:
 
 
 TOLD_TO_END = result(S.CANCELLED, 143, ended_by="signal", signal=15)
+CONTINUED = attempt(continues="requeue", exit_code=75, ended_at=after(690))
 CASES: dict[str, tuple[Evidence, JobState, str]] = {
+    # between two lives of one job
+    "accounting has only the end of the last life": (
+        replace(FORGOTTEN, accounting=book(S.FAILED), attempts=(CONTINUED,)), S.PENDING, "events"),
+    "so has the queue": (replace(FORGOTTEN, queue=queue(S.FAILED), attempts=(CONTINUED,)), S.PENDING, "events"),
+    "the next life was ended by somebody": (
+        replace(FORGOTTEN, accounting=book(S.CANCELLED), attempts=(CONTINUED,)), S.CANCELLED, "accounting"),
+    "it was cancelled through deephpc": (
+        replace(FORGOTTEN, accounting=book(S.FAILED), attempts=(CONTINUED,), cancelled_at=after(695)), S.FAILED,
+        "accounting"),
+    "it never came back to the queue": (
+        replace(FORGOTTEN, accounting=book(S.FAILED), attempts=(attempt(continues="requeue", ended_at=after(300)),)),
+        S.FAILED, "accounting"),
+    "it failed and was not continued": (
+        replace(FORGOTTEN, accounting=book(S.FAILED), attempts=(attempt(),)), S.FAILED, "accounting"),
     # one source alone
     "the result is proof whoever else is silent": (Evidence(result=result(S.COMPLETED)), S.COMPLETED, "result"),
     "the result is proof after everyone forgot": (replace(FORGOTTEN, result=result(S.FAILED, 7)), S.FAILED, "result"),

@@ -9,6 +9,7 @@ import pytest
 from deephpc.places import shipped
 from tests.deepaas_environment import ENVIRON, fetch_deepaas
 
+pytestmark = pytest.mark.slow
 SCRIPT = shipped("jobscripts") / "deepaas_module.py"
 SOURCE = """
 from webargs import fields
