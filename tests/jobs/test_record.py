@@ -127,6 +127,18 @@ def test_metrics_keep_their_last_value(record: Record):
     assert record.metrics(["run-a-0001", "run-b-0002"]) == {"run-a-0001": {"loss": 0.25, "accuracy": 0.9}}
 
 
+def test_who_recorded_how_a_run_ended_alone_is_told_so(record: Record, tmp_path: Path):
+    for number in (1, 2):
+        record.add(a_job(tmp_path, f"run-a-000{number}"))
+    ends = [
+        {"run-a-0001": (Standing(state=JobState.COMPLETED, source="result", seen_at=after(seconds)), {})}
+        for seconds in (10, 12, 8)
+    ]
+    assert [record.settle(end, after(20)) for end in ends] == [{"run-a-0001"}, set(), set()]
+    assert record.get("run-a-0001").seen_at == after(10)
+    assert record.settle({}, after(20)) == set()
+
+
 @pytest.fixture
 def three(record: Record, tmp_path: Path) -> Record:
     record.add(a_job(tmp_path, "train-digits-7f3a", job_id="11", kind="train", target="digits/train.py"))
