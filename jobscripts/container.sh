@@ -250,7 +250,11 @@ bind_folders() { # a module's data and models: what it writes there goes to the 
     case $role in
       models)
         if [ -n "$models" ]; then
-          show_models && show_asked "$folder" "$private/deephpc/folders$folder" && continue
+          if ! is_asked "$folder"; then
+            show_models
+            show_asked "$folder" "$kept"
+          fi
+          continue
         elif [ "$keeps_folders" = yes ]; then
           if [ -d "$models_draft" ]; then
             [ -z "$(ls -A "$models_draft")" ] || ls -A "$models_draft" >"$here/shipped-models.txt" # what is not the training's
@@ -342,7 +346,6 @@ show_asked() { # FOLDER KEPT: what the user binds below a folder lies over what 
 
 show_models() { # the models of a run stay as they are: what a module writes beside them is the job's own
   local view=$private/deephpc/folders$folder file target
-  if is_asked "$folder"; then return 0; fi
   [ -z "${engine_links:-}" ] || view=$here/module-models # where links stand for binds, nothing below /tmp is found by its real path
   binds+=("$view:$folder")
   case $engine in # without name spaces nothing holds a program back from writing into what is bound

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from deephpc.containers.container import Container
+from deephpc.errors import DeephpcError
 from deephpc.jobs.run_folder import RunFolder
 from deephpc.shell import Completed, run
 from deephpc.workflows.conversion import is_here, private_place, write_scripts
@@ -19,12 +20,16 @@ def can_look_inside(container: Container, desk: ImageDesk) -> bool:
 
 def has_program(container: Container, desk: ImageDesk, name: str) -> bool | None:
     """Say whether an image has a program on its PATH; None where that cannot be told on this machine."""
-    if not can_look_inside(container, desk):
-        return None
     words = ["/bin/sh", "-c", 'command -v "$1" || echo "$2"', "sh", name, _NONE]
-    with private_place(desk.settings.cache_dir) as place:
-        done = run_inside(container, desk, RunFolder(place), words, timeout_s=_PROGRAM_S)
-    return None if not done.ok or not done.stdout.strip() else done.stdout.strip() != _NONE
+    try:
+        if not can_look_inside(container, desk):
+            return None
+        with private_place(desk.settings.cache_dir) as place:
+            done = run_inside(container, desk, RunFolder(place), words, timeout_s=_PROGRAM_S)
+    except (DeephpcError, OSError):  # a cache of somebody else's, a full disk: no word about the program
+        return None
+    lines = done.stdout.split("\n") if done.ok else []
+    return lines[-2] != _NONE if len(lines) > 1 else None
 
 
 def run_inside(

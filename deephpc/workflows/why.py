@@ -12,6 +12,7 @@ from deephpc.jobs.record import Record
 from deephpc.jobs.run_folder import TaskFolder
 from deephpc.jobs.slurm_reasons import Explanation, explain_end, explain_pending, explain_refusal, explain_running
 from deephpc.jobs.state import JobState
+from deephpc.jobs.truth import REQUEUES
 from deephpc.model import Model
 from deephpc.workflows.chain import waits_for_successor
 from deephpc.workflows.logs import read_tail
@@ -150,6 +151,8 @@ def _explain_waiting(job: Job, files: TaskFolder) -> Explanation:
 
 
 def _explain_pending(job: Job) -> Explanation:
+    if job.reason == REQUEUES:
+        return Explanation("its job is being queued again", "look again with `deephpc jobs`")
     if job.state is not JobState.PENDING:
         return Explanation("its turn has not come; other tasks of its array have begun", "nothing to do but wait")
     return explain_pending(job.reason)

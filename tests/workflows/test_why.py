@@ -9,6 +9,7 @@ from deephpc.jobs.job import Job
 from deephpc.jobs.record import Record
 from deephpc.jobs.spec import Dependency
 from deephpc.jobs.state import JobState
+from deephpc.jobs.truth import REQUEUES
 from deephpc.workflows.in_image import Enclosed
 from deephpc.workflows.plan import NewRun, plan_job
 from deephpc.workflows.request import JobOptions, load_module_request, load_run_request
@@ -68,6 +69,18 @@ def test_a_node_that_failed_is_named_and_why_the_run_ended_with_it(tmp_path: Pat
     started = {"event": "started", "at": NOON.isoformat(), "attempt": 1, "job_id": "4711", "nodes": nodes}
     job.files.task(None).events.write_text(json.dumps(started) + "\n")
     assert diagnose(job, None).text == told
+
+
+def test_a_run_between_two_lives_of_its_job_is_told_as_that(tmp_path: Path):
+    job = a_job(tmp_path, reason=REQUEUES)
+    job.folder.mkdir()
+    events = (
+        {"event": "started", "at": NOON.isoformat(), "attempt": 1, "job_id": "4711"},
+        {"event": "continued", "at": NOON.isoformat(), "attempt": 1, "exit_code": 75, "by": "requeue"},
+    )
+    job.files.task(None).events.write_text("".join(json.dumps(event) + "\n" for event in events))
+    text = diagnose(job, None).text
+    assert text == "attempt 1 asked to be continued (exit code 75); the next one waits: its job is being queued again"
 
 
 def ended(tmp_path: Path, state: JobState, **facts: object) -> Job:
