@@ -27,6 +27,7 @@ from deepaas_loading import (
     metadata_of,
     with_defaults,
 )
+from deepaas_opened import watch_models
 from deepaas_output import note, stdout_on_stderr, write_file
 from deepaas_training import FAILED, TERMINATED, Terminated
 
@@ -109,6 +110,7 @@ def _predict(options):
     import deepaas_prediction
 
     find_deepaas()
+    opened = watch_models() if options.watch_models else None
     module = load_module(options.model, options.expect)
     check_arguments(module)
     with_defaults(module, options.default)
@@ -118,6 +120,9 @@ def _predict(options):
     except deepaas_server.ServerError as error:
         note("the module %s cannot be served: %s" % (module.name, error))
         return FAILED
+    finally:
+        if opened:
+            opened.write()
 
 
 def _output_folder(options):
@@ -157,6 +162,9 @@ def _parse(argv):
             command.add_argument("--accept", help="content type of the answers")
             command.add_argument(
                 "--default", action="append", metavar="NAME=JSON", help="another default of an argument"
+            )
+            command.add_argument(
+                "--watch-models", action="store_true", help="note which of the run's models are opened"
             )
     return parser.parse_args(argv)
 

@@ -1,6 +1,6 @@
 """Serve a DEEPaaS module on a UNIX socket, for the gateway of its job: no port is opened, no other user reaches it.
 
-    deepaas_serve.py [--socket PATH] [--model NAME] [--expect NAME] [--default NAME=JSON]...
+    deepaas_serve.py [--socket PATH] [--model NAME] [--expect NAME] [--default NAME=JSON]... [--watch-models]
 
 Runs inside the image: Python 3.6 or later and the image's own DEEPaaS; the other `deepaas_*.py` lie beside it.
 Exit codes: 0 told to end (SIGTERM); 1 it cannot be served; 3 there is no module that can be used.
@@ -17,6 +17,7 @@ import traceback
 
 import deepaas_server
 from deepaas_loading import NoModuleError, check_arguments, find_deepaas, has_method, load_module, with_defaults
+from deepaas_opened import watch_models
 from deepaas_output import note
 
 FAILED, NO_MODULE = 1, 3
@@ -26,9 +27,9 @@ _POLL_S = 0.2
 class Server(deepaas_server.PrivateServer):
     """A module's server that also listens on a socket of the job, with its Swagger, and lets no upload lie about."""
 
-    def __init__(self, name, plugin, socket):
+    def __init__(self, name, plugin, socket, opened=None):
         super().__init__(name, plugin)
-        self._socket = socket
+        self._socket, self._opened = socket, opened
 
     def mend(self):
         """Give up what waits for a process of the module that died: its request is answered 500, and a new one starts.
@@ -80,6 +81,9 @@ class Server(deepaas_server.PrivateServer):
             except Exception as error:  # noqa: BLE001 -- whatever a stranger's module raises
                 message = self.take_error() or "%s: %s" % (type(error).__name__, error)
                 return web.json_response({"status": "error", "message": message}, status=500)
+            finally:
+                if self._opened and request.path.endswith("/predict/"):
+                    self._opened.write()
 
         app.middlewares.append(tell)
         return app
@@ -150,15 +154,17 @@ def main(argv=None):
     parser.add_argument("--model", help="the entry point's name")
     parser.add_argument("--expect", help="what the catalogue calls the module; decides among several")
     parser.add_argument("--default", action="append", metavar="NAME=JSON", help="another default of the predictions")
+    parser.add_argument("--watch-models", action="store_true", help="note which of the run's models are opened")
     options = parser.parse_args(argv)
     os.environ.setdefault("RCLONE_CONTIMEOUT", "1s")  # modules that call rclone when imported hang for minutes offline
     os.environ.setdefault("RCLONE_RETRIES", "1")
     os.umask(0o077)
     try:
         find_deepaas()
+        opened = watch_models() if options.watch_models else None
         module = load_predicting_module(options.model, options.expect)
         with_defaults(module, options.default)
-        deepaas_server.run_loop(_serve(Server(module.name, module.plugin, options.socket)))
+        deepaas_server.run_loop(_serve(Server(module.name, module.plugin, options.socket, opened)))
     except NoModuleError as error:
         note(error)
         return NO_MODULE

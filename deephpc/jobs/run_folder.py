@@ -72,6 +72,11 @@ class TaskFolder:
         return self.path / "shipped-models.txt"
 
     @property
+    def opened_models(self) -> Path:
+        """The names of the files of its models that a module opened, a line each; written by `deepaas_opened.py`."""
+        return self.path / "opened-models.txt"
+
+    @property
     def usage(self) -> Path:
         """JSON lines of the job's own sampling of CPU, memory and GPUs."""
         return self.path / "usage.jsonl"

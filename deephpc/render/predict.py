@@ -18,6 +18,7 @@ def render_batch(summary: "BatchSummary", *, has_ended: bool, as_json: bool) -> 
         f"{summary.run_id}: {_counts(summary, has_ended=has_ended)}",
         f"table    {summary.table}",
         f"results  {summary.results}",
+        *([f"models   {visible(summary.opened)}"] if summary.opened else []),
     ]
     if summary.failures:
         lines.append("failed")

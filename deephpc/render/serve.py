@@ -32,6 +32,7 @@ def describe_ways(server: Server) -> tuple[str, ...]:
     is_ready = f"is ready at {server.url}" if not server.reason else f"answers at {server.url} ({server.reason})"
     return (
         f"{server.run_id} {is_ready}",
+        *([f"  {visible(server.opened)}"] if server.opened else []),
         f"  deephpc tunnel {server.run_id}        # a port of this machine that leads there",
         f"  deephpc serve stop {server.run_id}    # ends it",
     )
@@ -73,6 +74,7 @@ def render_server(server: Server, reply: Reply | None, now: datetime, *, as_json
     lines = [
         ("server", f"{server.run_id} ({server.kind})"),
         ("model", server.model or server.target),
+        *([("models", server.opened)] if server.opened else []),
         ("state", f"{server.state.value}, {server.stage}" + (f": {server.reason}" if server.reason else "")),
         ("job", server.job_id or "-"),
         ("url", server.url or "-"),

@@ -17,6 +17,7 @@ from deephpc.model import Model
 from deephpc.whole_file import replacing
 from deephpc.workflows.batch_predict import Batch
 from deephpc.workflows.batch_rows import columns_of, json_lines, read_rows
+from deephpc.workflows.trained import tell_opened
 
 _MOST_FAILURES = 100
 _MOST_COLUMNS = 500
@@ -45,6 +46,8 @@ class BatchSummary(Model):
     """The same as CSV, with each result in columns."""
     failures: tuple[Failure, ...] = ()
     """The first hundred that failed."""
+    opened: str = ""
+    """Which files of its models it opened, as a sentence; empty where nothing noted that."""
 
 
 def results_file(folder: RunFolder) -> Path:
@@ -107,6 +110,7 @@ def merge_results(folder: RunFolder) -> BatchSummary:
         results=results,
         table=table,
         failures=tuple(failures),
+        opened=tell_opened(folder),
     )
 
 

@@ -15,6 +15,7 @@ from deephpc.model import Model
 from deephpc.serve.connection import load_address, open_session
 from deephpc.serve.endpoint import load_endpoint
 from deephpc.serve.service import Service, load_service
+from deephpc.workflows.trained import tell_opened
 
 _ANSWERS_S = 5.0
 _CLOCK_SKEW = timedelta(seconds=10)
@@ -63,6 +64,8 @@ class Server(Model):
     ends_at: datetime | None = None
     """When its job reaches its time limit."""
     stages: tuple[Stage, ...]
+    opened: str = ""
+    """Which files of its models it opened so far, as a sentence; empty where nothing noted that."""
     last_lines: tuple[str, ...] = ()
     """The end of what it wrote before it failed."""
     folder: str
@@ -114,6 +117,7 @@ def gather_server(job: Job) -> Server:
         reason=(last.reason if last and last.stage in ("failed", "ready") else "") or job.reason,
         started_at=job.started_at,
         stages=stages,
+        opened=tell_opened(job.files),
         last_lines=last.last_lines if last else (),
         folder=str(job.folder),
     )

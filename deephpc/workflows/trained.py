@@ -3,7 +3,7 @@
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +13,15 @@ from deephpc.containers.reference import RegistryImage, parse_target
 from deephpc.errors import InputError
 from deephpc.jobs.job import Job
 from deephpc.jobs.record import Record
-from deephpc.jobs.run_folder import RunFolder, read_json, read_text
+from deephpc.jobs.run_folder import RunFolder, TaskFolder, read_json, read_text
 from deephpc.serve.module_description import ModuleDescription
 from deephpc.workflows.keep import secret_variables
 from deephpc.workflows.plan import JobPlan, load_plan
 from deephpc.workflows.request import JobOptions, JobRequest
 
 _SHOWN = 4
+_WATCH = ("--watch-models",)
+"""For the program that drives a module: note which of the models are opened, in RUN/opened-models.txt."""
 
 
 def find_models(models: str, record: Record | None, cwd: Path) -> Path:
@@ -60,8 +62,10 @@ def choose_answering(models: Path | None, description: ModuleDescription | None)
     Where the module has an argument whose choices name the trained one, that becomes its default. Elsewhere the choice
     is the module's own, and that is told.
     """
-    if models is None or models.parts[-2:] != ("output", "models"):
-        return Answering()  # a folder of the user's own
+    if models is None:
+        return Answering()
+    if not _is_of_a_run(models):
+        return Answering(_WATCH)
     folder = RunFolder(models.parent.parent)
     files = folder.task(None)
     ended = (read_json(files.result) or {}).get("state")
@@ -72,13 +76,55 @@ def choose_answering(models: Path | None, description: ModuleDescription | None)
     trained = [each for each in models.iterdir() if each.name not in shipped and not each.name.startswith(".")]
     words, told = _choose(trained, shipped, description)
     if shipped and not trained:
-        told = _tell_of_shipped(models, shipped, files.shipped_models.stat().st_mtime)
-    return Answering(words, "; ".join(filter(None, (unfinished, told))))
+        told = _tell_of_shipped(shipped, _unchanged(models, files))
+    return Answering((*words, *_WATCH), "; ".join(filter(None, (unfinished, told))))
 
 
-def _tell_of_shipped(models: Path, shipped: Sequence[str], began: float) -> str:
-    """Say whether a training that left no model of its own changed those of its image, by the time it began."""
-    changed = [name for name in shipped if any(each.stat().st_mtime > began for each in _files(models / name))]
+def tell_opened(folder: RunFolder) -> str:
+    """Say which files of its models a server or batch has opened while it answered; reads the run's folder.
+
+    Opened is what is proven: that the model of a training answers, as far as the module uses what it opens. Empty where
+    the run has the models of its image alone, or nothing noted what was opened.
+    """
+    files = (folder.task(None).opened_models, *folder.path.glob("tasks/*/opened-models.txt"))
+    noted = [text for file in files if (text := read_text(file)) is not None]
+    plan = load_plan(folder) if noted else None
+    models = plan.request.options.image.models if plan else None
+    if models is None:
+        return ""
+    opened = sorted({line for text in noted for line in text.splitlines()})
+    if not opened:
+        return f"no file in {models} was opened for its answers: they may be those of another model"
+    if not _is_of_a_run(models):
+        return f"opened for its answers: {_listed(opened)}"
+    training = RunFolder(models.parent.parent)
+    shipped = _unchanged(models, training.task(None))
+    others = [name for name in opened if name.split("/", 1)[0] in shipped]
+    trained = [name for name in opened if name not in others]
+    if not trained:
+        return f"opened for its answers: {_listed(others)} alone, which the image had before {training.path.name}"
+    beside = f", beside {_listed(others)} of the image" if others else ""
+    return f"opened for its answers: {_listed(trained)} of {training.path.name}{beside}"
+
+
+def _is_of_a_run(models: Path) -> bool:
+    return models.parts[-2:] == ("output", "models")
+
+
+def _unchanged(models: Path, files: TaskFolder) -> set[str]:
+    """Return the models that the image had before a training and that are as they were, by the time it began."""
+    shipped = read_text(files.shipped_models)
+    if shipped is None:
+        return set()
+    began = files.shipped_models.stat().st_mtime
+    return {
+        name for name in shipped.splitlines() if all(each.stat().st_mtime <= began for each in _files(models / name))
+    }
+
+
+def _tell_of_shipped(shipped: Sequence[str], unchanged: Collection[str]) -> str:
+    """Say whether a training that left no model of its own changed those of its image."""
+    changed = [name for name in shipped if name not in unchanged]
     if changed:
         return f"{_listed(changed)} of the image, as the training changed it"
     return f"the training left no model of its own beside those of the image ({_listed(shipped)}), and changed none"

@@ -145,10 +145,13 @@ def test_used_models_never_change_whoever_uses_them_and_whatever_they_are_called
     *used, with_own = together(alice, *of_runs, (*predict, "--models", own, "--engine", "udocker-p2"))
     ready = alice.deephpc("serve", "status", server, "--wait")
     assert ready.returncode == 0, ready.stderr
+    assert "models     opened for its answers: " in ready.stdout, ready.stdout
     alice.deephpc("serve", "stop", server)
 
     assert {folder: listing(alice, folder) for folder in before} == before
     for run_id in used:
+        told = alice.deephpc("predict", "--results", run_id).stdout
+        assert "models   opened for its answers: " in told, told
         answered = predictions_of(alice, run_id)
         assert answered["where"] == "/storage/weights"
         told = {"as told.bin": "trained", "a:b.bin": "b", "c,d.bin": "d", "latest.bin": "trained"}

@@ -16,7 +16,14 @@ from deephpc.workflows.keep import secret_variables
 from deephpc.workflows.launch import Asked, launch
 from deephpc.workflows.request import JobOptions, JobRequest, load_module_request, load_train_request
 from deephpc.workflows.serve import ServeWords, load_serve_request
-from deephpc.workflows.trained import choose_answering, find_models, models_of, variables_as_trained, with_models
+from deephpc.workflows.trained import (
+    choose_answering,
+    find_models,
+    models_of,
+    tell_opened,
+    variables_as_trained,
+    with_models,
+)
 from tests.fakes.samples import NOON, a_container, settings_in
 from tests.fakes.schedulers import ScriptedScheduler
 
@@ -44,13 +51,13 @@ def test_the_trained_one_becomes_the_default_where_the_module_lets_one_choose(
     tmp_path: Path, choices: tuple[str, ...]
 ) -> None:
     found = choose_answering(run_of(tmp_path, ["2026"], ["2019"]), module(*choices))
-    assert found.words == ("--default", f"timestamp={json.dumps(choices[-1])}")
+    assert found.words == ("--default", f"timestamp={json.dumps(choices[-1])}", "--watch-models")
     assert found.note == "2026 of the training answers (timestamp=2026), not 2019"
 
 
 def test_where_the_choice_is_the_modules_own_that_is_told(tmp_path: Path) -> None:
     found = choose_answering(run_of(tmp_path, ["best.pt"], ["base", "coco"]), module())
-    assert found.words == ()
+    assert found.words == ("--watch-models",)
     assert "beside best.pt of the training (base, coco); which of them answers is the module's own choice" in found.note
 
 
@@ -167,3 +174,47 @@ def test_where_a_training_was_told_that_its_places_are_is_told_to_what_uses_it(
     [seen_inside] = [line for line in facts.splitlines() if line.startswith("variables=")]
     assert all(name in seen_inside for name in {**PLACES, **own})
     assert f"{models_of(trained)}" in facts
+
+
+@pytest.mark.parametrize(
+    ("opened", "told"),
+    [
+        (["2026/best.pt"], "2026/best.pt of train-"),
+        (["2026/best.pt", "base/weights.pt"], "beside base/weights.pt of the image"),
+        (["base/weights.pt"], "base/weights.pt alone, which the image had before train-"),
+        (["coco/weights.pt"], "coco/weights.pt of train-"),  # the training went on with that one
+        ([f"2026/{number}.bin" for number in range(9)], "2026/3.bin, … of train-"),
+        ([], "was opened for its answers: they may be those of another model"),
+    ],
+)
+@pytest.mark.parametrize("tasks", [(None,), (0, 1)])
+def test_which_model_answered_is_told_by_what_was_opened(
+    tmp_path: Path, tasks: tuple[int | None, ...], opened: list[str], told: str
+) -> None:
+    with Record(tmp_path / "state" / "deephpc.db") as record:
+        runs = Runs(tmp_path, record)
+        trained = runs.train({})
+        for name in ("base", "coco"):
+            (models_of(trained) / name).mkdir()
+            (models_of(trained) / name / "weights.pt").touch()
+        os.utime(models_of(trained) / "base" / "weights.pt", (1e9, 1e9))
+        trained.files.task(None).shipped_models.write_text("base\ncoco\n")
+        os.utime(trained.files.task(None).shipped_models, (2e9, 2e9))
+        os.utime(models_of(trained) / "coco" / "weights.pt", (2e9 + 5, 2e9 + 5))
+        job = runs.submit(runs.use("serve", trained), {})
+    assert tell_opened(job.files) == "", "nothing was noted"
+    for place, task in enumerate(tasks):
+        file = job.files.task(task).opened_models
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(f"{name}\n" for name in opened[place :: len(tasks)]))
+    assert told in tell_opened(job.files)
+
+
+def test_what_was_opened_of_a_folder_of_the_users_own_is_told(tmp_path: Path) -> None:
+    models = tmp_path / "mine"
+    models.mkdir()
+    (models / "best.pt").touch()
+    with Record(tmp_path / "state" / "deephpc.db") as record:
+        job = Runs(tmp_path, record).submit(request_with(models, tmp_path), {})
+    job.files.task(None).opened_models.write_text("best.pt\n")
+    assert tell_opened(job.files) == "opened for its answers: best.pt"
