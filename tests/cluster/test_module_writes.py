@@ -150,8 +150,8 @@ def test_used_models_never_change_whoever_uses_them_and_whatever_they_are_called
 
     assert {folder: listing(alice, folder) for folder in before} == before
     for run_id in used:
-        told = alice.deephpc("predict", "--results", run_id).stdout
-        assert "models   opened for its answers: " in told, told
+        table = alice.deephpc("predict", "--results", run_id).stdout
+        assert "models   opened for its answers: " in table, table
         answered = predictions_of(alice, run_id)
         assert answered["where"] == "/storage/weights"
         told = {"as told.bin": "trained", "a:b.bin": "b", "c,d.bin": "d", "latest.bin": "trained"}
