@@ -31,7 +31,7 @@ from deepaas_opened import watch_models
 from deepaas_output import note, stdout_on_stderr, write_file
 from deepaas_training import FAILED, TERMINATED, Terminated
 
-SCHEMA = "deephpc.module/2"
+SCHEMA = "deephpc.module/3"
 BAD_ARGUMENTS, NO_MODULE = 2, 3
 
 

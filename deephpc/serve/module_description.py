@@ -100,8 +100,8 @@ class ImportFailure(_Tolerant):
 class ModuleDescription(_Tolerant):
     """What `deepaas_module.py describe` found in an image."""
 
-    schema_name: Literal["deephpc.module/2"] = Field(
-        "deephpc.module/2", serialization_alias="schema", validation_alias="schema"
+    schema_name: Literal["deephpc.module/3"] = Field(
+        "deephpc.module/3", serialization_alias="schema", validation_alias="schema"
     )
     deepaas: str = ""
     """Version of DEEPaaS in the image."""

@@ -48,7 +48,7 @@ def test_a_description_is_kept_by_the_digest_of_its_image(tmp_path: Path) -> Non
     path = description_path(tmp_path, DIGEST)
     assert path == tmp_path / "modules" / f"sha256-{'0123456789abcdef' * 4}.json"
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
-    assert json.loads(path.read_text())["schema"] == "deephpc.module/2"
+    assert json.loads(path.read_text())["schema"] == "deephpc.module/3"
     assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
@@ -64,7 +64,16 @@ def test_nothing_is_known_of_an_image_that_was_not_asked(tmp_path: Path) -> None
     assert load_description(tmp_path, DIGEST) is None
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": "deephpc.module/1"}', '{"models": 5}', "[" * 100_000])
+@pytest.mark.parametrize("schema", ["deephpc.module/1", "deephpc.module/2"])
+def test_what_an_older_version_kept_is_asked_again(tmp_path: Path, schema: str) -> None:
+    """Version 1 has no types of our own, and version 2 may tell no passwords."""
+    write_description(tmp_path, DIGEST, DESCRIPTION)
+    path = description_path(tmp_path, DIGEST)
+    path.write_text(path.read_text().replace("deephpc.module/3", schema))
+    assert load_description(tmp_path, DIGEST) is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"models": 5}', "[" * 100_000])
 def test_a_broken_copy_is_none(tmp_path: Path, text: str) -> None:
     path = description_path(tmp_path, DIGEST)
     path.parent.mkdir()
@@ -74,7 +83,7 @@ def test_a_broken_copy_is_none(tmp_path: Path, text: str) -> None:
 
 def test_what_a_newer_version_added_is_passed_over() -> None:
     train = {"exists": True, "new": 2, "arguments": [{"name": "x", "new": 3}]}
-    text = json.dumps({"schema": "deephpc.module/2", "new": 1, "train": train})
+    text = json.dumps({"schema": "deephpc.module/3", "new": 1, "train": train})
     assert parse_description(text).train == Method(exists=True, arguments=(Argument(name="x"),))
 
 
@@ -97,7 +106,7 @@ def test_what_the_program_in_the_image_writes_is_understood() -> None:
     described = deepaas_arguments().describe_arguments({"epochs": field})
     text = json.dumps(
         {
-            "schema": "deephpc.module/2",
+            "schema": "deephpc.module/3",
             "deepaas": "2.6.0",
             "python": "3.11.2",
             "models": ["leaves"],
@@ -110,7 +119,7 @@ def test_what_the_program_in_the_image_writes_is_understood() -> None:
     )
     (epochs,) = parse_description(text).train.arguments
     assert (epochs.type, epochs.default, epochs.choices, epochs.min, epochs.max) == ("int", 15, (5, 15), 1, None)
-    failed = {"schema": "deephpc.module/2", "error": {"message": "no module", "traceback": None}}
+    failed = {"schema": "deephpc.module/3", "error": {"message": "no module", "traceback": None}}
     failure = parse_description(json.dumps(failed)).error
     assert failure is not None
     assert failure.message == "no module"

@@ -8,7 +8,7 @@ import pytest
 
 from deephpc.containers.container import Container
 from deephpc.errors import EngineError, InputError
-from deephpc.serve.module_description import Argument, Method, ModuleDescription
+from deephpc.serve.module_description import Argument, Method, ModuleDescription, description_path, write_description
 from deephpc.workflows.batch_predict import parse_shared
 from deephpc.workflows.image import ImagePlaces
 from deephpc.workflows.image_upkeep import open_store
@@ -48,7 +48,7 @@ done
 def ask(place: Path, told: list[str], *binds: str, **error: str | None) -> None:
     """Ask an image whose `describe` fails so."""
     desk = desk_in(place, told)
-    (place / "said.json").write_text(json.dumps({"schema": "deephpc.module/2", "error": error}))
+    (place / "said.json").write_text(json.dumps({"schema": "deephpc.module/3", "error": error}))
     assert describe_module(Enclosed(container_in(place, desk.settings.cache_dir, *binds), ()), desk) is None
 
 
@@ -140,6 +140,24 @@ def test_a_module_is_asked_again_where_other_models_lie(tmp_path: Path):
         [True, True, True],
     ]
     assert ask_for(None, "never asked") == (own, 3)
+
+
+@pytest.mark.parametrize(("schema", "asked"), [("deephpc.module/2", 1), ("deephpc.module/3", 0)])
+def test_a_module_is_asked_again_whose_kept_answer_may_tell_no_passwords(tmp_path: Path, schema: str, asked: int):
+    """Copies of version 2 were kept before passwords were told, and read as if there were none."""
+    desk = desk_in(tmp_path, [])
+    container = container_in(tmp_path, desk.settings.cache_dir)
+    token = Argument(name="token", is_secret=True)
+    says = ModuleDescription(served="leaves", train=Method(exists=True, arguments=(token,)))
+    (tmp_path / "said.json").write_text(says.model_dump_json(by_alias=True))
+    kept = says if not asked else ModuleDescription(served="leaves", train=Method(exists=True))
+    write_description(desk.settings.cache_dir, container.digest, kept)
+    path = description_path(desk.settings.cache_dir, container.digest)
+    path.write_text(path.read_text().replace("deephpc.module/3", schema))
+    for _ in range(2):
+        assert describe_module(Enclosed(container, ()), desk) == says
+    notes = tmp_path / "asked"
+    assert (len(notes.read_text().splitlines()) if notes.exists() else 0) == asked
 
 
 def training_with(place: Path, **files: Path) -> Container | None:
