@@ -1,7 +1,14 @@
 """Ready means that a prediction succeeded; everything else is told as what it is, by its deadline."""
 
+import ast
+import contextlib
+import importlib
+import io
+import math
 import re
+import struct
 import sys
+import zipfile
 
 import pytest
 
@@ -168,6 +175,93 @@ def test_samples_follow_the_arguments_words():
     assert first(description="A PGM image")[1].startswith(b"P5")
     assert first(description="Audio to transcribe")[1].startswith(b"RIFF")
     assert first(description="Table as CSV")[0] == "sample.csv"
+
+
+def tried(name: str, description: str = "") -> list[tuple[str, bytes]]:
+    """Return the files that are tried for an argument, in order."""
+    argument = Argument(name=name, type="file", required=True, description=description)
+    return [sample.files[name] for sample in made_up_samples([argument])]
+
+
+USUAL = ["sample.png", "sample.pgm", "sample.wav", "sample.csv"]
+
+
+@pytest.mark.parametrize(
+    ("name", "description", "first"),
+    [  # what modules of the catalogue say
+        ("input_file", "NPY file with np.arrays for predictions.", ["sample.npy", "digit.npy"]),
+        ("input_file", "Input a 4-channel .npy file to infer upon.", ["sample.npy", "digit.npy"]),
+        ("series", "A numpy array of hours", ["sample.npy", "digit.npy"]),
+        ("input_file", "NPZ file with training images and labels.", ["sample.npz", "digit.npz"]),
+        ("images", "A zip file containing the images to classify (all png)", ["sample.zip"]),
+        ("zip_data", "", ["sample.zip"]),
+        ("scene", "Sentinel-2 scene as GeoTIFF", ["sample.tif"]),
+        ("annotations", "COCO JSON", ["sample.json"]),
+        ("files", "accepted image formats: .bmp, .dng, .jpg, .png, .tif, .tiff, .webp", []),
+        ("jason", "a compressed ripped-off tiffin of zippers by numpyre", []),
+    ],
+)
+def test_files_that_few_modules_read_are_tried_where_an_arguments_words_name_them(name, description, first):
+    files = [file for file, _ in tried(name, description)]
+    assert files[: len(first)] == first
+    assert sorted(set(USUAL) & set(files)) == sorted(USUAL)
+    assert (files == USUAL) == (not first and ".tif" not in description)
+
+
+def read_npy(content: bytes) -> tuple[str, tuple[int, ...], bytes]:
+    """Read an array by the rules of NEP 1, version 1.0."""
+    assert content[:8] == b"\x93NUMPY\x01\x00"
+    end = 10 + int.from_bytes(content[8:10], "little")
+    assert end % 64 == 0
+    assert content[end - 1 : end] == b"\n"
+    head = ast.literal_eval(content[10:end].decode("ascii"))
+    assert sorted(head) == ["descr", "fortran_order", "shape"]
+    assert head["fortran_order"] is False
+    return head["descr"], head["shape"], content[end:]
+
+
+@pytest.mark.parametrize(
+    ("description", "shape"),
+    [("NPY file", (64, 64, 3)), ("a 4-channel .npy file", (64, 64, 4)), ("npy with 13 bands", (64, 64, 13))],
+)
+def test_a_made_up_array_is_one_of_the_channels_that_are_told(description, shape):
+    for (_, content), expected in zip(tried("x", description), (shape, (1, 28, 28)), strict=False):
+        kind, found, numbers = read_npy(content)
+        values = struct.unpack(f"<{math.prod(expected)}f", numbers)
+        assert (kind, found, min(values), max(values)) == ("<f4", expected, 0.0, 1.0)
+        with contextlib.suppress(ImportError):
+            numpy = importlib.import_module("numpy")
+            array = numpy.load(io.BytesIO(content))
+            assert (array.shape, str(array.dtype), array.ravel().tolist()) == (expected, "float32", list(values))
+
+
+def test_made_up_archives_hold_what_they_are_to_hold():
+    def content(file: bytes) -> dict[str, bytes]:
+        with zipfile.ZipFile(io.BytesIO(file)) as archive:
+            assert archive.testzip() is None
+            return {name: archive.read(name) for name in archive.namelist()}
+
+    [(_, npz), (_, digit), *_] = tried("x", "npz")
+    assert read_npy(content(npz)["arr_0.npy"])[1] == (64, 64, 3)
+    assert read_npy(content(digit)["arr_0.npy"])[1] == (1, 28, 28)
+    png = tried("image")[0][1]
+    assert content(tried("zip", "of images")[0][1]) == {"sample.png": png}
+    assert list(content(tried("zip", "of sounds")[0][1])) == ["sample.wav"]
+    assert tried("zip")[0][1] == tried("zip")[0][1]
+
+
+def test_a_made_up_tiff_is_a_whole_baseline_one():
+    content = tried("scene", "GeoTIFF")[0][1]
+    order, number, at = struct.unpack_from("<2sHI", content)
+    assert (order, number) == (b"II", 42)
+    [count] = struct.unpack_from("<H", content, at)
+    entries = [struct.unpack_from("<HHII", content, at + 2 + 12 * n) for n in range(count)]
+    assert [entry[0] for entry in entries] == sorted(entry[0] for entry in entries)
+    tags = {tag: value for tag, _, _, value in entries}
+    assert {tag: tags[tag] for tag in (256, 257, 259, 262, 277)} == {256: 64, 257: 64, 259: 1, 262: 2, 277: 3}
+    assert struct.unpack_from("<HHH", content, tags[258]) == (8, 8, 8)
+    assert tags[279] == 64 * 64 * 3
+    assert tags[273] + tags[279] == len(content)
 
 
 def test_required_values_are_made_up_within_their_bounds():
