@@ -26,6 +26,8 @@ _TYPES = (
 #: Of an address of the private server (`deepaas_server.LONG_LINES`). What is longer goes into the body, where DEEPaaS
 #: looks too, but for no more than 1000 values, and not for those that the module looks for in the address alone.
 _LONGEST_QUERY = 1000000
+STARS = "***"
+"""What stands for a secret where others may read: in a command line, a log, a result."""
 _TRUE = ("true", "t", "yes", "y", "1", "on")
 _FALSE = ("false", "f", "no", "n", "0", "off")
 
@@ -60,7 +62,7 @@ def describe_argument(name, field):
         "choices": None if choices is None else [json_safe(choice) for choice in choices],
         "description": str(metadata.get("description") or ""),
         "location": str(metadata.get("location") or getattr(field, "location", None) or ""),
-        "is_secret": metadata.get("format") == "password",
+        "is_secret": is_secret(field),
     }
     if described["type"] == "list":
         inner = getattr(field, "inner", None) or getattr(field, "container", None)
@@ -69,6 +71,11 @@ def describe_argument(name, field):
         limits = [getattr(found, bound) for found in validators if type(found).__name__ == "Range"]
         described[bound] = next((json_safe(limit) for limit in limits if limit is not None), None)
     return described
+
+
+def is_secret(field):
+    """Return whether a module declares a field a password, as Swagger does."""
+    return (getattr(field, "metadata", None) or {}).get("format") == "password"
 
 
 def parse_words(words, arguments):
@@ -125,7 +132,8 @@ def parse_value(argument, text):
     try:
         return parse.get(argument["type"], str)(text)
     except (ValueError, SyntaxError):
-        told = "--%s: %r is not of type %s" % (argument["name"], text, argument["type"])
+        shown = STARS if argument.get("is_secret") else text
+        told = "--%s: %r is not of type %s" % (argument["name"], shown, argument["type"])
         raise BadArgumentError(told) from None
 
 

@@ -29,6 +29,7 @@ from deepaas_loading import (
 )
 from deepaas_opened import watch_models
 from deepaas_output import note, stdout_on_stderr, write_file
+from deepaas_secrets import load_secrets
 from deepaas_training import FAILED, TERMINATED, Terminated
 
 SCHEMA = "deephpc.module/3"
@@ -100,8 +101,9 @@ def _train(options):
     deepaas_training.end_children_at_exit()
     find_deepaas()
     module = load_module(options.model, options.expect)
+    secrets, result = load_secrets(_run_folder()), os.path.join(_output_folder(options), "train.json")
     try:
-        return deepaas_training.train(module, options.arguments, os.path.join(_output_folder(options), "train.json"))
+        return deepaas_training.train(module, options.arguments, secrets, result)
     finally:
         deepaas_training.end_workers()
 
@@ -129,9 +131,14 @@ def _output_folder(options):
     return options.output or os.environ.get("DEEPHPC_OUTPUT_DIR") or "."
 
 
+def _run_folder():
+    """Return the folder of the run; empty where this is none."""
+    return os.path.dirname(os.environ.get("DEEPHPC_DATA_DIR", ""))
+
+
 def _inputs_file(options):
     """Return the file of inputs: that of this task of the run, when none is named."""
-    run, task = os.path.dirname(os.environ.get("DEEPHPC_DATA_DIR", "")), os.environ.get("DEEPHPC_TASK_ID")
+    run, task = _run_folder(), os.environ.get("DEEPHPC_TASK_ID")
     if not options.inputs and not (run and task):
         raise BadArgumentError("--inputs is missing, and this is no task of a run")
     return options.inputs or os.path.join(run, "inputs", task + ".jsonl")

@@ -18,6 +18,7 @@ from deepaas_answers import body_error, extension_of, fits
 from deepaas_arguments import BadArgumentError
 from deepaas_loading import fields_of, has_method
 from deepaas_output import append_line, note, read_lines, write_file
+from deepaas_secrets import load_secrets
 from deepaas_training import FAILED, TERMINATED
 
 _INLINE_BYTES = 64 << 10
@@ -39,7 +40,7 @@ def predict(module, inputs_file, folder, results=None, accept=None):
         raise BadArgumentError("the module %s cannot predict" % module.name)
     arguments = deepaas_arguments.describe_arguments(fields_of(module, "predict"))
     is_asked, accept = bool(accept), deepaas_arguments.choose_accept(accept, arguments) or accept
-    secrets = load_secrets(inputs_file)
+    secrets = load_secrets(os.path.dirname(os.path.dirname(os.path.abspath(inputs_file))))  # no digest has them
     inputs = [each._replace(values=dict(secrets, **each.values)) for each in load_inputs(inputs_file)]
     os.makedirs(folder, exist_ok=True)
     answers = Answers(folder, results or os.path.join(folder, "results.jsonl"), accept, is_asked, arguments)
@@ -67,15 +68,6 @@ def load_inputs(path):
     if len({each.key for each in inputs}) < len(inputs):
         raise BadArgumentError("%s has two inputs with the same key" % path)
     return inputs
-
-
-def load_secrets(inputs_file):
-    """Return the arguments of all inputs that deephpc keeps apart, as passwords: no digest of an input has them."""
-    path = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(inputs_file))), "secrets", "arguments.json")
-    if not os.path.exists(path):
-        return {}
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
 
 
 def load_done(answers):

@@ -19,9 +19,10 @@ from datetime import datetime
 
 import deepaas_arguments
 from deepaas_answers import extension_of, told_error
-from deepaas_arguments import BadArgumentError, json_safe
+from deepaas_arguments import STARS, BadArgumentError, is_secret, json_safe
 from deepaas_loading import fields_of, has_method
 from deepaas_output import note, write_file
+from deepaas_secrets import fill_in, starred
 
 FAILED, TERMINATED = 1, 128 + signal.SIGTERM
 _LEAVES_WITHIN_S = 5.0
@@ -32,7 +33,7 @@ class Terminated(SystemExit):
     """SIGTERM came; `finally` blocks and exit handlers still run."""
 
 
-def train(module, words, result):
+def train(module, words, secrets, result):
     """Train with a user's words and keep what DEEPaaS says of it in the file `result`; return the exit code.
 
     The training is called in this process, so that signals reach it. Of several ranks of a job the first one alone
@@ -47,7 +48,7 @@ def train(module, words, result):
         raise BadArgumentError("the module %s cannot be trained" % module.name)
     fields = fields_of(module, "train")
     arguments = deepaas_arguments.describe_arguments(fields)
-    values = deepaas_arguments.parse_words(words, arguments)
+    values = deepaas_arguments.parse_words(fill_in(words, secrets, arguments), arguments)
     accept = deepaas_arguments.choose_accept(values.get("accept"), arguments)
     if accept and any(each["name"] == "accept" and each["required"] for each in arguments):
         values["accept"] = accept  # ours to fill, as in a prediction
@@ -66,7 +67,7 @@ def train(module, words, result):
         return _failed("the training of %s failed: %s" % (module.name, told_error(error)))
     if os.environ.get("DEEPHPC_RANK", "0") == "0":  # launch_rank.sh
         output = _kept(output, given.get("accept"), os.path.dirname(os.path.abspath(result)))
-        write_file(result, json.dumps(_status(given, output, began)).encode())
+        write_file(result, json.dumps(_status(starred(given, fields, secrets), output, began)).encode())
     return 0
 
 
@@ -85,17 +86,19 @@ def load_values(texts, fields):
     try:
         loaded = make(fields)().load(texts)
     except marshmallow.ValidationError as error:
-        raise BadArgumentError("; ".join(_refusals(error.messages, texts))) from error
+        raise BadArgumentError("; ".join(_refusals(error.messages, texts, fields))) from error
     values = loaded.data if isinstance(loaded, tuple) else loaded  # marshmallow 2
     if isinstance(loaded, tuple) and loaded.errors:
-        raise BadArgumentError("; ".join(_refusals(loaded.errors, texts)))
+        raise BadArgumentError("; ".join(_refusals(loaded.errors, texts, fields)))
     return dict(values)
 
 
-def _refusals(messages, texts):
+def _refusals(messages, texts, fields):
+    hidden = {deepaas_arguments.sent_as(name, field) for name, field in fields.items() if is_secret(field)}
     for name, said in messages.items():
         told = " ".join(map(str, said)) if isinstance(said, list) else json.dumps(said, ensure_ascii=False)
-        yield "--%s %s: %s" % (name, deepaas_arguments.render_value(texts.get(name, "")), told)
+        text = STARS if name in hidden else deepaas_arguments.render_value(texts.get(name, ""))
+        yield "--%s %s: %s" % (name, text, told)
 
 
 def end_children_at_exit():

@@ -171,7 +171,7 @@ def rerun(ctx: typer.Context, words: JobOptionWords, run: RunId, dry_run: DryRun
     """
     from deephpc.cli.submitting import ReadyBatch
     from deephpc.workflows.batch_request import load_batch_files
-    from deephpc.workflows.keep import load_rerun
+    from deephpc.workflows.keep import load_rerun, load_secret_files
     from deephpc.workflows.serve import kept_copies
 
     here = context(ctx)
@@ -179,7 +179,7 @@ def rerun(ctx: typer.Context, words: JobOptionWords, run: RunId, dry_run: DryRun
         job = record.resolve(run)[0]
         request, variables = load_rerun(job)
     changed, _ = load_options(words, here.environ, Path.cwd())
-    files = load_batch_files(job.files) if request.kind == "predict" else {}
+    files = load_batch_files(job.files) if request.kind == "predict" else load_secret_files(job.files)
     copies = kept_copies(job) if request.kind == "serve" else {}
     batch = ReadyBatch(files, None, copies)
     submit(here, request.changed(changed), variables, dry_run=dry_run, wait=wait, batch=batch)

@@ -14,6 +14,8 @@ from deephpc.cli.streams import write_answer
 from deephpc.errors import InputError, SiteError
 
 if TYPE_CHECKING:
+    from pydantic import JsonValue
+
     from deephpc.cli.context import Context
     from deephpc.data.data_source import StagedData
     from deephpc.jobs.job import Job
@@ -68,12 +70,13 @@ def submit(
     """
     from deephpc.jobs.slurm_environment import contradicting_sbatch_variables
     from deephpc.render.jobs import render_plan, render_submitted
+    from deephpc.serve.secret_arguments import PRIVATE_ARGUMENTS, parse_secrets
     from deephpc.workflows.launch import Asked, launch, prepare
 
-    enclosed = batch.enclosed if batch else None
-    if enclosed is None:
-        enclosed, _ = enclose(here, request, dry_run=dry_run)
     more = batch or ReadyBatch({})
+    enclosed = more.enclosed
+    if enclosed is None:
+        enclosed, _ = enclose(here, request, dry_run=dry_run, kept=parse_secrets(more.files.get(PRIVATE_ARGUMENTS)))
     data = stage_data(here, request, dry_run=dry_run)
     asked = Asked(request, variables, here.environ, enclosed, more.files, more.copies, data)
     for name in contradicting_sbatch_variables(here.environ):
@@ -141,11 +144,16 @@ def fit_to_module(here: "Context", request: "JobRequest", use: "Use") -> "JobReq
 
 
 def enclose(
-    here: "Context", request: "JobRequest", *, dry_run: bool
+    here: "Context", request: "JobRequest", *, dry_run: bool, kept: "Mapping[str, JsonValue] | None" = None
 ) -> "tuple[Enclosed | None, ModuleDescription | None]":
     """Make the image of a run ready, or in a dry run foresee it, and ask a module in it what it declares.
 
     None for what a native run has not, or nobody could tell.
+
+    Parameters
+    ----------
+    kept
+        As `checked_training` has it.
     """
     from deephpc.workflows.in_image import runs_in_image
 
@@ -162,10 +170,10 @@ def enclose(
             here.say(
                 "note: the image is not here yet, or the nodes were not asked for their engines; a real run does both"
             )
-        return _check_module(request, enclosed, desk, ask=False)
+        return _check_module(request, enclosed, desk, kept, ask=False)
     with showing_progress(quiet=here.options.quiet) as progress:
         enclosed = make_ready(request, replace(desk, progress=progress))
-    return _check_module(request, enclosed, desk)
+    return _check_module(request, enclosed, desk, kept)
 
 
 def described(here: "Context", request: "JobRequest") -> "ModuleDescription":
@@ -210,7 +218,12 @@ def stage_data(here: "Context", request: "JobRequest", *, dry_run: bool) -> "tup
 
 
 def _check_module(
-    request: "JobRequest", enclosed: "Enclosed", desk: "ImageDesk", *, ask: bool = True
+    request: "JobRequest",
+    enclosed: "Enclosed",
+    desk: "ImageDesk",
+    kept: "Mapping[str, JsonValue] | None",
+    *,
+    ask: bool = True,
 ) -> "tuple[Enclosed, ModuleDescription | None]":
     """Ask a module what it declares, and check the arguments of its training against that."""
     if request.program != "module":
@@ -220,8 +233,7 @@ def _check_module(
 
     described = describe_module(enclosed, desk, selecting_words(request.target, request.options.image), ask=ask)
     if request.kind == "train":
-        words = checked_training(enclosed.words, described, request.workdir, _own_options())
-        enclosed = with_files(replace(enclosed, words=words), described)
+        enclosed = with_files(checked_training(enclosed, described, request.workdir, _own_options(), kept), described)
     return enclosed, described
 
 

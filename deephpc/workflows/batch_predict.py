@@ -14,12 +14,10 @@ from deephpc.model import Model
 from deephpc.serve.argument_values import parse_value
 from deephpc.serve.module_arguments import parse_pairs
 from deephpc.serve.module_description import ACCEPT, Argument
+from deephpc.serve.secret_arguments import render_secrets
 from deephpc.workflows.batch_inputs import BatchInput, check_text
 
 _T = TypeVar("_T")
-
-PRIVATE_ARGUMENTS = "secrets/arguments.json"
-"""Where in its run folder a batch keeps what is secret of its arguments (jobscripts/deepaas_prediction.py)."""
 
 #: A model is loaded once for each task, and inputs of one task wait for one another.
 _INPUTS_PER_TASK = 8
@@ -99,8 +97,7 @@ class BatchPlan(Model):
         }
         for task, part in enumerate(split(self.todo, self.batch.tasks)):
             files[f"inputs/{task}.jsonl"] = "".join(_line(each, {**self.batch.arguments, **each.args}) for each in part)
-        if self.secrets:
-            files[PRIVATE_ARGUMENTS] = json.dumps(self.secrets) + "\n"
+        files |= render_secrets(self.secrets)
         if self.done:
             files["inputs/done.jsonl"] = "".join(f"{line}\n" for line in self.done.values())
         return files

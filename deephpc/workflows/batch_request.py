@@ -1,18 +1,19 @@
 """From what `deephpc predict` was asked to a batch: inputs found, arguments checked, an earlier run gone on with."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import JsonValue, ValidationError
+from pydantic import ValidationError
 
 from deephpc.errors import InputError
 from deephpc.jobs.run_folder import RunFolder, read_text
 from deephpc.serve.module_description import Argument, ModuleDescription
+from deephpc.serve.secret_arguments import split_secrets
 from deephpc.workflows.batch_inputs import BatchInput, file_arguments, load_inputs
-from deephpc.workflows.batch_predict import PRIVATE_ARGUMENTS, Batch, BatchPlan, check_same, parse_shared, plan_batch
+from deephpc.workflows.batch_predict import Batch, BatchPlan, check_same, parse_shared, plan_batch
 from deephpc.workflows.batch_results import load_batch, load_done
+from deephpc.workflows.keep import load_secret_files, load_secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,8 @@ def load_batch_plan(
         inputs = load_inputs(asked.inputs, declared, cwd)
         files = file_arguments(asked.inputs, declared)
     batch = _batch(asked, declared, cwd, earlier, inputs, files)
-    batch, secrets = _apart(batch, declared)
+    arguments, secrets = split_secrets(batch.arguments, declared)
+    batch = batch.model_copy(update={"arguments": arguments})
     if before is None or earlier is None:
         return plan_batch(batch, inputs, tasks=asked.tasks, secrets=secrets)
     check_same(batch, earlier, before.path.name)
@@ -93,24 +95,7 @@ def load_batch_files(folder: RunFolder) -> dict[str, str]:
     load_batch(folder)
     found = sorted((folder.path / "inputs").iterdir())
     files = {f"inputs/{path.name}": read_text(path) or "" for path in found if path.suffix in (".json", ".jsonl")}
-    secrets = read_text(folder.path / PRIVATE_ARGUMENTS)
-    return files if secrets is None else {**files, PRIVATE_ARGUMENTS: secrets}
-
-
-def load_secrets(folder: RunFolder) -> dict[str, JsonValue]:
-    """Return what a batch was given that is secret; nothing where nothing was, or it is gone."""
-    try:
-        found = json.loads(read_text(folder.path / PRIVATE_ARGUMENTS) or "{}")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _apart(batch: Batch, declared: Sequence[Argument] | None) -> tuple[Batch, dict[str, JsonValue]]:
-    """Return a batch without what is secret, and that."""
-    names = {each.name for each in declared or () if each.is_secret} & batch.arguments.keys()
-    open_ones = {name: value for name, value in batch.arguments.items() if name not in names}
-    return batch.model_copy(update={"arguments": open_ones}), {name: batch.arguments[name] for name in names}
+    return {**files, **load_secret_files(folder)}
 
 
 def predict_words(batch: Batch) -> tuple[str, ...]:

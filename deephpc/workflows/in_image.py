@@ -1,9 +1,11 @@
 """Brings a run's image to where its job finds it: pull, choose the engine, make it ready, and say what was decided."""
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+
+from pydantic import JsonValue
 
 from deephpc.config import Settings
 from deephpc.containers.container import Container, check_path
@@ -49,6 +51,8 @@ class Enclosed:
     container: Container | None
     """None in a dry run, where too little is known to decide it."""
     words: tuple[str, ...]
+    secrets: Mapping[str, JsonValue] = field(default_factory=dict)
+    """What stars stand for in the words; it goes to `secrets/arguments.json` alone."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from deephpc.data.location import join
 from deephpc.errors import InputError, SiteError
 from deephpc.jobs.evidence import load_standing
@@ -17,6 +19,7 @@ from deephpc.jobs.run_folder import RunFolder, read_json, read_text, write_atomi
 from deephpc.jobs.scheduler import id_of_task
 from deephpc.jobs.state import JobState
 from deephpc.jobs.submission import read_answer, submitter_lives
+from deephpc.serve.secret_arguments import PRIVATE_ARGUMENTS, parse_secrets, render_secrets
 from deephpc.workflows.plan import load_plan
 from deephpc.workflows.request import JobRequest
 from deephpc.workflows.watch import Schedulers, keep_last_metrics
@@ -156,3 +159,13 @@ def secret_variables(folder: RunFolder) -> dict[str, str]:
     words = shlex.split(read_text(folder.secret_env) or "")
     pairs = (word.partition("=") for word in words if word != "export")
     return {name: value for name, _, value in pairs}
+
+
+def load_secrets(folder: RunFolder) -> dict[str, JsonValue]:
+    """Return what is secret of the arguments a run was given; nothing where nothing is, or it is gone."""
+    return parse_secrets(read_text(folder.path / PRIVATE_ARGUMENTS))
+
+
+def load_secret_files(folder: RunFolder) -> dict[str, str]:
+    """Return the file with that for a run that repeats it: path in its folder → text."""
+    return render_secrets(load_secrets(folder))

@@ -15,6 +15,7 @@ from deephpc.jobs.job import Job
 from deephpc.jobs.record import NameTaken, Record
 from deephpc.jobs.run_folder import RunFolder
 from deephpc.jobs.scheduler import Scheduler
+from deephpc.serve.secret_arguments import render_secrets
 from deephpc.serve.service import SERVICE, render_service
 from deephpc.workflows.dependencies import resolve_dependencies
 from deephpc.workflows.image_upkeep import hold_image
@@ -53,7 +54,10 @@ def prepare(asked: Asked, settings: Settings, record: Record | None, now: dateti
     record
         None where there is none yet (`--dry-run` makes none).
     """
+    secrets = asked.enclosed.secrets if asked.enclosed else {}
     request = asked.request
+    if asked.enclosed is not None and secrets:
+        request = request.model_copy(update={"command": asked.enclosed.words})  # which are starred
     resumed = find_unfinished(record, request, settings, now) if record else None
     new = (
         NewRun(resumed.run_id, resumed.token, resumed.created_at)
@@ -72,7 +76,7 @@ def prepare(asked: Asked, settings: Settings, record: Record | None, now: dateti
         source=source,
         enclosed=asked.enclosed,
     )
-    files = dict(asked.files)
+    files = {**asked.files, **render_secrets(secrets)}
     if request.service is not None:
         files[SERVICE] = render_service(request.service)
     return Ready(plan.with_data(asked.data), script, diff, asked.variables, files, asked.copies), resumed

@@ -1,14 +1,17 @@
 """Asks an image about the DEEPaaS module in it, once, and checks a training's arguments against what it declares."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+from pydantic import JsonValue
 
 from deephpc.containers.container import MODULE_PROGRAM, Container, check_path
 from deephpc.errors import DeephpcError, EngineError, InputError
 from deephpc.jobs.run_folder import RunFolder
 from deephpc.serve.module_arguments import check_arguments
 from deephpc.serve.module_description import ModuleDescription, load_description, parse_description, write_description
+from deephpc.serve.secret_arguments import fill_in, star_words
 from deephpc.shell import CommandNotFound
 from deephpc.workflows.conversion import private_place
 from deephpc.workflows.in_image import Enclosed, ImageDesk
@@ -76,26 +79,35 @@ def _models(folder: Path | None) -> list[str]:
 
 
 def checked_training(
-    words: tuple[str, ...], description: ModuleDescription | None, cwd: Path, ours: Sequence[str] = ()
-) -> tuple[str, ...]:
-    """Check what follows `--` against the module's own arguments (pure); the words that start the training.
+    enclosed: Enclosed,
+    description: ModuleDescription | None,
+    cwd: Path,
+    ours: Sequence[str] = (),
+    kept: Mapping[str, JsonValue] | None = None,
+) -> Enclosed:
+    """Check what follows `--` against the module's own arguments (pure); return the words that start the training.
 
     Parameters
     ----------
     ours
         As `check_arguments` has it.
+    kept
+        What was secret of the arguments of the run that is repeated: stars stand for it.
 
     Raises
     ------
     InputError
         The module cannot be trained, or an argument is not one of its own, lacks, or has a bad value.
     """
+    kept = kept or {}
     if description is None:
-        return words
+        return replace(enclosed, secrets=kept)
     if not description.train.exists:
         raise InputError(f"the module {description.served} cannot be trained", "`deephpc predict` applies it")
-    at = words.index("--") + 1
-    return (*words[:at], *check_arguments(words[at:], description.train.arguments, cwd=cwd, ours=ours))
+    at, declared = enclosed.words.index("--") + 1, description.train.arguments
+    checked = check_arguments(fill_in(enclosed.words[at:], kept), declared, cwd=cwd, ours=ours)
+    starred, secrets = star_words(checked, declared, kept)
+    return replace(enclosed, words=(*enclosed.words[:at], *starred), secrets=secrets)
 
 
 def with_files(enclosed: Enclosed, description: ModuleDescription | None) -> Enclosed:

@@ -1,4 +1,4 @@
-"""What deephpc keeps apart of a batch's arguments reaches the module, and nothing that the batch leaves."""
+"""What deephpc keeps apart of a module's arguments reaches the module, and nothing that the run leaves."""
 
 import json
 import subprocess
@@ -22,7 +22,22 @@ def get_predict_args():
 
 def predict(name, token):
     return {"name": name, "length": len(token)}
+
+def get_train_args():
+    password = {"format": "password"}
+    return {
+        "name": fields.Str(load_default="none"),
+        "token": fields.Str(required=True, metadata=password),
+        "api_key": fields.Str(data_key="api-key", load_default="none", metadata=password),
+        "pin": fields.Int(load_default=0, validate=lambda pin: pin < 100000, metadata=password),
+    }
+
+def train(name, token, api_key, pin):
+    with open("/proc/self/cmdline", "rb") as file:
+        words = file.read()
+    return {"lengths": [len(token), len(api_key)], "pin": pin + 1, "seen": token.encode() in words, "name": name}
 """
+SECRETS = ["hush-hush", "ψ \"'\n$(id)", "--pin 12 -x", '{"not": "JSON"']
 
 
 @pytest.fixture
@@ -74,3 +89,46 @@ def test_a_password_reaches_the_module_and_nothing_else(python: Path, run: Path,
 def test_a_password_is_told_as_one(python: Path, run: Path) -> None:
     told = json.loads(drive(python, run, "describe").stdout)["predict"]["arguments"]
     assert {one["name"]: one["is_secret"] for one in told} == {"name": False, "token": True}
+
+
+def keep(folder: Path, **secrets: object) -> None:
+    (folder / "secrets").mkdir()
+    (folder / "secrets" / "arguments.json").write_text(json.dumps(secrets))
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_a_password_reaches_a_training_and_nothing_else(python: Path, run: Path, secret: str) -> None:
+    keep(run, **{"token": secret, "api-key": secret * 2, "pin": "4711"})
+    done = drive(python, run, "train", "--", "--name=***", "--token=***", "--api-key=***", "--pin=***")
+    assert done.returncode == 0, done.stderr
+    text = (run / "output" / "train.json").read_text()
+    told = json.loads(text)
+    output = {"lengths": [len(secret), 2 * len(secret)], "pin": 4712, "seen": False, "name": "***"}
+    assert told["result"]["output"] == output
+    assert told["args"] == {"name": "***", "token": "***", "api_key": "***", "pin": "***"}
+    assert json.dumps(secret)[1:-1] not in text + done.stdout + done.stderr
+
+
+def test_a_default_that_the_module_declares_a_password_is_not_told_either(python: Path, run: Path) -> None:
+    done = drive(python, run, "train", "--", "--token=of-a-run-that-asked-nobody")
+    assert done.returncode == 0, done.stderr
+    told = json.loads((run / "output" / "train.json").read_text())["args"]
+    assert told == {"name": "none", "token": "***", "api_key": "***", "pin": "***"}
+
+
+@pytest.mark.parametrize(
+    ("secrets", "told"),
+    [
+        ({}, "--token: its value was in secrets/arguments.json of the run, and is not any more"),
+        ({"token": "t", "pin": "998877"}, "--pin ***: "),
+        ({"token": "t", "pin": "five 998877"}, "--pin: '***' is not of type int"),
+    ],
+)
+def test_a_password_that_cannot_be_used_is_refused_without_it(
+    python: Path, run: Path, secrets: dict[str, str], told: str
+) -> None:
+    keep(run, **secrets)
+    done = drive(python, run, "train", "--", *(f"--{name}=***" for name in secrets or ("token",)))
+    assert done.returncode == 2, done.stderr
+    assert told in done.stderr.splitlines()[-1]
+    assert "998877" not in done.stderr
