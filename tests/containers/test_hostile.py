@@ -216,6 +216,7 @@ def test_no_document_is_read_for_ever(
             assert pull_from(front, store).image.digest == built.digest
         else:
             refused(front, store, patience=replace(HASTY, deadline_s=1.0) if body is dripping else HASTY)
+        assert front.served  # it was not read to its end
         front.resume.set()
 
 
@@ -334,12 +335,16 @@ def test_a_circle_of_redirects_ends(built: BuiltImage, store: Store) -> None:
     ],
 )
 def test_a_token_that_is_none_is_refused(built: BuiltImage, store: Store, body: object) -> None:
-    def ask(handler: FrontHandler) -> None:
+    def ask(handler: FrontHandler) -> bool:
+        if "/v2/demo" not in handler.path or "Authorization" in handler.headers:  # any token will do
+            return False
         handler.answer(401, WWW_Authenticate=f'Bearer realm="http://{handler.front.host}/t/token"')
+        return True
 
     give = for_path("/token", lambda handler: handler.answer(200, json.dumps(body).encode()))
-    with hostile(built, give, for_path("/v2/demo", ask)) as front:
-        refused(front, store)
+    with hostile(built, give, ask) as front:
+        assert "no proper token" in refused(front, store).message
+        assert not [each for each in front.served if "Authorization" in each.headers]
 
 
 def test_a_token_in_a_thousand_brackets_is_refused(built: BuiltImage, store: Store) -> None:
@@ -372,7 +377,7 @@ def test_a_configuration_that_is_a_layer_is_refused(built: BuiltImage, store: St
     lied = {**first, "mediaType": built.manifest["config"]["mediaType"]}
     content = json.dumps({**built.manifest, "config": lied}).encode()
     with hostile(built, for_path("/manifests/", lambda handler: handler.answer(200, content))) as front:
-        refused(front, store)
+        assert "is not JSON" in refused(front, store).message
 
 
 @pytest.mark.parametrize(
