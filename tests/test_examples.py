@@ -28,7 +28,6 @@ def environment(folder: Path) -> dict[str, str]:
         "DEEPHPC_OUTPUT_DIR": str(folder / "output"),
         "DEEPHPC_CHECKPOINT_DIR": str(folder / "checkpoints"),
         "DEEPHPC_METRICS": str(folder / "metrics.jsonl"),
-        "OMP_NUM_THREADS": "1",
     }
 
 

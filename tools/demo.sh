@@ -12,7 +12,7 @@ main() {
     # shellcheck disable=SC1091  # made by tools/setup-python.sh
     . "${1:-.venv}/bin/activate"
 
-    show deephpc train examples/digits/train.py --cpus-per-task 2 --time 10 --wait -- --epochs 20
+    show deephpc train examples/digits/train.py --time 10 --wait -- --epochs 20
     run=$(tail -n 1 <<<"$answer")
     show deephpc jobs show "$run"
 

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from typing import TYPE_CHECKING
 
 from deephpc import __version__
 from deephpc.jobs.launcher import launch_variables
@@ -11,6 +10,9 @@ from deephpc.jobs.slurm_options import has_room_for
 from deephpc.jobs.spec import JobSpec
 from deephpc.places import shipped
 from deephpc.quoting import quote_for_bash
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 #: Linux refuses a single argument beyond this (MAX_ARG_STRLEN, execve(2)), and Slurm a script beyond 4 MiB.
 LONGEST_WORD_BYTES = 128 * 1024 - 1
@@ -74,7 +76,9 @@ def _alarm_s(spec: JobSpec) -> int:
 
 
 @cache
-def _template() -> Template:
+def _template() -> "Template":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # start-up time: most commands render no script
+
     environment = Environment(
         loader=FileSystemLoader(shipped("jobscripts")),
         undefined=StrictUndefined,

@@ -16,7 +16,6 @@ from deephpc.jobs.scheduler import JobId, Observation, Question, Refused, Schedu
 from deephpc.jobs.state import ACTIVE, JobState
 from deephpc.jobs.submission import Patience, describe_submitter, find_by_name, place, submitter_lives, write_answer
 from deephpc.jobs.truth import AWAITS_SUCCESSOR
-from deephpc.workflows.plan import job_environment, load_plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +73,8 @@ def place_successors(
     patience: Patience = Patience(),  # noqa: B008 - frozen
 ) -> tuple[str, ...]:
     """Submit the next job of each run that waits for it (login node); return one line for each that it failed for."""
+    from deephpc.workflows.plan import job_environment, load_plan  # start-up time: most looks find none
+
     troubles = []
     for job in jobs:
         plan = load_plan(job.files)

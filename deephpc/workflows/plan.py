@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -25,10 +25,11 @@ from deephpc.jobs.slurm_options import Dialect, render_directives
 from deephpc.jobs.spec import Collection, Dependency, Environment, Gateway, JobSpec
 from deephpc.jobs.state import JobState
 from deephpc.model import Model
-from deephpc.workflows.in_image import Enclosed
 from deephpc.workflows.request import JobRequest
-from deephpc.workflows.run_data import showing_data
 from deephpc.workflows.source import SourceState
+
+if TYPE_CHECKING:
+    from deephpc.workflows.in_image import Enclosed
 
 _PASSED_ON = re.compile(
     r"HOME|USER|LOGNAME|SHELL|PATH|LANG|LANGUAGE|LC_\w+|TZ|LD_LIBRARY_PATH|LIBRARY_PATH|PYTHONPATH|VIRTUAL_ENV|CONDA_\w+"
@@ -80,6 +81,8 @@ class JobPlan(Model):
 
     def with_data(self, data: Sequence[StagedData]) -> "JobPlan":
         """Return the plan with what was staged for it, bound into its image where it has one."""
+        from deephpc.workflows.run_data import showing_data  # start-up time: plans are read far more often than made
+
         container = self.container and showing_data(self.container, data)
         return self.model_copy(update={"data": tuple(data), "container": container})
 
@@ -105,7 +108,7 @@ def plan_job(
     dependencies: Sequence[Dependency] = (),
     environ: Mapping[str, str],
     source: SourceState | None = None,
-    enclosed: Enclosed | None = None,
+    enclosed: "Enclosed | None" = None,
 ) -> tuple[JobPlan, str]:
     """Decide everything about a run (pure): its spec and the exact script.
 
@@ -132,7 +135,7 @@ def plan_job(
     return plan, script_of(spec, settings)
 
 
-def _engine(request: JobRequest, enclosed: Enclosed | None) -> str:
+def _engine(request: JobRequest, enclosed: "Enclosed | None") -> str:
     if enclosed is None:
         return NATIVE
     return enclosed.container.engine if enclosed.container else request.options.image.engine

@@ -47,6 +47,7 @@ def main() -> None:
     options = parse_options()
     places = Places.from_environment()
     ranks = find_ranks()
+    torch.set_num_threads(1)  # so small a network is no quicker with more, and those would spin on cores of other ranks
     device = f"cuda:{ranks.local_rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
     torch.set_default_dtype(torch.float64 if options.double else torch.float32)
     train, test = load_split(device)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from deepaas_digits_torch.data import CLASSES
 from deepaas_digits_torch.ranks import Ranks
 
+torch.set_num_threads(1)  # so small a network is no quicker with more, and those would spin on cores of other ranks
 
 def build_network(hidden: int) -> nn.Sequential:
     """Return the untrained network: one convolution, one hidden layer."""
