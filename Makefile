@@ -25,7 +25,7 @@ check: $(VENV)/.has-test ## Format, lint, types, import contracts, shellcheck, f
 	$(BIN)/pytest -q -m "not cluster and not slow" $(SIDE_BY_SIDE)
 
 test: $(VENV)/.has-test $(VENV)/.has-train cluster-packages ## All tests, those on the real Slurm cluster too (root on Debian)
-	$(BIN)/pytest $(SIDE_BY_SIDE) --durations=10
+	$(BIN)/pytest $(SIDE_BY_SIDE) --durations=10 $(if $(CHECKED),-m "cluster or slow")
 
 test-long: $(VENV)/.has-test cluster-packages ## 10 000 cases of each property, sweeps at their full size, and a table of both (by hand, up to an hour)
 	HYPOTHESIS_PROFILE=full DEEPHPC_TEST_FILES=1000 DEEPHPC_TEST_LARGE_MIB=200 DEEPHPC_TEST_RUNS=200 \
