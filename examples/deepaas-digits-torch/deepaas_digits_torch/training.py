@@ -13,6 +13,7 @@ from deepaas_digits_torch.ranks import Ranks
 
 torch.set_num_threads(1)  # so small a network is no quicker with more, and those would spin on cores of other ranks
 
+
 def build_network(hidden: int) -> nn.Sequential:
     """Return the untrained network: one convolution, one hidden layer."""
     return nn.Sequential(
