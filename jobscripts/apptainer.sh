@@ -63,8 +63,8 @@ refused() { # mksquashfs 4.6 names a full disk in a line before its last
   fail "$engine cannot convert the image: ${said:-$(grep -a -E 'FATAL|ERROR' "$log" | tail -n 1)}"
 }
 
-engine_exec() { # WORDS…
-  local words=(--silent exec --cleanenv --no-home --no-mount 'cwd,tmp' --pwd /) bind
+engine_exec() { # WORDS…; a site may bind the node's /tmp, too (`bind path`): releases that know no paths in --no-mount show that
+  local words=(--silent exec --cleanenv --no-home --no-mount 'cwd,tmp,/tmp,/var/tmp' --pwd /) bind
   layer_words
   for bind in ${binds[@]+"${binds[@]}"}; do words+=(--bind "$bind"); done
   case $gpu in

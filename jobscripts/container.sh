@@ -134,7 +134,7 @@ layer_words() { # of Apptainer: adds to `words`; /tmp belongs to the layer, so t
     overlay) mkdir -p "$(layer_place)" && words+=(--overlay "$(layer_place)") && return ;;
     tmpfs) words+=(--writable-tmpfs) ;;
   esac
-  words+=(--bind "$private/tmp:/tmp" --bind "$private/var_tmp:/var/tmp")
+  [ -n "${looks_at_tmp:-}" ] || words+=(--bind "$private/tmp:/tmp" --bind "$private/var_tmp:/var/tmp")
 }
 
 in_full() { # SRC[:DST][:ro] → SRC:DST[:ro]
@@ -171,12 +171,13 @@ stage_image() { # copy the image to this node's own disk, once for all its ranks
 }
 
 # --- a module's own folders, as /srv/NAME/{data,models}: writable, and with what the image has in them -----------------------
-prepare_inside() { # one look around from inside, before anything is started; prints one line
-  local copied=no
+prepare_inside() { # one look around from inside, before anything is started; prints one line; in a shell of its own: `binds` is that one's
+  local copied=no looks_at_tmp=yes # the engines show the image's own /tmp, the job's lies elsewhere
   if [ "$is_module" = yes ]; then
     if [ "$layer" = overlay ]; then copied=listed; else copied=${engine_links:+links}; fi
     copied=${copied:-yes}
   fi
+  binds+=("$private/tmp:/deephpc/tmp" "$private/var_tmp:/deephpc/var_tmp")
   (engine_exec /bin/sh /deephpc/bin/inside.sh prepare "$gpus_wanted" "${gpu:-$gpu_vendor}" "$copied" "$models_draft") \
     </dev/null 2>"$private/prepare.err" 9>&-
 }
@@ -389,11 +390,19 @@ look_around() {
   event container ",\"engine\":\"$(text "$engine")\",\"image\":\"$(text "$image_digest")\",\"sees\":\"$(text "$line")\",\"devices\":\"$(text "${gpu_facts:-}")\""
   [ "$status" -eq 0 ] || [ "$status" -eq 42 ] || cat "$private/prepare.err" >&2
   case $status in
-    0) note "$engine: $line" ;;
+    0) note "$engine: $line" && say_large ;;
     42) fail "$reason" ;; # preflight.sh says what is missing
     137) fail "the job's memory was used up while the image was made ready on $host: ask for more --mem" ;;
     *) fail "the image does not start in $engine on $host (it must have /bin/sh): ${reason:-exit code $status}" ;;
   esac
+}
+
+say_large() { # what the look around did not copy
+  local size folder
+  [ -s "$private/deephpc/large.list" ] || return 0
+  while read -r size folder; do
+    note "the image has $size MiB in its $folder, and a job gets a copy of up to 64 MiB: its $folder is empty; add what the program needs with --bind FILE:$folder/NAME"
+  done <"$private/deephpc/large.list"
 }
 
 set_up() { # all that comes before the program

@@ -6,7 +6,8 @@
 #   inside.sh prepare GPUS VENDOR FOLDERS MODELS
 #     print one line about what can be seen from here (preflight.sh); of a module (FOLDERS is not `no`) list its folders
 #     of data and models, copy what it ships there where nothing else makes it writable (`yes`; its own folder too, but not
-#     with `links`), and its models to MODELS
+#     with `links`), and its models to MODELS; the image's own /tmp and /var/tmp are seen here, the job's at /deephpc/tmp
+#     and /deephpc/var_tmp, into which small contents of the former are copied
 # shellcheck disable=SC2154  # set by env.sh
 deephpc_verb=$1 deephpc_number=
 shift
@@ -71,8 +72,12 @@ copy_home() { # FOLDER: a module's own, all but data and models, where its copy 
 copy_folder() { # FOLDER PLACE
   mkdir -p "$2"
   [ -d "$1" ] || return 0
-  cp -R -p "$1/." "$2/" || { printf '%s cannot be copied\n' "$1" >&2; exit 1; }
+  copy_content "$1" "$2" || { printf '%s cannot be copied\n' "$1" >&2; exit 1; }
   chmod -R u+w "$2"
+}
+
+copy_content() { # FOLDER PLACE; both may be links in udocker F, where `/.` does not lead through them
+  place=$(cd "$2" && pwd -P) && (cd "$1" && cp -R -p . "$place/")
 }
 
 show_home() { # settings, weights and the like that the image has in its home, below .cache say, are found in ours
@@ -102,7 +107,36 @@ is_small() { # PATH
   size=$(du -sk "$1") && [ "${size%%[!0-9]*}" -le 4096 ] && ! has_many "$1" && [ -z "$(find "$1" -type l | head -n 1)" ] # a link may lead out of it
 }
 
+# What an image has in its folders for temporary files (weights, folders of sockets) is found there in a job too, whose own lie
+# over them.
+show_tmp() { # FOLDER PLACE
+  case ${DEEPHPC_OUTPUT_DIR:-}/ in "$1"/*) return 0 ;; esac # the run itself is bound there
+  has_members "$1" || return 0
+  size=$(cd "$1" && du -sk .)
+  size=${size%%[!0-9]*}
+  if [ "${size:-0}" -gt 65536 ]; then
+    printf '%d %s\n' "$((size / 1024))" "$1" >>/deephpc/large.list
+    return 0
+  fi
+  copy_content "$1" "$2" # all but what may not be read
+  (cd "$2" && chmod -R u+rwX . && chmod 1777 .)
+}
+
+has_members() { # FOLDER
+  for entry in "$1"/* "$1"/.[!.]* "$1"/..?*; do
+    if [ -e "$entry" ] || [ -L "$entry" ]; then return 0; fi
+  done
+  return 1
+}
+
 if [ "$deephpc_verb" = prepare ]; then
+  TMPDIR=/deephpc/tmp # the image's own may be closed to writing
+  export TMPDIR
+  if [ "$3" != listed ]; then # the image is not written to
+    : >/deephpc/large.list
+    show_tmp /tmp /deephpc/tmp
+    show_tmp /var/tmp /deephpc/var_tmp
+  fi 2>/dev/null
   for home in "${deephpc_image_home:-/root}" /root; do show_home "$home"; done 2>/dev/null
   [ "$3" = no ] || list_folders "$3" "$4"
   exec /bin/sh /deephpc/bin/preflight.sh "$1" "$2"

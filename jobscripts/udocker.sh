@@ -66,7 +66,7 @@ gather_binds() { # fills all_binds: first what belongs to the node, then what be
   for file in /etc/hosts /etc/resolv.conf; do [ ! -e "$file" ] || all_binds+=("$file:$file:ro"); done
   identity_files
   all_binds+=("$work/passwd:/etc/passwd:ro" "$work/group:/etc/group:ro")
-  [ "$layer" = overlay ] || all_binds+=("$private/tmp:/tmp" "$private/var_tmp:/var/tmp")
+  [ "$layer" = overlay ] || [ -n "${looks_at_tmp:-}" ] || all_binds+=("$private/tmp:/tmp" "$private/var_tmp:/var/tmp")
   all_binds+=(${binds[@]+"${binds[@]}"})
   [ "$gpu" != nvidia ] || [ "$engine" = udocker-f ] || bind_driver
 }
@@ -328,10 +328,10 @@ place_for() { # SOURCE PATH: where a bind goes, when the image has nothing there
 
 # --- S: Apptainer or Singularity on the unpacked tree -----------------------------------------------------------------------
 apptainer_exec() {
-  local program words=(--silent exec --cleanenv --no-home --no-mount 'cwd,tmp' --pwd /) bind
+  local program words=(--silent exec --cleanenv --no-home --no-mount 'cwd,tmp,/tmp,/var/tmp' --pwd /) bind
   program=$(engine_program UDOCKER_USE_SINGULARITY_EXECUTABLE apptainer singularity) ||
     fail "$engine needs apptainer or singularity, which are not on $(uname -n)"
-  words+=(--bind "$private/tmp:/tmp" --bind "$private/var_tmp:/var/tmp")
+  [ -n "${looks_at_tmp:-}" ] || words+=(--bind "$private/tmp:/tmp" --bind "$private/var_tmp:/var/tmp")
   for bind in ${binds[@]+"${binds[@]}"}; do words+=(--bind "$bind"); done
   case $gpu in
     nvidia) words+=(--nv) ;;

@@ -57,6 +57,8 @@ PLAIN_ENV = {
 #: What the image has in its home, as downloads of frameworks lie there.
 PLAIN_WEIGHTS = ".cache/torch/hub/weights.pth"
 PLAIN_FOLDER = "/srv/plain folder"
+#: What it has where programs keep what is temporary.
+PLAIN_TMP = ("/tmp/.cache/hub/weights.bin", "/tmp/names", "/var/tmp/library/settings.json")
 
 _ENTRY = """\
 #!/bin/sh
@@ -368,6 +370,7 @@ def _build(building: Path) -> None:
             "/usr/local/bin/entry": _ENTRY,
             f"{PLAIN_FOLDER}/here.txt": "ψ in the working folder\n",
             f"/root/{PLAIN_WEIGHTS}": "weights",
+            **dict(zip(PLAIN_TMP, PLAIN_TMP, strict=True)),
         },
         "an entry point",
     )

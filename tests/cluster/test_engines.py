@@ -17,6 +17,7 @@ from tests.cluster.module_images import (
     EXAMPLE,
     PLAIN_ENV,
     PLAIN_FOLDER,
+    PLAIN_TMP,
     fetch_module_images,
     install_module,
     push_image,
@@ -40,11 +41,18 @@ while True:
     time.sleep(0.1)
 """
 ASKS = """
-import json, os, pathlib
+import json, os, pathlib, sys, tempfile
 seen = {"cwd": os.getcwd(), "home": os.environ["HOME"], "environ": dict(os.environ), "uid": os.getuid()}
 weights = pathlib.Path.home() / ".cache/torch/hub/weights.pth"
 seen["weights"] = weights.read_text()
 weights.with_name("more.pth").write_text("another download")
+seen["tmp"] = {}
+for file in map(pathlib.Path, sys.argv[1:]):
+    seen["tmp"][str(file)] = file.read_text()
+    file.write_text("changed")
+    file.with_name("beside").write_text("x")
+with tempfile.NamedTemporaryFile() as file:
+    seen["temporary"] = file.name
 for place in ("/root_of_image", "/etc/x", "/tmp/x", "/var/tmp/x", os.environ["HOME"] + "/x"):
     try:
         pathlib.Path(place).write_text("x")
@@ -98,7 +106,7 @@ def test_a_program_finds_what_docker_users_expect(alice: Session, images: dict[s
     odd = 'it\'s "ä" $(id) `id`\nsecond line'
     answer = alice.deephpc(
         *("run", "--image", images["plain"], "--engine", engine, "--time", "30", "--env", f"ODD={odd}"),
-        *("--env", "HIDDEN", "--wait", "--", "python3", "asks.py"),
+        *("--env", "HIDDEN", "--wait", "--", "python3", "asks.py", *PLAIN_TMP),
         env={"HIDDEN": "s3cret", "OUTSIDE": "must stay outside"},
     )
     assert answer.returncode == 0, answer.stderr
@@ -111,6 +119,8 @@ def test_a_program_finds_what_docker_users_expect(alice: Session, images: dict[s
     assert {name: seen["environ"][name] for name in PLAIN_ENV} == dict(PLAIN_ENV)
     assert seen["environ"]["DEEPHPC_RUN_ID"] == run_id
     assert seen["weights"] == "weights"
+    assert seen["tmp"] == {path: path for path in PLAIN_TMP}
+    assert seen["temporary"].startswith("/tmp/tmp")
     assert not [name for name in seen["environ"] if name.startswith("RCLONE_")], "of modules alone"
     writable = {place: seen[place] for place in ("/root_of_image", "/etc/x", "/tmp/x", "/var/tmp/x", "/deephpc/home/x")}
     assert writable == {

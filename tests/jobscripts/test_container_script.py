@@ -129,6 +129,31 @@ def test_what_ends_the_look_into_an_image_is_told_as_that(node: Node, ends: str,
     assert node.calls == ["prepare"] * looks  # with each layer that may work, where the image did not start
 
 
+@pytest.mark.parametrize("facts", [{}, {"is_module": True, "models": None}])
+def test_the_look_into_an_image_sees_its_own_tmp_and_the_program_that_of_the_job(
+    node: Node, facts: dict[str, object]
+) -> None:
+    done = node.run("true", prepare=f'cp "{node.place}/binds" "{node.place}/looked"; exit 0', **facts)
+    assert done.returncode == 0, done.stderr
+    looked, ran = ((node.place / name).read_text().splitlines() for name in ("looked", "binds"))
+    tmp, var_tmp = f"{node.place}/private/tmp", f"{node.place}/private/var_tmp"
+    assert looked[-2:] == [f"{tmp}:/deephpc/tmp", f"{var_tmp}:/deephpc/var_tmp"]
+    assert not [bind for bind in looked if bind.endswith((":/tmp", ":/var/tmp"))]
+    assert {f"{tmp}:/tmp", f"{var_tmp}:/var/tmp"} <= set(ran) or facts
+    assert not [bind for bind in ran if bind.endswith(("/deephpc/tmp", "/deephpc/var_tmp"))]
+
+
+@pytest.mark.parametrize("large", ["", "300 /tmp\n", "65 /tmp\n4096 /var/tmp\n"])
+def test_what_is_too_large_in_the_tmp_of_an_image_is_said_once_each(node: Node, large: str) -> None:
+    done = node.run("true", prepare=f'printf "{large}" >"$ours/large.list"; echo seen; exit 0')
+    said = [line for line in done.stderr.splitlines() if "MiB in its" in line]
+    assert said == [
+        f"deephpc: the image has {size} MiB in its {folder}, and a job gets a copy of up to 64 MiB: its {folder} is "
+        f"empty; add what the program needs with --bind FILE:{folder}/NAME"
+        for size, folder in (line.split() for line in large.splitlines())
+    ]
+
+
 @pytest.mark.parametrize("more", [0, 101])
 def test_the_models_of_a_run_are_all_seen_and_none_can_be_written(node: Node, more: int) -> None:
     models, elsewhere = node.place / "the models", node.place / "elsewhere"

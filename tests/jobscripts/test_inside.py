@@ -1,6 +1,7 @@
 """What `inside.sh` finds in an image (a module's folders, a home) before a program starts, and where it starts."""
 
 import os
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +30,12 @@ class Image:
     def start(self, *words: str, **environ: str) -> "subprocess.CompletedProcess[str]":
         """Run the script, with these variables."""
         script = (shipped("jobscripts") / "inside.sh").read_text()
-        for place in ("/root", "/srv", "/deephpc"):
-            script = script.replace(place, f"{self.root}{place}")
+        script = re.sub(r"(?<!\w)(?=/(?:root|srv|deephpc|var/tmp|tmp)\b)", str(self.root), script)
         self.put("deephpc/env.sh", "deephpc/bin/preflight.sh")
-        (self.root / "deephpc/home").mkdir(exist_ok=True)
-        (self.root / "deephpc/env.sh").write_text("")
-        (self.root / "deephpc/bin/preflight.sh").write_text("echo seen\n")
+        for name in ("home", "tmp", "var_tmp"):
+            (self.root / "deephpc" / name).mkdir(exist_ok=True)
+        (self.root / "deephpc/env.sh").write_text(f"TMPDIR={self.root}/tmp; export TMPDIR\n")
+        (self.root / "deephpc/bin/preflight.sh").write_text("mktemp >/dev/null && echo seen\n")
         (self.root / "inside.sh").write_text(script)
         return subprocess.run(
             [*AS_USER, "sh", self.root / "inside.sh", *words],
@@ -205,3 +206,78 @@ def test_a_home_that_may_not_be_read_is_passed_over(image: Image) -> None:
     with closed(image.root / "root"):
         image.prepare("no")
     assert list((image.root / "deephpc/home").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ("tmp/weights.bin",),
+        ("tmp/cache/hub/nested/weights.bin", "tmp/two words/$(id)"),
+        ("tmp/.hidden", "var/tmp/..odd", "tmp/-rf"),
+        ("var/tmp/library/settings.json",),
+        ("srv/notes.txt",),
+    ],
+)
+@pytest.mark.parametrize("how", ["no", "yes"])
+def test_what_an_image_has_in_its_folders_for_temporary_files_is_found_in_those_of_the_job(
+    image: Image, files: tuple[str, ...], how: str
+) -> None:
+    for name in ("tmp", "var/tmp"):
+        (image.root / name).mkdir(parents=True)
+    image.put(*files)
+    (image.root / files[0]).chmod(0o444)
+    image.prepare(how)
+    there = {name for name in files if name.startswith(("tmp/", "var/tmp/"))}
+    assert copies(image) == there
+    for name in there:
+        ours = image.root / "deephpc" / name.replace("var/tmp", "var_tmp")
+        assert (ours.read_text(), ours.stat().st_mode & 0o200) == (name, 0o200)
+
+
+def test_folders_for_temporary_files_keep_their_rights_and_links_theirs(image: Image) -> None:
+    image.put("tmp/.X11-unix/x", "tmp/shut/x")
+    (image.root / "tmp/.X11-unix").chmod(0o1777)
+    (image.root / "tmp/shut").chmod(0o555)
+    (image.root / "tmp/latest").symlink_to("/opt/weights")
+    (image.root / "tmp").chmod(0o755)
+    (image.root / "deephpc/tmp").mkdir(parents=True)
+    (image.root / "deephpc/tmp").chmod(0o1777)
+    image.prepare("no")
+    ours = image.root / "deephpc/tmp"
+    modes = [(ours / name).stat().st_mode & 0o7777 for name in ("", ".X11-unix", "shut")]
+    assert modes == [0o1777, 0o1777, 0o755]
+    assert (ours / "latest").readlink() == Path("/opt/weights")
+
+
+def test_what_may_not_be_read_there_hides_nothing_else(image: Image) -> None:
+    image.put("tmp/key", "tmp/shut/x", "tmp/weights.bin")
+    with closed(image.root / "tmp/key"), closed(image.root / "tmp/shut"):
+        image.prepare("no")
+    assert (image.root / "deephpc/tmp/weights.bin").read_text() == "tmp/weights.bin"
+
+
+@pytest.mark.parametrize(("place", "named"), [("tmp", "/tmp"), ("var/tmp", "/var/tmp")])
+def test_what_is_too_large_there_is_named_and_not_copied(image: Image, place: str, named: str) -> None:
+    image.put("tmp/small", "var/tmp/small", f"{place}/a/large")
+    (image.root / place / "a/large").write_bytes(os.urandom(1 << 20) * 65)
+    image.prepare("no")
+    assert (image.root / "deephpc/large.list").read_text() == f"65 {image.root}{named}\n"
+    assert copies(image) == {"tmp/small", "var/tmp/small"} - {f"{place}/small"}
+
+
+def test_nothing_is_copied_where_the_image_is_written_to_or_the_run_lies_there(image: Image) -> None:
+    image.put("tmp/run/output/x", "tmp/weights.bin", "var/tmp/x")
+    image.prepare("listed")
+    assert copies(image) == set()
+    image.prepare("no", DEEPHPC_OUTPUT_DIR=f"{image.root}/tmp/run/output")
+    assert copies(image) == {"var/tmp/x"}
+
+
+def copies(image: Image) -> set[str]:
+    """Return what the job's own folders for temporary files have, but for what `mktemp` makes there."""
+    return {
+        f"{inside}/{path.relative_to(image.root / 'deephpc' / name)}"
+        for name, inside in (("tmp", "tmp"), ("var_tmp", "var/tmp"))
+        for path in (image.root / "deephpc" / name).rglob("*")
+        if path.is_file() and not path.name.startswith("tmp.")
+    }
