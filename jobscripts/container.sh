@@ -178,8 +178,8 @@ prepare_inside() { # one look around from inside, before anything is started; pr
     copied=${copied:-yes}
   fi
   binds+=("$private/tmp:/deephpc/tmp" "$private/var_tmp:/deephpc/var_tmp")
-  (engine_exec /bin/sh /deephpc/bin/inside.sh prepare "$gpus_wanted" "${gpu:-$gpu_vendor}" "$copied" "$models_draft") \
-    </dev/null 2>"$private/prepare.err" 9>&-
+  (engine_exec /bin/sh /deephpc/bin/inside.sh prepare "$gpus_wanted" "${gpu:-$gpu_vendor}" "$copied" "$models_draft" \
+    ${module_folders[@]+"${module_folders[@]}"}) </dev/null 2>"$private/prepare.err" 9>&-
 }
 
 declare -A copies=()
@@ -245,7 +245,7 @@ keep_folder() { # DRAFT KEPT: taken by whichever task or node comes first, and w
 }
 
 bind_folders() { # a module's data and models: what it writes there goes to the run, or is the job's own
-  local role folder kept
+  local role folder kept shown=''
   while read -r role folder; do
     kept=$private/deephpc/folders$folder
     case $role in
@@ -270,7 +270,8 @@ bind_folders() { # a module's data and models: what it writes there goes to the 
       data)
         if [ "$layer" = overlay ]; then
           kept=
-        elif [ "$keeps_folders" = yes ]; then
+        elif [ "$keeps_folders" = yes ] && { [ -z "$shown" ] || [ -z "$(ls -A "$kept" 2>/dev/null)" ]; }; then # one has what is kept
+          [ -z "$(ls -A "$kept" 2>/dev/null)" ] || shown=$folder
           if [ ${#data_sets[@]} -gt 0 ]; then kept=$here/module-data; else kept=$DEEPHPC_DATA_DIR; fi
           [ -n "$(ls -A "$kept" 2>/dev/null)" ] || { cp -R -p "$private/deephpc/folders$folder" "$kept.$host.$$.part" && keep_folder "$kept.$host.$$.part" "$kept"; }
         fi

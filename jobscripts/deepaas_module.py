@@ -16,6 +16,7 @@ import sys
 
 import deepaas_server
 from deepaas_arguments import BadArgumentError, describe_arguments
+from deepaas_folders import folders_of
 from deepaas_loading import (
     NoModuleError,
     check_arguments,
@@ -70,7 +71,7 @@ def describe(model, expect):
 
 
 def _describe_module(module):
-    description = {"served": module.name, "metadata": metadata_of(module)}
+    description = {"served": module.name, "metadata": metadata_of(module), "folders": folders_of(module.plugin)}
     for method in ("train", "predict"):
         arguments = describe_arguments(fields_of(module, method))
         description[method] = {"exists": has_method(module, method), "arguments": arguments}

@@ -3,11 +3,12 @@
 #
 #   inside.sh run WORDS…                     become the program, with the environment and the folder of the run
 #   inside.sh rank N WORDS…                  the same as one rank of several on this node, each with an environment of its own
-#   inside.sh prepare GPUS VENDOR FOLDERS MODELS
+#   inside.sh prepare GPUS VENDOR FOLDERS MODELS [ROLE PATH]…
 #     print one line about what can be seen from here (preflight.sh); of a module (FOLDERS is not `no`) list its folders
-#     of data and models, copy what it ships there where nothing else makes it writable (`yes`; its own folder too, but not
-#     with `links`), and its models to MODELS; the image's own /tmp and /var/tmp are seen here, the job's at /deephpc/tmp
-#     and /deephpc/var_tmp, into which small contents of the former are copied
+#     of data and models (`data PATH`, `models PATH`: such as it named when it was asked), copy what it ships there where
+#     nothing else makes it writable (`yes`; its own folder too, but not with `links`), and its models to MODELS; the image's
+#     own /tmp and /var/tmp are seen here, the job's at /deephpc/tmp and /deephpc/var_tmp, into which small contents of the
+#     former are copied
 # shellcheck disable=SC2154  # set by env.sh
 deephpc_verb=$1 deephpc_number=
 shift
@@ -21,7 +22,9 @@ if [ "$deephpc_verb" = rank ]; then deephpc_number=-$1 && shift; fi
 
 # Modules of the catalogue lie in /srv/NAME, or /srv, and write to data and models there, or where these variables say (the
 # templates of AI4OS: api/config.py of ai4os-hub/ai4os-yolov8-torch, mods/config.py of ai4os-hub/mods).
-list_folders() {
+list_folders() { # FOLDERS MODELS [ROLE PATH]…
+  how=$1 draft=$2
+  shift 2
   : >/deephpc/folders.list
   seen='' listed=''
   for module in /srv /srv/*/ "${APP_INPUT_OUTPUT_BASE_DIR:-}"; do
@@ -33,14 +36,25 @@ list_folders() {
     [ "$module" = /srv ] || for sign in setup.py setup.cfg pyproject.toml; do [ ! -e "$module/$sign" ] || is_one=yes; done
     for sign in data models; do [ ! -d "$module/$sign" ] || is_one=yes; done
     [ -n "$is_one" ] || continue
-    [ "$1" != yes ] || [ "$module" = /srv ] || copy_home "$module"
+    [ "$how" != yes ] || [ "$module" = /srv ] || copy_home "$module"
     for role in data models; do
       [ "$module" != /srv ] || [ -d "/srv/$role" ] || continue
-      list_folder "$role" "$module/$role" "$@"
+      list_folder "$role" "$module/$role" "$how" "$draft"
     done
   done
-  list_folder data "${DATA_PATH:-}" "$@"
-  list_folder models "${MODELS_PATH:-}" "$@"
+  list_folder data "${DATA_PATH:-}" "$how" "$draft"
+  list_folder models "${MODELS_PATH:-}" "$how" "$draft"
+  for named; do
+    if lies_apart "${named#* }"; then list_folder "${named%% *}" "${named#* }" "$how" "$draft"; fi
+  done
+}
+
+lies_apart() { # FOLDER: neither in one that is listed, nor around it
+  while read -r role folder; do
+    [ "$role" != home ] || continue
+    case $1/ in "$folder"/*) return 1 ;; esac
+    case $folder/ in "${1%/}"/*) return 1 ;; esac
+  done </deephpc/folders.list
 }
 
 list_folder() { # ROLE FOLDER FOLDERS MODELS
@@ -138,8 +152,10 @@ if [ "$deephpc_verb" = prepare ]; then
     show_tmp /var/tmp /deephpc/var_tmp
   fi 2>/dev/null
   for home in "${deephpc_image_home:-/root}" /root; do show_home "$home"; done 2>/dev/null
-  [ "$3" = no ] || list_folders "$3" "$4"
-  exec /bin/sh /deephpc/bin/preflight.sh "$1" "$2"
+  gpus=$1 vendor=$2
+  shift 2
+  [ "$1" = no ] || list_folders "$@"
+  exec /bin/sh /deephpc/bin/preflight.sh "$gpus" "$vendor"
 fi
 
 printf '%d\n' "$$" >"/deephpc/pid$deephpc_number" # the job script passes signals on to it

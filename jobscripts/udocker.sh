@@ -431,6 +431,7 @@ lay_code() { # laid: paths in the root that need nothing more
     [ -n "${folder%/*}" ] || continue
     within_image "${folder%/*}"
     home=$REPLY
+    case $home in /opt | /mnt | /media | /home | /root | /var | /usr | /usr/local | /usr/share | /usr/src) continue ;; esac # all kinds of things lie there
     for entry in "$root$home"/*; do
       name=${entry##*/}
       case $entry in *.py) ;; *) [ -d "$entry" ] || continue ;; esac

@@ -228,10 +228,11 @@ def _check_module(
     """Ask a module what it declares, and check the arguments of its training against that."""
     if request.program != "module":
         return enclosed, None
-    from deephpc.workflows.module_use import checked_training, describe_module, with_files
+    from deephpc.workflows.module_use import checked_training, describe_module, with_files, with_folders
     from deephpc.workflows.request import selecting_words
 
     described = describe_module(enclosed, desk, selecting_words(request.target, request.options.image), ask=ask)
+    enclosed = with_folders(enclosed, described)
     if request.kind == "train":
         enclosed = with_files(checked_training(enclosed, described, request.workdir, _own_options(), kept), described)
     return enclosed, described

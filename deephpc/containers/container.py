@@ -83,6 +83,8 @@ class Container(Model):
     """The one of them whose content a module finds in its own `data` folder; without one it finds them by name."""
     is_module: bool = False
     """Whether the folders `data` and `models` of the modules under /srv are made writable."""
+    module_folders: tuple[str, ...] = ()
+    """Further folders of the module as `data PATH` or `models PATH`: it was asked where it keeps them."""
     keeps_folders: bool = False
     """Whether what a module writes there belongs to the run's results."""
     models: Path | None = None
@@ -137,6 +139,7 @@ class Container(Model):
             "asked_binds": self.binds,
             "usual_binds": self.usual_binds,
             "data_sets": self.data,
+            "module_folders": self.module_folders,
             "variables": sorted(variables),
         }
         lines = [f"{name}={quote_for_bash(value)}" for name, value in words.items()]

@@ -97,6 +97,13 @@ class ImportFailure(_Tolerant):
     is meant; empty where it may work on another machine."""
 
 
+class ModuleFolders(_Tolerant):
+    """Where a module keeps what it reads and makes, by its own configuration; paths inside its image."""
+
+    data: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+
+
 class ModuleDescription(_Tolerant):
     """What `deepaas_module.py describe` found in an image."""
 
@@ -113,6 +120,7 @@ class ModuleDescription(_Tolerant):
     error: ImportFailure | None = None
     metadata: JsonValue = None
     """What the module says of itself, in words of its own."""
+    folders: ModuleFolders = ModuleFolders()
     train: Method = Method()
     predict: Method = Method()
 

@@ -110,6 +110,15 @@ def checked_training(
     return replace(enclosed, words=(*enclosed.words[:at], *starred), secrets=secrets)
 
 
+def with_folders(enclosed: Enclosed, description: ModuleDescription | None) -> Enclosed:
+    """Return it with the folders of data and models that the module's own configuration names."""
+    if description is None or enclosed.container is None:
+        return enclosed
+    found = description.folders
+    folders = (*(f"data {folder}" for folder in found.data), *(f"models {folder}" for folder in found.models))
+    return replace(enclosed, container=enclosed.container.model_copy(update={"module_folders": folders}))
+
+
 def with_files(enclosed: Enclosed, description: ModuleDescription | None) -> Enclosed:
     """Return it with the files that the arguments of a training name, seen inside where they are here.
 

@@ -81,11 +81,13 @@ WRITES = '''\
 import glob
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 from webargs import fields
 
 HOME = Path("/srv/deepaas-digits")
+MODELS_DIR = Path("/opt/weights")
 
 
 def get_metadata():
@@ -128,6 +130,7 @@ def _everywhere():
         "beside the models": lambda: (HOME / "models" / "predictions").mkdir(exist_ok=True),
         "data in place": lambda: _complete(HOME / "data" / "data.yaml"),
         "data sets in place": lambda: [_complete(path) for path in (HOME / "data").glob("*/data.yaml")],
+        "where its configuration says": lambda: tempfile.TemporaryFile(dir=MODELS_DIR).close(),
         "elsewhere": lambda: Path("/opt/deephpc-was-here").write_text("x"),
         "moved to /tmp and back": lambda: _move(Path.cwd()),
         "moved from its home and back": lambda: _move(HOME),
@@ -147,6 +150,7 @@ def train(weights=None):
     told_where = Path(os.environ.get("MODELS_PATH", HOME / "models"))
     told_where.mkdir(parents=True, exist_ok=True)
     (told_where / "as told.bin").write_text("trained")
+    (MODELS_DIR / "as configured.bin").write_text("trained")
     return {"places": told, "models": sorted(p.name for p in (HOME / "models").iterdir()),
             "data": _all_in(HOME / "data"),
             "weights": Path(weights.filename).read_text() if weights else None}
@@ -161,7 +165,7 @@ def predict(image=None, note="-"):
         _try(lambda: _complete(files[name]))
     (HOME / "models" / "predictions" / "last.txt").write_text(note)
     return {"places": told, "models": sorted(p.name for p in (HOME / "models").iterdir()), "where": str(models),
-            "texts": texts}
+            "texts": texts, "configured": sorted(p.name for p in MODELS_DIR.iterdir())}
 '''
 
 MODULE_CONFIG = Config(
@@ -358,6 +362,7 @@ def _build(building: Path) -> None:
         {
             f"{_HOME}/deepaas_digits/api.py": WRITES,
             f"{_HOME}/models/shipped.bin": "shipped",
+            "/opt/weights/base.bin": "base",
             f"{_HOME}/data/data.yaml": "classes: 10\n",
             "/srv/labels.txt": "zero\n",
             "/root/.config/library/settings.json": "{}\n",

@@ -15,6 +15,8 @@ HOME = "/srv/deepaas-digits"
 COMMON = ("--time", "30", "--mem", "1500")
 WAITING = (*COMMON, "--wait")
 SET = "classes: 3\n"
+#: What a training leaves: below its own folder, where a constant of its says, and what the image had in either.
+MODELS = ["as configured.bin", "as told.bin", "base.bin", "predictions", "shipped.bin", "trained.bin"]
 #: What each engine cannot give: some lay a folder over the whole image, S and P have a copy of the module's own. The
 #: working folder of the image is the one above that.
 _WORKDIR = {"working folder", "what lies in the working folder", "moved to /tmp and back"}
@@ -98,11 +100,11 @@ def test_a_module_writes_where_the_engine_lets_it_and_a_used_run_never_changes(a
     trained = alice.submit("train", IMAGE, *asked, "--", "--weights", "weights.txt")
     output = answer_of(alice, trained, "output/train.json")["result"]["output"]
     assert refused(output["places"]) == CANNOT[engine]
-    assert output["models"] == ["as told.bin", "predictions", "shipped.bin", "trained.bin"]
+    assert output["models"] == MODELS
     assert {"data.yaml", "images", "images/1.png"} <= set(output["data"])
     assert output["weights"] == "of my own"
     left = alice.box.run(f"ls {folder_of(alice, trained)}/output/models", user="alice").stdout.splitlines()
-    assert left == ["as told.bin", "predictions", "shipped.bin", "trained.bin"]
+    assert left == MODELS
 
     before = listing(alice, folder_of(alice, trained))
     sets = () if engine == "udocker-f" else ("--data", "./set:named")  # F shows what is bound by links
@@ -110,7 +112,7 @@ def test_a_module_writes_where_the_engine_lets_it_and_a_used_run_never_changes(a
     predicted = alice.submit("predict", IMAGE, *words, *WAITING)
     answered = predictions_of(alice, predicted)
     assert refused(answered["places"]) == CANNOT[engine]
-    assert answered["models"] == ["as told.bin", "predictions", "shipped.bin", "trained.bin"]
+    assert answered["models"] == answered["configured"] == MODELS
     assert listing(alice, folder_of(alice, trained)) == before
     assert alice.box.run(["cat", f"{alice.folder}/set/data.yaml"], user="alice").stdout == SET
 

@@ -455,6 +455,33 @@ def test_under_fakechroot_the_code_of_a_module_really_lies_beside_what_is_bound_
     assert not list((node.place / "models").iterdir())
 
 
+@pytest.mark.parametrize(
+    ("weights", "beside", "is_copied"),
+    [
+        ("/opt/weights", "/opt/conda", False),
+        ("/usr/local/weights", "/usr/local/lib", False),
+        ("/opt/leaves/weights", "/opt/leaves/code", True),
+        ("/usr/src/app/weights", "/usr/src/app/code", True),
+    ],
+)
+def test_fakechroot_copies_what_lies_beside_models_only_where_that_is_a_modules_own(
+    node: Node, weights: str, beside: str, is_copied: bool
+) -> None:
+    _, library = fakechroot(node)
+    for place in (weights, beside):
+        (node.root / place[1:]).mkdir(parents=True, exist_ok=True)
+    (node.root / beside[1:] / "code.py").write_text("code")
+    (node.private / "deephpc").mkdir(exist_ok=True)
+    (node.private / "deephpc/folders.list").write_text(f"models {weights}\n")
+    (node.place / "models").mkdir()
+    node.binds = [f"{node.private}/deephpc:/deephpc", f"{node.place}/models:{weights}"]
+    done = node.run("udocker-f", "w", UDOCKER_FAKECHROOT_SO=str(library))
+    assert done.returncode == 9, done.stderr
+    [base] = node.private.glob("engine.*/root")
+    assert (base / weights[1:]).readlink() == node.place / "models"
+    assert (base / beside[1:]).is_symlink() is not is_copied
+
+
 def test_fakechroot_gets_a_root_of_links_and_the_libraries_of_the_image(node: Node) -> None:
     loader, library = fakechroot(node)
     driver(node, "550.1")

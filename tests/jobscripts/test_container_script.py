@@ -129,6 +129,37 @@ def test_what_ends_the_look_into_an_image_is_told_as_that(node: Node, ends: str,
     assert node.calls == ["prepare"] * looks  # with each layer that may work, where the image did not start
 
 
+@pytest.mark.parametrize(
+    ("shipped_data", "seen"),
+    [
+        ({"/srv/plants/data": "a.csv"}, {"/srv/plants/data/a.csv", "/opt/data/a.csv"}),
+        ({"/opt/data": "b.csv"}, {"/srv/plants/data/b.csv", "/opt/data/b.csv"}),
+        ({"/srv/plants/data": "a.csv", "/opt/data": "b.csv"}, {"/srv/plants/data/a.csv", "/opt/data/b.csv"}),
+    ],
+)
+def test_each_data_folder_of_a_training_has_what_the_image_has_there(
+    node: Node, shipped_data: dict[str, str], seen: set[str]
+) -> None:
+    lists = [f'[ "$(wc -l <"{node.place}/calls")" -gt 2 ] || exit 1']  # no layer works here
+    for folder in ("/srv/plants/data", "/opt/data"):
+        made = f'"$ours/folders{folder}"'
+        lists += [f"mkdir -p {made}", f'echo "data {folder}" >>"$ours/folders.list"']
+        if name := shipped_data.get(folder):
+            lists.append(f"echo {folder} >{made}/{name}")
+    done = node.run("true", prepare="\n".join([*lists, "exit 0"]), is_module=True, keeps_folders=True)
+    assert done.returncode == 0, done.stderr
+    for path in seen:
+        assert node.seen(path).strip() in shipped_data
+
+
+def test_what_a_module_named_when_it_was_asked_is_told_to_the_look_into_its_image(node: Node) -> None:
+    named = ("models /opt/my weights", "data /opt/it's $(id)")
+    prepare = f'shift 7; printf "%s\\n" "$@" >"{node.place}/named"; exit 0'
+    done = node.run("true", prepare=prepare, is_module=True, module_folders=named)
+    assert done.returncode == 0, done.stderr
+    assert tuple((node.place / "named").read_text().splitlines()) == named
+
+
 @pytest.mark.parametrize("facts", [{}, {"is_module": True, "models": None}])
 def test_the_look_into_an_image_sees_its_own_tmp_and_the_program_that_of_the_job(
     node: Node, facts: dict[str, object]

@@ -148,6 +148,15 @@ def load_results(folder: Path) -> dict[str, dict[str, Any]]:
     return {one["key"]: one for one in map(json.loads, lines)}
 
 
+def test_a_module_tells_where_it_keeps_its_models(drive: Drive, tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    source = f"import types; MODELS_PATH = '{tmp_path}/weights'; DATA_PATH = 'data'"
+    done = drive("describe", "--output", "d.json", **add_module(tmp_path, "elsewhere", source))
+    assert done.returncode == 0, done.stderr
+    folders = parse_description((tmp_path / "d.json").read_bytes()).folders
+    assert (folders.data, folders.models) == ((), (f"{tmp_path}/weights",))
+
+
 def test_the_module_is_described_as_deephpc_reads_it(drive: Drive, tmp_path: Path) -> None:
     done = drive("describe", "--expect", "DEEPaaS-digits", "--output", "d.json")
     assert done.returncode == 0, done.stderr

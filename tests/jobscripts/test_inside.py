@@ -46,9 +46,9 @@ class Image:
             check=False,
         )
 
-    def prepare(self, how: str, models: str = "", **environ: str) -> list[str]:
+    def prepare(self, how: str, models: str = "", *named: str, **environ: str) -> list[str]:
         """Return the folders that it lists, with what they are for, from the image's root."""
-        done = self.start("prepare", "0", "none", how, models and f"{self.root}/{models}", **environ)
+        done = self.start("prepare", "0", "none", how, models and f"{self.root}/{models}", *named, **environ)
         assert (done.returncode, done.stdout) == (0, "seen\n"), done.stderr
         listed = (self.root / "deephpc/folders.list").read_text().splitlines() if how != "no" else []
         return [line.replace(f"{self.root}/", "/", 1) for line in listed]
@@ -281,3 +281,27 @@ def copies(image: Image) -> set[str]:
         for path in (image.root / "deephpc" / name).rglob("*")
         if path.is_file() and not path.name.startswith("tmp.")
     }
+
+
+@pytest.mark.parametrize(
+    ("named", "more"),
+    [
+        (("models opt/weights",), ["models /opt/weights"]),
+        (("data my data", "models srv/plants/weights"), ["data /my data", "models /srv/plants/weights"]),
+        (("models srv/plants/models/", "data srv/plants/data/images", "data srv", "models srv/plants"), []),
+        (("models opt/weights", "data opt/weights", "models opt/weights/best"), ["models /opt/weights"]),
+        (("models deephpc/x",), []),
+    ],
+)
+@pytest.mark.parametrize("how", ["listed", "yes"])
+def test_folders_that_a_module_names_when_it_is_asked_are_its_own_where_they_lie_apart(
+    image: Image, named: tuple[str, ...], more: list[str], how: str
+) -> None:
+    image.put("srv/plants/setup.py", "opt/weights/base.pt", "my data/a.csv", "srv/plants/weights/base.pt")
+    words = [word.replace(" ", f" {image.root}/", 1) for word in named]
+    listed = [line for line in image.prepare(how, "", *words) if not line.startswith("home ")]
+    assert listed == ["data /srv/plants/data", "models /srv/plants/models", *more]
+    copies = [image.root / f"deephpc/folders{image.root}{line.partition(' ')[2]}" for line in more if how == "yes"]
+    assert [sorted(path.name for path in copy.iterdir()) for copy in copies] == [
+        [{"models": "base.pt", "data": "a.csv"}[line.partition(" ")[0]]] for line in more if how == "yes"
+    ]

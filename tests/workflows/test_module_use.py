@@ -13,7 +13,7 @@ from deephpc.workflows.batch_predict import parse_shared
 from deephpc.workflows.image import ImagePlaces
 from deephpc.workflows.image_upkeep import open_store
 from deephpc.workflows.in_image import Enclosed, ImageDesk
-from deephpc.workflows.module_use import _models, describe_module, with_files
+from deephpc.workflows.module_use import _models, describe_module, with_files, with_folders
 from tests.fakes.samples import settings_in
 
 IMAGE = "docker://docker.io/library/python:3"
@@ -160,6 +160,29 @@ def test_a_module_is_asked_again_whose_kept_answer_may_tell_no_passwords(tmp_pat
     assert (len(notes.read_text().splitlines()) if notes.exists() else 0) == asked
 
 
+@pytest.mark.parametrize(
+    ("says", "folders"),
+    [
+        ({"models": ["/opt/weights"]}, ("models /opt/weights",)),
+        ({"data": ["/a b", "/c"], "models": ["/d"]}, ("data /a b", "data /c", "models /d")),
+        ({"data": [], "models": [], "more": 1}, ()),
+        (None, ()),  # asked by its own old driver
+    ],
+)
+def test_where_a_module_keeps_models_and_data_goes_with_its_image(
+    tmp_path: Path, says: dict[str, object] | None, folders: tuple[str, ...]
+):
+    desk = desk_in(tmp_path, [])
+    said = {"schema": "deephpc.module/3", "served": "leaves", **({} if says is None else {"folders": says})}
+    (tmp_path / "said.json").write_text(json.dumps(said))
+    enclosed = Enclosed(container_in(tmp_path, desk.settings.cache_dir), ())
+    describe_module(enclosed, desk)
+    kept = with_folders(enclosed, describe_module(enclosed, desk, ask=False)).container
+    assert kept is not None
+    assert kept.module_folders == folders
+    assert (tmp_path / "asked").read_text() == "asked\n"
+
+
 def training_with(place: Path, **files: Path) -> Container | None:
     """Return how a training starts whose arguments name these files."""
     declared = (*(Argument(name=name, type="file") for name in ("weights", "labels")), Argument(name="note"))
@@ -212,3 +235,5 @@ def test_without_a_description_or_an_image_nothing_is_shown(tmp_path: Path):
     inside = Enclosed(container_in(tmp_path), natively.words)
     assert with_files(inside, None) is inside
     assert with_files(natively, ModuleDescription(served="leaves")) is natively
+    assert with_folders(inside, None) is inside
+    assert with_folders(natively, ModuleDescription(served="leaves")) is natively
