@@ -15,10 +15,12 @@ from deephpc.jobs.state import JobState
 from deephpc.jobs.truth import REQUEUES
 from deephpc.model import Model
 from deephpc.workflows.chain import waits_for_successor
+from deephpc.workflows.failures import recognise
 from deephpc.workflows.logs import read_tail
 from deephpc.workflows.plan import JobPlan, load_plan
 
 _LAST_LINES = 15
+_TELLING_LINES = 200
 _LOG_TELLS = (JobState.FAILED, JobState.OUT_OF_MEMORY, JobState.TIMEOUT, JobState.NODE_FAIL, JobState.LOST)
 _OLD_CHECKPOINTS = "a rerun gets a new checkpoint folder; the old checkpoints lie in"
 _SITES_DOING = (JobState.NODE_FAIL, JobState.PREEMPTED, JobState.BOOT_FAIL, JobState.FAILED)
@@ -90,9 +92,9 @@ def diagnose(job: Job, task: int | None, record: Record | None = None, now: date
     )
 
 
-def _last_lines(log: Path) -> tuple[str, ...]:
+def _last_lines(log: Path, number: int = _LAST_LINES) -> tuple[str, ...]:
     """Return the end of a log as a terminal would show it: of a progress bar its last state."""
-    text = read_tail(log, _LAST_LINES).decode(errors="replace")
+    text = read_tail(log, number).decode(errors="replace")
     return tuple(line.rstrip("\r").rpartition("\r")[2] for line in text.removesuffix("\n").split("\n"))
 
 
@@ -196,6 +198,9 @@ def _explain_end(one: Job, files: TaskFolder) -> Explanation:
     if one.state is JobState.NODE_FAIL:
         ended = replace(ended, text=_lost_node(one, files))
     plan = load_plan(one.files) if one.state is JobState.FAILED else None
+    if one.state is JobState.FAILED and files.log.is_file():
+        known = recognise(_last_lines(files.log, _TELLING_LINES), plan)
+        ended = ended if known is None else Explanation(f"{ended.text}: {known.text}", known.next_step)
     if plan is not None and plan.request.program == "module" and fate.exit_code == _REFUSED:
         ended = _explain_refused_arguments(plan)
     elif plan is not None:
