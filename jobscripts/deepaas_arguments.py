@@ -91,14 +91,15 @@ def parse_words(words, arguments):
     BadArgumentError
         For a word or a name that the module does not know, and a value that is none of its type.
     """
-    known = {argument["name"].replace("-", "_"): argument for argument in arguments}
+    alike = {argument["name"].replace("-", "_"): argument for argument in arguments}
+    known = {argument["name"]: argument for argument in arguments}
     values, waiting = {}, list(words)
     while waiting:
         word = waiting.pop(0)
         if not word.startswith("--") or word == "--":
             raise BadArgumentError("%r is not an argument: they are written --name value" % word)
         name, given, text = word[2:].partition("=")
-        argument = known.get(name.replace("-", "_"))
+        argument = known.get(name) or alike.get(name.replace("-", "_"))
         if argument is None:
             raise BadArgumentError(unknown_argument(name, [each["name"] for each in arguments]))
         if not given and argument["type"] == "bool" and not (waiting and _is_bool(waiting[0])):

@@ -53,6 +53,7 @@ def train(module, words, secrets, result):
     if accept and any(each["name"] == "accept" and each["required"] for each in arguments):
         values["accept"] = accept  # ours to fill, as in a prediction
     given = load_values(_as_sent(values, arguments), fields)
+    check_arrived(values, given, fields)
     _configure()
     os.makedirs(os.path.dirname(os.path.abspath(result)), exist_ok=True)
     began = datetime.now()
@@ -91,6 +92,23 @@ def load_values(texts, fields):
     if isinstance(loaded, tuple) and loaded.errors:
         raise BadArgumentError("; ".join(_refusals(loaded.errors, texts, fields)))
     return dict(values)
+
+
+def check_arrived(values, given, fields):
+    """Check that everything that was asked for is among what the module's method is called with.
+
+    Raises
+    ------
+    BadArgumentError
+        With the names of what the module's own fields leave out without a word.
+    """
+    arrives = {
+        deepaas_arguments.sent_as(name, field): getattr(field, "attribute", None) or name
+        for name, field in fields.items()
+    }
+    lost = sorted(name for name in values if arrives[name] not in given)
+    if lost:
+        raise BadArgumentError("the module's own fields leave out --%s" % ", --".join(lost))
 
 
 def _refusals(messages, texts, fields):

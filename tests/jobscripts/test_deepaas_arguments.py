@@ -319,3 +319,36 @@ def test_what_is_rendered_is_read_again(values, layers):
 def test_an_image_with_python_3_6_can_read_it(script):
     ast.parse(script.read_text(), feature_version=(3, 6))
     assert "from __future__" not in script.read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "values"),
+    [
+        (["--a-b", "1", "--a_b", "2"], {"a-b": 1, "a_b": 2}),
+        (["--a_b=2"], {"a_b": 2}),
+        (["--c_d", "3"], {"c-d": 3}),
+        (["--e-f", "4"], {"e_f": 4}),
+    ],
+)
+def test_a_name_as_it_is_written_wins_over_one_with_other_dashes(words, values):
+    names = ("a_b", "a-b", "c-d", "e_f")
+    assert parse_words(words, describe_arguments({name: Integer() for name in names})) == values
+
+
+@pytest.mark.parametrize(
+    ("fields", "given", "lost"),
+    [
+        ({"epochs": SimpleNamespace(), "top": SimpleNamespace()}, {"epochs": 3}, "--top"),
+        ({"epochs": SimpleNamespace(attribute="count"), "top": SimpleNamespace()}, {"count": 3, "top": 1}, None),
+        ({"count": SimpleNamespace(data_key="epochs"), "top": SimpleNamespace()}, {"count": 3, "top": 1}, None),
+        ({"count": SimpleNamespace(data_key="epochs"), "top": SimpleNamespace(attribute="k")}, {}, "--epochs, --top"),
+    ],
+)
+def test_what_was_asked_for_and_does_not_arrive_is_named(fields, given, lost):
+    from deepaas_training import check_arrived
+
+    if lost is None:
+        check_arrived({"epochs": 3, "top": 1}, given, fields)
+        return
+    with pytest.raises(BadArgumentError, match=f"leave out {lost}$"):
+        check_arrived({"epochs": 3, "top": 1}, given, fields)
