@@ -156,8 +156,15 @@ def takes_job_options(command: Callable[..., None], only: Collection[str] = ()) 
     return wrapper
 
 
-def load_options(words: JobOptionWords, environ: "Mapping[str, str]", cwd: Path) -> "tuple[JobOptions, dict[str, str]]":
+def load_options(
+    words: JobOptionWords, environ: "Mapping[str, str]", cwd: Path, pass_env: "Sequence[str]" = ()
+) -> "tuple[JobOptions, dict[str, str]]":
     """Check the options and return them, and the values of --env beside them, which no plan may hold.
+
+    Parameters
+    ----------
+    pass_env
+        The setting: variables that are given as if by --env.
 
     Raises
     ------
@@ -169,10 +176,12 @@ def load_options(words: JobOptionWords, environ: "Mapping[str, str]", cwd: Path)
     from deephpc.jobs.launcher import parse_launcher
     from deephpc.jobs.slurm_ids import parse_array
     from deephpc.jobs.slurm_options import check_raw_options
+    from deephpc.workflows.passed_on import chosen_variables
     from deephpc.workflows.request import JobOptions, checked_name, find_active_venv, load_variables
 
     around = Surroundings(environ, Path(environ["HOME"]), cwd)
-    variables = load_variables(words.env or (), words.env_file, environ)
+    asked = load_variables(words.env or (), words.env_file, environ)
+    variables = {**chosen_variables(environ, pass_env), **asked}
     options = JobOptions(
         resources=_resources(words),
         array=_checked("--array", words.array, parse_array),

@@ -166,7 +166,7 @@ def _load_draft(here: Context, words: JobOptionWords, target: str | None, resume
     from deephpc.workflows.keep import load_rerun
     from deephpc.workflows.request import load_module_request
 
-    options, variables = load_options(words, here.environ, Path.cwd())
+    options, variables = load_options(words, here.environ, Path.cwd(), here.settings.pass_env)
     before = _ended_run(here, resume) if resume is not None else None
     if target is not None:
         request = load_module_request("predict", target, ("predict",), Path.cwd(), options)

@@ -46,7 +46,7 @@ def run(
     from deephpc.workflows.request import load_run_request
 
     here = context(ctx)
-    options, variables = load_options(words, here.environ, Path.cwd())
+    options, variables = load_options(words, here.environ, Path.cwd(), here.settings.pass_env)
     target, program = _split(command or (), ctx.meta["deephpc.behind_dashes"])
     submit(here, load_run_request(program, Path.cwd(), options, target), variables, dry_run=dry_run, wait=wait)
 

@@ -223,7 +223,7 @@ def stop(
 def _submit(here: Context, words: JobOptionWords, asked: "ServeWords", *, dry_run: bool) -> "Job | None":
     from deephpc.workflows.serve import check_jupyter, load_serve_request, plan_service
 
-    options, variables = load_options(words, here.environ, Path.cwd())
+    options, variables = load_options(words, here.environ, Path.cwd(), here.settings.pass_env)
     with here.open_record_if_any() as record:
         draft = load_serve_request(asked, Path.cwd(), options, record)
     missing = check_jupyter(draft, here.settings.environment, here.environ.get("PATH", os.defpath))

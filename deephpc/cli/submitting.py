@@ -40,6 +40,8 @@ Models = Annotated[
     ),
 ]
 
+_SHOWN_NAMES = 6
+
 
 @dataclass(frozen=True)
 class ReadyBatch:
@@ -82,6 +84,7 @@ def submit(
     for name in contradicting_sbatch_variables(here.environ):
         here.say(f"note: {name} is set in your shell and is not passed on; deephpc decides that itself")
     _tell_of_grace(here, request)
+    _tell_of_left_out(here, variables)
     if dry_run:
         with here.open_record_if_any() as record:
             ready, _ = prepare(asked, here.settings, record, here.clock())
@@ -244,6 +247,20 @@ def _own_options() -> tuple[str, ...]:
 
     names = (*(f.name for f in fields(JobOptionWords)), "wait", "dry_run")
     return tuple(f"--{name.replace('_', '-')}" for name in names)
+
+
+def _tell_of_left_out(here: "Context", variables: "Mapping[str, str]") -> None:
+    """Note which variables that are set here may be missed by the run."""
+    from deephpc.workflows.passed_on import left_out
+
+    given = {*variables, *here.settings.environment.variables}
+    missed = left_out(here.environ, here.settings.pass_env, given)
+    if missed:
+        shown = ", ".join(missed[:_SHOWN_NAMES]) + (", …" if len(missed) > _SHOWN_NAMES else "")
+        verb = "is" if len(missed) == 1 else "are"
+        here.say(
+            f"note: {shown} {verb} set here and not in the job: --env NAME for one run, pass_env in config.toml for all"
+        )
 
 
 def _tell_of_grace(here: "Context", request: "JobRequest") -> None:

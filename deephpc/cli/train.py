@@ -46,7 +46,7 @@ def train(
     from deephpc.workflows.request import load_train_request
 
     here = context(ctx)
-    options, variables = load_options(words, here.environ, Path.cwd())
+    options, variables = load_options(words, here.environ, Path.cwd(), here.settings.pass_env)
     request = load_train_request(target, arguments or (), Path.cwd(), options)
     if help_arguments:
         _show_arguments(here, target, request)

@@ -47,6 +47,8 @@ class UserFile(Model):
     """What every job's shell sets up."""
     binds: tuple[Bind, ...] = ()
     """Folders that every container sees where a node has them, as SRC[:DST][:ro]."""
+    pass_env: tuple[Annotated[str, Field(pattern=r"^!?[A-Za-z_*][A-Za-z0-9_*]*$")], ...] = ()
+    """Variables of the submitting shell that every run is given, by name or with `*`; behind `!` those that are not."""
     far_program: str | None = Field(None, min_length=1)
     """Where deephpc lies on machines of --host, when a login shell there does not find it."""
 
@@ -60,6 +62,7 @@ def built_in_layer(places: UserPlaces, environ: Mapping[str, str], home: Path) -
         "state_dir": (str(places.state_dir), "built-in"),
         "scheduler": ("slurm", "built-in"),
         "binds": ((), "built-in"),
+        "pass_env": ((), "built-in"),
         "max_requeues": (3, "built-in"),
         "grace": (timedelta(seconds=60), "built-in"),
     }

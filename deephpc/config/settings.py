@@ -39,6 +39,8 @@ class Settings(Model):
     """What every job's shell sets up."""
     binds: tuple[str, ...] = ()
     """Folders that every container sees where a node has them, as SRC[:DST][:ro]."""
+    pass_env: tuple[str, ...] = ()
+    """Variables of the submitting shell that every run is given, by name or with `*`; behind `!` those that are not."""
     far_program: str | None = None
     """Where deephpc lies on machines of --host, when a login shell there does not find it."""
     own_sites: tuple[str, ...] = ()

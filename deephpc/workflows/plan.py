@@ -1,6 +1,5 @@
 """Decides what a run is, before anything is touched (pure): JobPlan, and the exact script."""
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,17 +24,12 @@ from deephpc.jobs.slurm_options import Dialect, render_directives
 from deephpc.jobs.spec import Collection, Dependency, Environment, Gateway, JobSpec
 from deephpc.jobs.state import JobState
 from deephpc.model import Model
+from deephpc.workflows.passed_on import is_passed_on
 from deephpc.workflows.request import JobRequest
 from deephpc.workflows.source import SourceState
 
 if TYPE_CHECKING:
     from deephpc.workflows.in_image import Enclosed
-
-_PASSED_ON = re.compile(
-    r"HOME|USER|LOGNAME|SHELL|PATH|LANG|LANGUAGE|LC_\w+|TZ|LD_LIBRARY_PATH|LIBRARY_PATH|PYTHONPATH|VIRTUAL_ENV|CONDA_\w+"
-    r"|RCLONE_CONFIG|AWS_(?:PROFILE|CONFIG_FILE|SHARED_CREDENTIALS_FILE|ENDPOINT_URL(?:_S3)?|REGION|DEFAULT_REGION|CA_BUNDLE)"
-    r"|MAMBA_\w+|MODULE\w*|LMOD_\w+|__LMOD_\w+|_LMFILES_|_ModuleTable\w*|LOADEDMODULES|SLURM_CONF|SBATCH_\w+|SCRATCH|WORK|PROJECT"
-)
 
 
 class JobPlan(Model):
@@ -225,7 +219,7 @@ def job_environment(environ: Mapping[str, str]) -> dict[str, str]:
     Slurm keeps a job's environment in its controller and shows it to administrators and, on many sites, to the job's
     account; so only the variables of the login itself, of modules, conda and venvs, and the user's SBATCH_… pass.
     """
-    return {name: value for name, value in environment_for_sbatch(environ).items() if _PASSED_ON.fullmatch(name)}
+    return {name: value for name, value in environment_for_sbatch(environ).items() if is_passed_on(name)}
 
 
 def load_plan(folder: RunFolder) -> JobPlan | None:

@@ -44,6 +44,25 @@ def test_a_run_prints_its_id_and_nothing_else(deephpc: CommandLine):
     assert json.loads((folder / "plan.json").read_text())["spec"]["command"] == ["echo", "it's", "$(x)"]
 
 
+def test_what_the_shell_has_and_the_job_has_not_is_told_once_and_can_be_passed(deephpc: CommandLine):
+    words = ("run", "--time", "10", "--", "env")
+    shell = {"WANDB_API_KEY": "hunter2", "HF_HOME": "/scratch/hf", "MINE": "x"}
+    told = deephpc(*words, **shell)
+    assert told.stderr == (
+        "note: HF_HOME, WANDB_API_KEY are set here and not in the job: "
+        "--env NAME for one run, pass_env in config.toml for all\n"
+    )
+    named = deephpc(*words[:1], "--env", "WANDB_API_KEY", "--env", "HF_HOME", *words[1:], **shell)
+    assert named.stderr == ""
+    (deephpc.home / "config.toml").write_text('pass_env = ["WANDB_*", "!HF_*"]\n')
+    passed = deephpc("--config", str(deephpc.home / "config.toml"), *words, **shell)
+    assert passed.stderr == ""
+    folder = deephpc.home / "work" / passed.stdout.strip()
+    assert "WANDB_API_KEY" in (folder / "secrets" / "env.sh").read_text()
+    assert "HF_HOME" not in (folder / "secrets" / "env.sh").read_text()
+    assert "hunter2" not in (folder / "job.sh").read_text() + (folder / "plan.json").read_text()
+
+
 def test_the_dry_run_sends_nothing_writes_nothing_and_shows_the_real_script(deephpc: CommandLine):
     words = ("run", "--time", "10", "--env", "KEY=hunter2", "--", "echo", "a\nb")
     before = everything(deephpc.home)
