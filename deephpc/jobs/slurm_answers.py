@@ -20,7 +20,8 @@ _NO_CLEAR_ANSWER = re.compile(
     r"timed out|unable to contact|communication|connection|connect failure|send failure|receive failure"
     r"|shutdown failure|authentication|credential"
     r"|zero bytes|zero length message|message length|entire message|missing socket|endpoint|not responding"
-    r"|unexpected message|temporarily un|try again|standby|broken pipe|internal error|slurm_receive|slurm_send",
+    r"|unexpected message|temporarily un|try again|standby|broken pipe|internal error|slurm_receive|slurm_send"
+    r"|sleeping and retrying",
     re.IGNORECASE,
 )
 #: The controller said no. Source: slurm_errno.c of Slurm 22.05 and 24.11.
@@ -38,7 +39,18 @@ _NEVER_SENT = re.compile(
     r"|invalid .*specification|invalid numeric value|Pathname|unable to resolve|Unable to process configuration",
     re.IGNORECASE,
 )
+#: How sbatch ends by itself: whatever goes wrong once it has sent the job, it says in the sentence below.
+#: Source: src/sbatch/sbatch.c of Slurm 22.05 and 24.11, where only that sentence comes after slurm_submit_batch_job().
+_OWN_END = re.compile(r"sbatch: (error|fatal): ")
 _FAILED = "batch job submission failed:"
+#: From here to 254 an exit status is a shell's or a wrapper's word (a deadline, a signal), not sbatch's (1 and 255).
+_NOT_SBATCHS = range(124, 255)
+#: What says nothing beside what was said before it.
+_EMPTY_WORDS = (
+    "Unspecified error",
+    "cli_filter plugin terminated with error",
+    'Try "sbatch --help" for more information',
+)
 
 
 def parse_sbatch_id(stdout: str) -> JobId:
@@ -68,6 +80,9 @@ def classify_sbatch_failure(completed: Completed) -> Literal["refused", "ambiguo
 
     Whatever is not surely a refusal is ambiguous: a deadline, a signal, words about the connection, words never heard
     of, and any failure after an id was printed. A look-up too many costs a moment, a second job costs an allocation.
+
+    An error of sbatch's own, as its last word and not about the submission, came before it sent anything: options that
+    exclude each other, a cluster that is not known, the site's cli_filter.
     """
     if completed.returncode is None or completed.returncode <= 0 or _has_id(completed.stdout):
         return "ambiguous"
@@ -75,7 +90,7 @@ def classify_sbatch_failure(completed: Completed) -> Literal["refused", "ambiguo
     if _NO_CLEAR_ANSWER.search(text):
         return "ambiguous"
     if _FAILED not in text.lower():
-        return "refused" if _NEVER_SENT.search(text) else "ambiguous"
+        return "refused" if _NEVER_SENT.search(text) or _ends_by_itself(completed) else "ambiguous"
     reason = text.lower().rpartition(_FAILED)[2]
     return "refused" if _SAID_NO.search(reason) else "ambiguous"
 
@@ -84,7 +99,7 @@ def refusal_reason(stderr: str) -> str:
     """Return why sbatch refused, in one line: what the site's own filter said, then Slurm's words."""
     lines = [re.sub(r"^sbatch: (error: |fatal: )?", "", line).strip() for line in stderr.splitlines()]
     said = [re.sub(r"^Batch job submission failed: ", "", line) for line in lines if line]
-    said = [line for line in dict.fromkeys(said) if line != "Unspecified error" or len(said) == 1]
+    said = [line for line in dict.fromkeys(said) if line not in _EMPTY_WORDS or len(said) == 1]
     return "; ".join(said[-3:])
 
 
@@ -109,6 +124,11 @@ def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
     foreign = ("SQUEUE_", "SACCT_", "SCANCEL_", "SLURM_", "SLURMD_")
     kept = {name: value for name, value in environ.items() if name in _KEPT or not name.startswith(foreign)}
     return {**kept, "SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0", "TZ": "UTC"}
+
+
+def _ends_by_itself(completed: Completed) -> bool:
+    lines = [line for line in completed.stderr.splitlines() if line.strip()]
+    return bool(lines) and _OWN_END.match(lines[-1]) is not None and completed.returncode not in _NOT_SBATCHS
 
 
 def _has_id(stdout: str) -> bool:

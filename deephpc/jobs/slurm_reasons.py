@@ -192,7 +192,18 @@ _EXIT_CODES = {
     139: ("the program crashed (segmentation fault)", "see the end of `deephpc logs RUN`; try with smaller data"),
 }
 
+_GIVEN_TWICE = "those given to --sbatch, and SBATCH_… variables of your shell (`env | grep SBATCH_`)"
 _REFUSALS = (
+    (
+        r"mutually exclusive|incompatible with|can not have|cannot specify both|inconsistent values|validate job spec"
+        r"|requires --|not permitted with",
+        f"these options do not go together; look at {_GIVEN_TWICE}",
+    ),
+    (
+        r"no cluster '|can't be reached now",
+        "check SBATCH_CLUSTERS and SLURM_CLUSTERS in your shell; `sacctmgr show cluster` lists the clusters",
+    ),
+    (r"\b(lua|cli_filter): ", "the site asks for that: follow its words, with --sbatch where deephpc has no option"),
     (r"invalid partition", "`deephpc site show` lists the partitions; choose one with --partition"),
     (r"no partition specified", "choose one with --partition; `deephpc site show` lists them"),
     (r"not permitted to use this partition", "choose another --partition"),
@@ -212,11 +223,19 @@ _REFUSALS = (
     (r"dependency", "check the ids given to --dependency"),
     (r"reservation", "check the reservation's name, users and times"),
     (r"license", "check the licence's name"),
-    (r"directive|unrecognized option|invalid option", "check the options given to --sbatch against `man sbatch`"),
-    (r"dos line breaks|batch script", "this is a fault of deephpc's: please report it with the job script"),
+    (
+        r"dos line breaks|batch script|null character|unable to open file|script arguments",
+        "this is a fault of deephpc's: please report it with the job script",
+    ),
     (r"configuration", "Slurm is not set up on this machine: run deephpc on a login node"),
     (r"invalid user|user id", "the cluster does not know you: ask its support for access"),
     (r"wckey", "give a valid one with --sbatch --wckey=NAME"),
+    (r"node (name|list)", "check the names of the nodes given to --sbatch; `sinfo -N` lists them"),
+    (
+        r"option|directive|argument|specification|numeric value|--[a-z]|maximum node count|opening file"
+        r"|environment file",
+        f"check the options against `man sbatch`: {_GIVEN_TWICE}",
+    ),
 )
 
 

@@ -86,6 +86,24 @@ def test_a_gpu_job_gets_its_gpu_in_either_dialect(
 
 
 @pytest.mark.parametrize("release", ["24.11", "22.05"])
+def test_what_sbatch_refuses_by_itself_is_refused_at_once_in_its_words(
+    request: pytest.FixtureRequest, release: str
+) -> None:
+    box: Cluster = _boxes(request, release)
+    user = Session(box, "refused")
+    mixed = ("run", "--time", "5", "--sbatch", "--core-spec=1 --thread-spec=1", "--", "true")
+    plain = ("run", "--time", "5", "--", "true")
+    for words, env, said, hint in (
+        (mixed, {}, "mutually exclusive", "--sbatch"),
+        (plain, {"SBATCH_CLUSTERS": "atlantis"}, "No cluster 'atlantis' known by database", "SBATCH_CLUSTERS"),
+        (plain, {"SBATCH_DISTRIBUTION": "wild"}, "Invalid --distribution specification", "env | grep SBATCH_"),
+    ):
+        answer = user.deephpc(*words, env=env)
+        assert (answer.returncode, said in answer.stderr, hint in answer.stderr) == (2, True, True), answer.stderr
+    assert user.slurm_jobs("PENDING", "RUNNING") == []
+
+
+@pytest.mark.parametrize("release", ["24.11", "22.05"])
 def test_the_probed_site_runs_a_job(request: pytest.FixtureRequest, release: str) -> None:
     box: Cluster = _boxes(request, release)
     user = Session(box, "probed")

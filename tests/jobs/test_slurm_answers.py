@@ -50,6 +50,49 @@ def test_every_refusal_of_the_controller_has_a_hint_of_its_own(request_: str, st
 
 
 @pytest.mark.parametrize(
+    ("request_", "status", "said"), [case for case in refusals() if "submission failed" not in case[2]]
+)
+def test_every_refusal_of_sbatchs_own_has_a_hint_of_its_own(request_: str, status: int, said: str):
+    assert not explain_refusal(refusal_reason(said)).startswith("nothing was queued"), request_
+
+
+def test_the_recordings_hold_what_sbatch_itself_refuses():
+    own = [said for _, _, said in refusals() if "submission failed" not in said]
+    assert sum("mutually exclusive" in said for said in own) > 10
+    assert sum("known by database" in said for said in own) > 5
+    assert sum("cli_filter" in said for said in own) == 2
+
+
+@pytest.mark.parametrize(
+    "stderr",
+    [
+        "sbatch: error: a message of some later release",
+        "== Welcome to the cluster ==\nsbatch: fatal: --blue and --green are mutually exclusive",
+        "Invalid time specification (pos=0): soon\nsbatch: error: Invalid --begin specification",
+        "sbatch: option '--reboot' doesn't allow an argument\nTry \"sbatch --help\" for more information",
+    ],
+)
+def test_sbatchs_last_word_before_it_sent_anything_is_a_refusal(stderr: str):
+    assert classify_sbatch_failure(failed(stderr)) == "refused"
+    assert classify_sbatch_failure(failed(stderr, 255)) == "refused"
+
+
+@pytest.mark.parametrize(
+    ("stderr", "status"),
+    [
+        ("sbatch: error: a plugin could not be loaded\nsbatch-wrapper: cannot write the journal", 1),
+        ("sbatch: error: a plugin could not be loaded", 124),
+        ("sbatch: error: a plugin could not be loaded", 137),
+        ("sbatch: error: Slurm job queue full, sleeping and retrying", 1),
+        ("sbatch: error: There is a problem talking to the database: Connection refused.", 1),
+        ("sbatch: lua: your budget is nearly used up", 1),
+    ],
+)
+def test_a_word_of_sbatchs_that_need_not_be_its_last_is_looked_up(stderr: str, status: int):
+    assert classify_sbatch_failure(failed(stderr, status)) == "ambiguous"
+
+
+@pytest.mark.parametrize(
     "stderr",
     [
         "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation",
@@ -84,6 +127,12 @@ def test_the_sites_own_words_come_before_slurms():
     said = "sbatch: error: GPU jobs need an account\nsbatch: error: Batch job submission failed: Unspecified error\n"
     assert classify_sbatch_failure(failed(said)) == "refused"
     assert refusal_reason(said) == "GPU jobs need an account"
+
+
+def test_what_a_filter_of_the_site_says_is_not_followed_by_its_name():
+    said = "sbatch: error: lua: Please name a project\nsbatch: error: cli_filter plugin terminated with error\n"
+    assert refusal_reason(said) == "lua: Please name a project"
+    assert refusal_reason("sbatch: error: cli_filter plugin terminated with error") != ""
 
 
 @pytest.mark.parametrize(
