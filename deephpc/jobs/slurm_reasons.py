@@ -14,6 +14,7 @@ from deephpc.shell import signal_name
 _WAIT = "nothing to do but wait"
 _ASK = "ask the cluster's support"
 _RERUN = "`deephpc jobs rerun RUN`"
+_LOGS = "see `deephpc logs RUN` for why; `deephpc jobs cancel RUN` stops it from starting again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +36,19 @@ _PENDING = {
         "the partition does not take jobs of this account",
         "choose another --account or --partition",
     ),
+    "AccountingPolicy": (
+        "a limit of the site's accounting holds it",
+        f"see which with `scontrol show job JOBID`, or {_ASK}",
+    ),
     "BadConstraints": ("no node has what the job asks for", "cancel it and ask for less, or another --constraint"),
     "BeginTime": ("the job may not start before a set time, or was just requeued", _WAIT),
+    "BlockFreeAction": ("its nodes are being freed", _WAIT),
+    "BlockMaxError": ("its nodes could not be set up", _ASK),
+    "BurstBufferOperation": ("the burst buffer failed to bring or store its files", _ASK),
     "BurstBufferResources": ("the burst buffer has no room yet", _WAIT),
     "BurstBufferStageIn": ("the burst buffer is being filled", _WAIT),
     "Cleaning": ("the job was requeued and its previous attempt is still being cleaned up", _WAIT),
+    "Constraints": ("no node has what the job asks for", "cancel it and ask for less, or another --constraint"),
     "Deadline": (
         "the job can no longer end before its deadline",
         "cancel it, then `deephpc jobs rerun RUN --time …` with less",
@@ -55,6 +64,7 @@ _PENDING = {
     ),
     "FedJobLock": ("the job waits for the clusters of the federation to agree", _WAIT),
     "FrontEndDown": ("no front-end node can start the job", _ASK),
+    "InactiveLimit": ("its previous attempt stood still for too long", _LOGS),
     "InvalidAccount": ("the account is not, or no longer, valid", "choose another --account"),
     "InvalidQOS": ("the quality of service is not, or no longer, valid", "choose another --qos"),
     "JobArrayTaskLimit": ("as many tasks of the array run as were allowed at once", _WAIT),
@@ -67,8 +77,15 @@ _PENDING = {
     "JobLaunchFailure": ("the job could not be started on its nodes", f"{_RERUN}; if it happens again, {_ASK}"),
     "Licenses": ("all licences it needs are in use", _WAIT),
     "MaxMemPerLimit": ("the job asks for more memory than the partition allows", "ask for less --mem"),
+    "MaxPoweredUpNodes": ("as many nodes are switched on as the site allows", _WAIT),
+    "MpiPortsBusy": ("the network ports that its nodes keep for MPI are all in use", _WAIT),
     "None": ("the scheduler has not looked at the job yet", _WAIT),
+    "NonZeroExitCode": ("its previous attempt ended with an exit code other than 0", _LOGS),
     "NodeDown": ("a node it needs is down", "wait, or ask for other nodes"),
+    "OutOfMemory": (
+        "its previous attempt used more memory than it was given",
+        "cancel it, then `deephpc jobs rerun RUN --mem …` with more",
+    ),
     "PartitionDown": ("the partition is closed", "choose another --partition, or wait until it opens"),
     "PartitionInactive": ("the partition starts no jobs at present", "choose another --partition, or wait"),
     "PartitionConfig": (
@@ -80,11 +97,21 @@ _PENDING = {
         "ask for fewer --nodes or another --partition",
     ),
     "PartitionTimeLimit": ("the partition does not give that much time", "ask for less --time or another --partition"),
+    "PowerNotAvail": ("the machine has no electric power to spare for it yet", _WAIT),
+    "PowerReserved": ("the electric power it needs is kept for a reservation", _WAIT),
     "Priority": ("jobs of higher priority stand before it", "wait; less --time or fewer nodes may start sooner"),
     "Prolog": ("the node is being prepared for the job", _WAIT),
     "QOSNotAllowed": ("the partition does not take this quality of service", "choose another --qos or --partition"),
     "QOSUsageThreshold": ("the account has used too much for this quality of service", "choose another --qos"),
-    "ReservationDeleted": ("the reservation it was to run in was deleted", "cancel it and submit it without"),
+    "RaisedSignal": ("its previous attempt was ended by a signal", _LOGS),
+    "ReservationDeleted": (
+        "the reservation it was to run in was deleted",
+        "cancel it and submit it without --sbatch --reservation",
+    ),
+    "ReservationInvalid": (
+        "the reservation it was to run in is not, or no longer, valid",
+        "cancel it and submit it without --sbatch --reservation",
+    ),
     "Reservation": ("its reservation has not begun", _WAIT),
     "ReqNodeNotAvail": (
         "nodes it needs are down, drained, or kept for maintenance that would begin before the job ends",
@@ -98,16 +125,28 @@ _PENDING = {
 }
 
 #: Reasons that come as sentences or families; the first that matches counts.
+#: Sources: job_state_reason.c of Slurm 22.05 and 24.11 for the names; resource_limits.html, sacctmgr(1) for the limits.
 _PENDING_PATTERNS = (
     (
-        r"(Assoc|QOS|Account|Part).*SubmitJob|AssociationJobLimit|QOSJobLimit|.*MaxJobs",
-        "as many of your or your group's jobs run or wait as the site allows",
-        "wait for others to end",
+        r"(Association|QOS)JobLimit|(Assoc|QOS)?Max(Submit)?Jobs?(PerUser|PerAccount)?(Limit)?",
+        "as many of your jobs run or wait as the site allows",
+        "wait for your other jobs to end",
     ),
     (
-        r"(Assoc|QOS|Account)\w*Grp\w*Minutes\w*|\w*RunMinutes\w*|(Assoc|QOS)GrpBilling\w*|AssocGrp\w*Mins\w*",
+        r"(Assoc|QOS)Grp(Submit)?JobsLimit",
+        "as many jobs of your group run or wait as the site allows",
+        "wait for others of the group to end",
+    ),
+    (
+        r"\w*RunMin(ute)?s\w*",
+        "with this job, running jobs would still have to run for more (minutes times cores, memory or GPUs) than the "
+        "site allows at once",
+        "wait, or ask for less --time",
+    ),
+    (
+        r"(Assoc|QOS)Grp(\w*Minutes\w*|WallLimit)",
         "your account's budget is used up, or would be by this job",
-        "choose another --account, ask for less, or ask who manages the account",
+        "choose another --account or --qos, ask for less, or ask who manages the account",
     ),
     (
         r"(Assoc|QOS)Grp\w+|AssociationResourceLimit|QOSResourceLimit",
@@ -125,15 +164,31 @@ _PENDING_PATTERNS = (
         "cancel it and ask for another amount, --qos or --account",
     ),
     (
-        r"Nodes required for job are DOWN, DRAINED or reserved.*",
+        r"Nodes required for job are DOWN, DRAINED.* or reserved.*",
         "nodes it needs are down, drained, or kept for jobs of higher priority partitions",
         "wait, or choose another --partition",
     ),
     (
-        r".*launch failed requeued held.*|.*user env retrieval failed.*",
+        r".*launch fail(ed|ure limit exceeded) requeued held.*|.*user env retrieval failed.*",
         "the job could not be started on its node, was put back and is now held",
         "let it go with `scontrol release JOBID`; if it happens again, ask the cluster's support",
     ),
+    (
+        r".*requeued in held state.*",
+        "the job was put back and is held, by you or an administrator",
+        "let it go with `scontrol release JOBID`",
+    ),
+    (
+        r"Job's account not permitted.*",
+        "the partition does not take jobs of this account",
+        "choose another --account or --partition",
+    ),
+    (
+        r"Job's QOS not permitted.*",
+        "the partition does not take this quality of service",
+        "choose another --qos or --partition",
+    ),
+    (r"Job's requested licenses.*", "the site has no such licences", "cancel it and check the licence's name"),
     (
         r".*special exit state.*",
         "the site put the job back and holds it",

@@ -2,11 +2,12 @@
 
 import json
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cluster.acceptance import Session
+from tests.cluster.acceptance import Session, wait_until
 from tests.cluster.cluster import Cluster
 
 pytestmark = pytest.mark.cluster
@@ -20,6 +21,18 @@ SHAPES = {
     "everything": ["--time", "5", "--partition", "debug", "--exclusive", "--max-requeues", "0", "--grace", "30",
                    "--mail-user", "a@example.org", "--sbatch", "--nice=10"],
 }  # fmt: skip
+RECORDED = Path(__file__).parent.parent / "recorded"
+REASONS = """\
+import ctypes, re
+library = ctypes.CDLL("/usr/lib/x86_64-linux-gnu/slurm-wlm/libslurmfull.so")
+named = [name for name in ("job_state_reason_string", "job_reason_string") if hasattr(library, name)]
+text = getattr(library, named[0])
+text.restype = ctypes.c_char_p
+for number in range(400):
+    word = text(number).decode()
+    if re.fullmatch(r"(?!Inv\\w+Reason)[A-Z]\\w+", word):
+        print(word)
+"""
 GPU_SITES = ("gres", "gpus-per-node")
 
 
@@ -101,6 +114,35 @@ def test_what_sbatch_refuses_by_itself_is_refused_at_once_in_its_words(
         answer = user.deephpc(*words, env=env)
         assert (answer.returncode, said in answer.stderr, hint in answer.stderr) == (2, True, True), answer.stderr
     assert user.slurm_jobs("PENDING", "RUNNING") == []
+
+
+@pytest.mark.parametrize("release", ["24.11", "22.05"])
+def test_the_reasons_that_are_explained_are_those_of_the_program(request: pytest.FixtureRequest, release: str) -> None:
+    box: Cluster = _boxes(request, release)
+    (recorded,) = RECORDED.glob(f"slurm-{release}*-reasons.txt")
+    names = box.run(["python3", "-"], stdin=REASONS).stdout.split()
+    assert set(names) - {"None"} == set(recorded.read_text(encoding="utf-8").splitlines()[1:])
+
+
+@pytest.mark.parametrize(
+    ("release", "limit", "reason", "next_step"),
+    [
+        ("24.11", "MaxJobs=1", "AssocMaxJobsLimit", "wait for your other jobs to end"),
+        ("22.05", "GrpTRESRunMins=cpu=12", "AssocGrpCPURunMinutesLimit", "wait, or ask for less --time"),
+    ],
+)
+def test_a_job_kept_by_a_limit_of_its_account_says_which_and_what_to_do(
+    request: pytest.FixtureRequest, release: str, limit: str, reason: str, next_step: str
+) -> None:
+    box: Cluster = _boxes(request, release)
+    user = Session(box, "limits")
+    change = "sacctmgr -i modify user where name=alice account=proj1 set"
+    box.root(f"{change} {limit}")
+    user.submit("run", "--time", "10", "--", "sleep", "600")
+    run_id = user.submit("run", "--time", "10", "--cpus-per-task", "2", "--", "true")
+    wait_until(lambda: reason in user.deephpc("why", run_id).stdout, 20, lambda: user.deephpc("why", run_id).stdout)
+    box.root(f"{change} {limit.rpartition('=')[0]}=-1")
+    assert next_step in user.deephpc("why", run_id).stdout
 
 
 @pytest.mark.parametrize("release", ["24.11", "22.05"])

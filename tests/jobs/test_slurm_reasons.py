@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from pathlib import Path
 
 import pytest
 import typer
@@ -13,72 +14,93 @@ from deephpc.jobs import slurm_reasons
 from deephpc.jobs.slurm_reasons import Explanation, explain_end, explain_pending, explain_refusal
 from deephpc.jobs.state import JobState
 
-#: JOB REASON CODES of squeue(1), Slurm 22.05, with members of its families (resource_limits.html).
-DOCUMENTED = (
-    "AssocGrpCpuLimit",
-    "AssocGrpMemLimit",
-    "AssocGrpCPUMinutesLimit",
-    "AssocGrpCPURunMinutesLimit",
-    "AssocGrpBillingMinutes",
-    "AssocGrpGRES",
-    "AssocGrpNodeLimit",
-    "AssociationJobLimit",
-    "AssocMaxJobsLimit",
-    "AssocMaxWallDurationPerJobLimit",
-    "AssocMaxCpuPerJobLimit",
-    "AssocMaxSubmitJobLimit",
-    "AssociationResourceLimit",
-    "AssociationTimeLimit",
-    "BadConstraints",
-    "BeginTime",
-    "Cleaning",
-    "Dependency",
-    "DependencyNeverSatisfied",
-    "FrontEndDown",
-    "InvalidAccount",
-    "InvalidQOS",
-    "JobArrayTaskLimit",
-    "JobHeldAdmin",
-    "JobHeldUser",
-    "JobLaunchFailure",
-    "Licenses",
-    "MaxMemPerLimit",
-    "NodeDown",
-    "PartitionConfig",
-    "PartitionDown",
-    "PartitionInactive",
-    "PartitionNodeLimit",
-    "PartitionTimeLimit",
-    "Priority",
-    "Prolog",
-    "QOSGrpCpuLimit",
-    "QOSGrpGRES",
-    "QOSGrpNodeLimit",
-    "QOSGrpSubmitJobsLimit",
-    "QOSJobLimit",
-    "QOSMaxCpuPerUserLimit",
-    "QOSMaxGRESPerUser",
-    "QOSMaxJobsPerUserLimit",
-    "QOSMaxSubmitJobPerUserLimit",
-    "QOSMaxWallDurationPerJobLimit",
-    "QOSMinGRES",
-    "QOSResourceLimit",
-    "QOSTimeLimit",
-    "QOSUsageThreshold",
-    "ReqNodeNotAvail",
-    "Reservation",
-    "Resources",
-    "SystemFailure",
-    "TimeLimit",
-    "WaitingForScheduling",
-)
+RECORDED = Path(__file__).parent.parent / "recorded"
+_KINDS = ["BB", "Billing", "Cpu", "CPU", "Energy", "GRES", "License", "Mem", "Memory", "Node", "Unknown"]
 
 
-@pytest.mark.parametrize("reason", DOCUMENTED)
-def test_every_documented_reason_is_explained(reason: str):
+def each(form: str) -> str:
+    """Return a name of a family for each kind of resource Slurm counts."""
+    return " ".join(form.format(kind) for kind in _KINDS)
+
+
+#: What a person does about a reason: words of the explanation and of the next step → the reasons.
+FAMILIES = {
+    ("", "nothing to do but wait"): "None Resources BeginTime Licenses Reservation Cleaning Prolog JobArrayTaskLimit "
+    "BurstBufferResources BurstBufferStageIn FedJobLock SchedDefer MaxPoweredUpNodes MpiPortsBusy PowerNotAvail "
+    "PowerReserved BlockFreeAction WaitingForScheduling",
+    ("", "wait; less --time"): "Priority",
+    ("another job must end", "jobs show RUN"): "Dependency",
+    ("never lets this one start", "jobs cancel RUN"): "DependencyNeverSatisfied",
+    ("your jobs run or wait", "wait for your other jobs to end"): "AssociationJobLimit AssocMaxJobsLimit "
+    "AssocMaxSubmitJobLimit QOSJobLimit QOSMaxJobsPerUserLimit QOSMaxSubmitJobPerUserLimit MaxJobsPerAccount "
+    "MaxSubmitJobsPerAccount",
+    ("jobs of your group run or wait", "wait for others of the group"): "AssocGrpJobsLimit AssocGrpSubmitJobsLimit "
+    "QOSGrpJobsLimit QOSGrpSubmitJobsLimit",
+    ("group's running jobs together use", "wait for others of the group"): "AssociationResourceLimit QOSResourceLimit "
+    + " ".join(each(form) for form in ("AssocGrp{}", "AssocGrp{}Limit", "QOSGrp{}", "QOSGrp{}Limit")),
+    ("your running jobs together use", "wait for your other jobs to end, or"): " ".join(
+        each(form) for form in ("QOSMax{}PerUser", "QOSMax{}PerUserLimit", "Max{}PerAccount")
+    ),
+    ("still have to run", "less --time"): " ".join(
+        each(form)
+        for form in (
+            "AssocGrp{}RunMinutes", "AssocGrp{}RunMinutesLimit", "QOSGrp{}RunMinutes", "QOSGrp{}RunMinutesLimit",
+            "Max{}RunMinsPerAccount", "Max{}RunMinsPerUser",
+        )
+    ),
+    ("budget", "--account"): "AssocGrpWallLimit QOSGrpWallLimit "
+    + " ".join(
+        each(form)
+        for form in ("AssocGrp{}Minutes", "AssocGrp{}MinutesLimit", "QOSGrp{}Minutes", "QOSGrp{}MinutesLimit")
+    ),
+    ("site allows one job", "cancel it"): "AssociationTimeLimit QOSTimeLimit AssocMaxWallDurationPerJobLimit "
+    "QOSMaxWallDurationPerJobLimit QOSMinCpuNotSatisfied "
+    + " ".join(
+        each(form)
+        for form in (
+            "AssocMax{}PerJob", "AssocMax{}PerJobLimit", "AssocMax{}PerNode", "AssocMax{}MinutesPerJob",
+            "AssocMax{}MinutesPerJobLimit", "QOSMax{}PerJob", "QOSMax{}PerJobLimit", "QOSMax{}PerNode",
+            "QOSMax{}MinutesPerJob", "QOSMax{}MinutesPerJobLimit", "QOSMin{}",
+        )
+    ),
+    ("", "ask for"): "BadConstraints Constraints MaxMemPerLimit PartitionConfig PartitionNodeLimit PartitionTimeLimit "
+    "NodeDown ReqNodeNotAvail",
+    ("", "--time"): "Deadline DeadLine TimeLimit PartitionTimeLimit",
+    ("", "--partition"): "PartitionDown PartitionInactive",
+    ("", "--account"): "AccountNotAllowed InvalidAccount",
+    ("", "--qos"): "InvalidQOS QOSNotAllowed QOSUsageThreshold",
+    ("reservation", "reservation"): "ReservationDeleted ReservationInvalid",
+    ("held by you", "scontrol release"): "JobHeldUser",
+    ("held", "logs RUN"): "JobHoldMaxRequeue",
+    ("", "support"): "JobHeldAdmin FrontEndDown SystemFailure JobLaunchFailure AccountingPolicy BlockMaxError "
+    "BurstBufferOperation",
+    ("previous attempt", "logs RUN"): "NonZeroExitCode RaisedSignal InactiveLimit",
+    ("memory", "--mem"): "OutOfMemory",
+}  # fmt: skip
+
+
+def reasons_of_the_releases() -> set[str]:
+    """Return the names that the programs themselves have, from the recordings."""
+    recorded = [path.read_text(encoding="utf-8").splitlines() for path in RECORDED.glob("slurm-*-reasons.txt")]
+    assert len(recorded) == 2
+    return {name for lines in recorded for name in lines[1:]}
+
+
+@pytest.mark.parametrize("reason", sorted(reasons_of_the_releases()))
+def test_every_reason_of_the_releases_says_what_a_person_does_about_it(reason: str):
+    families = [words for words, names in FAMILIES.items() if reason in names.split()]
+    assert families, f"{reason} has no row"
     explanation = explain_pending(reason)
-    assert not explanation.text.startswith("Slurm says")
-    assert explanation.next_step
+    for text, next_step in families:
+        assert text in explanation.text
+        assert next_step in explanation.next_step
+    if families[0][1] != "cancel it":
+        assert "cancel it and ask for another amount" not in explanation.next_step
+
+
+@pytest.mark.parametrize("reason", ["WaitingForScheduling", "Deadline", "AssocGrpBillingMinutes", "QOSMinGRES"])
+def test_reasons_of_other_releases_are_explained(reason: str):
+    assert not explain_pending(reason).text.startswith("Slurm says")
 
 
 @pytest.mark.parametrize("reason", ["(Resources)", "ReqNodeNotAvail, UnavailableNodes:gpu[01-02]", "", "None"])
@@ -93,8 +115,14 @@ def test_reasons_are_known_with_their_details(reason: str):
     "reason",
     [
         "Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions",
+        "Nodes required for job are DOWN, DRAINED, POWERED_DOWN or reserved for jobs in higher priority partitions",
         "launch failed requeued held",
+        "launch failure limit exceeded requeued held",
+        "job requeued in held state",
         "job requeued in special exit state",
+        "Job's account not permitted to use this partition (gpu allows proj1 not proj2)",
+        "Job's QOS not permitted to use this partition (gpu denies low including low)",
+        "Job's requested licenses are invalid: matlab",
     ],
 )
 def test_reasons_that_are_sentences_are_explained(reason: str):
@@ -169,7 +197,7 @@ def test_every_option_that_a_hint_names_exists():
     known = {option for parameter in command.params for option in parameter.opts}
     named = set(re.findall(r"--[a-z][a-z-]+", inspect.getsource(slurm_reasons)))
     assert "--max-requeues" in named
-    assert named - {"--signal", "--wckey"} <= known  # scancel's, and one for sbatch itself
+    assert named - {"--signal", "--wckey", "--reservation"} <= known  # scancel's, and those for sbatch itself
 
 
 def test_every_option_that_a_hint_gives_to_rerun_exists():
