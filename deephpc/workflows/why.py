@@ -18,6 +18,7 @@ from deephpc.workflows.chain import waits_for_successor
 from deephpc.workflows.failures import recognise
 from deephpc.workflows.logs import read_tail
 from deephpc.workflows.plan import JobPlan, load_plan
+from deephpc.workflows.unstarted import explain_stop
 
 _LAST_LINES = 15
 _TELLING_LINES = 200
@@ -184,6 +185,9 @@ def _explain_end(one: Job, files: TaskFolder) -> Explanation:
     result = load_result(files)
     if result is not None and result.ended_by == "setup":
         return _explain_setup(result)
+    stopped = explain_stop(one, files)
+    if stopped is not None:
+        return stopped
     fate: Standing = Standing(state=one.state, exit_code=result.exit_code, signal=result.signal) if result else one
     attempts = load_attempts(files)
     given_mib = attempts[-1].memory_mib if attempts else None

@@ -47,6 +47,17 @@ def test_a_read_only_work_dir_is_named_and_keeps_nothing(cluster: Cluster, alice
         assert alice.jobs("--limit", "10000") == before
 
 
+def test_a_work_dir_that_the_nodes_do_not_have_is_said_with_what_to_set(cluster: Cluster, alice: Session) -> None:
+    place = "/var/tmp/of-this-node"
+    cluster.run(["mkdir", "-p", place])
+    answer = alice.deephpc("train", "quick.py", "--time", "5", "--wait", env={"DEEPHPC_WORK_DIR": place})
+    assert answer.returncode == 6, answer.stderr
+    why = alice.deephpc("why", answer.stdout.strip()).stdout
+    assert f"has no run folder {place}/{answer.stdout.strip()}" in why
+    assert "DEEPHPC_WORK_DIR" in why
+    cluster.run(["rm", "-r", place])
+
+
 def test_a_home_without_room_for_the_record_is_named(cluster: Cluster, alice: Session) -> None:
     place = "/scratch/alice/narrow"
     with cluster.full_disk(place):

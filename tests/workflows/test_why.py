@@ -53,6 +53,62 @@ def test_a_program_that_never_started_is_the_sites_fault(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    ("log", "told", "next_step"),
+    [
+        (None, "c7 has no run folder", "DEEPHPC_WORK_DIR"),
+        ("deephpc: cannot enter /scratch/run-a on c7", "c7 has no run folder", "DEEPHPC_WORK_DIR"),
+        ("deephpc: /x/run-a is somebody else's folder now; nothing in it is run", "another account", "only you"),
+        ("deephpc: /x/run-a was removed or emptied while the job waited", "removed or emptied", "purge"),
+        ("deephpc: cannot write in /x/run-a after 50 tries", "cannot be written on c7", "jobs rerun run-"),
+        (
+            "mkdir: cannot create directory 'output': No space left on device\nslurmstepd: error: done",
+            "(cannot create directory 'output': No space left on device)",
+            "make room",
+        ),
+    ],
+)
+def test_a_job_that_its_script_stopped_says_what_it_missed_and_what_to_set(
+    tmp_path: Path, log: str | None, told: str, next_step: str
+):
+    job = a_job(tmp_path, state=S.FAILED, exit_code=73, nodes="c7")
+    job.folder.mkdir()
+    if log is not None:
+        job.files.task(None).log.write_text(f"{log}\n")
+    diagnosis = diagnose(job, None)
+    assert told in diagnosis.text
+    assert diagnosis.text.startswith("the program never started")
+    assert "exit code 73" not in diagnosis.text
+    assert next_step in diagnosis.next_step
+
+
+def test_a_node_without_a_place_for_its_private_folder_says_what_to_set(tmp_path: Path):
+    job = a_job(tmp_path, state=S.FAILED, exit_code=73, nodes="c7")
+    job.folder.mkdir()
+    started = {"event": "started", "at": NOON.isoformat(), "attempt": 1, "job_id": "4711"}
+    job.files.task(None).events.write_text(json.dumps(started) + "\n")
+    job.files.task(None).log.write_text("deephpc: no private folder can be made in /local on c7\n")
+    assert "no folder can be made on c7" in diagnose(job, None).text
+    assert "node_scratch" in diagnose(job, None).next_step
+
+
+def test_a_program_that_itself_ends_with_73_keeps_its_exit_code(tmp_path: Path):
+    job = a_job(tmp_path, state=S.FAILED, exit_code=73)
+    job.folder.mkdir()
+    events = (
+        {"event": "started", "at": NOON.isoformat(), "attempt": 1, "job_id": "4711"},
+        {"event": "finished", "at": NOON.isoformat(), "attempt": 1, "state": "FAILED", "exit_code": 73},
+    )
+    job.files.task(None).events.write_text("".join(json.dumps(one) + "\n" for one in events))
+    assert "the program ended with exit code 73" in diagnose(job, None).text
+
+
+def test_a_job_without_a_run_folder_here_or_there_says_whose_exit_code_that_is(tmp_path: Path):
+    diagnosis = diagnose(a_job(tmp_path, state=S.FAILED, exit_code=73), None)
+    assert "the job script's where it finds no run folder" in diagnosis.text
+    assert "is gone" in diagnosis.text
+
+
+@pytest.mark.parametrize(
     ("nodes", "allowed", "told"),
     [
         ("c2", 0, "its node c2 failed; it may not be queued again (--max-requeues 0)"),
