@@ -14,7 +14,7 @@ from rich.text import Text
 
 from deephpc.catalogue.module import Module
 from deephpc.catalogue.search import Hits
-from deephpc.jobs.record import Record
+from deephpc.jobs.record import Record, Tally
 from deephpc.jobs.state import JobState
 from deephpc.render import jobs as render
 from deephpc.render.catalogue import render_hits
@@ -170,10 +170,38 @@ def test_no_runs_say_how_to_start_one():
     assert "deephpc train --help" in render.render_jobs([], (), NOON, as_json=False)
 
 
+@pytest.mark.parametrize("recorded", [1, 145, 16_300])
+def test_a_question_that_no_run_fits_says_how_many_there_are(recorded: int):
+    tally = Tally(matching=0, recorded=recorded)
+    assert render.render_jobs([], (), NOON, as_json=False, tally=tally) == f"no run matches; {recorded} recorded"
+
+
+def test_a_record_without_runs_is_no_question_that_none_fits():
+    tally = Tally(matching=0, recorded=0)
+    assert "deephpc train --help" in render.render_jobs([], (), NOON, as_json=False, tally=tally)
+
+
+@pytest.mark.parametrize(
+    ("shown", "matching", "recorded", "said"),
+    [
+        (50, 145, 145, "50 of 145 runs; --limit 145 shows all"),
+        (50, 60, 145, "50 of 60 that match; --limit 60 shows all"),
+        (1, 2, 2, "1 of 2 runs; --limit 2 shows all"),
+        (145, 145, 145, ""),
+        (3, 3, 145, ""),
+    ],
+)
+def test_what_a_limit_leaves_out_is_said(shown: int, matching: int, recorded: int, said: str):
+    assert render.describe_cut(shown, Tally(matching=matching, recorded=recorded)) == said
+
+
 def test_json_answers_say_their_shape_and_tell_no_secrets(jobs):
     answer = json.loads(render.render_jobs(jobs, ("sacct failed",), NOON, as_json=True))
     assert answer["schema"] == "deephpc.jobs/1"
     assert answer["troubles"] == ["sacct failed"]
+    tally = Tally(matching=3, recorded=9)
+    counted = json.loads(render.render_jobs(jobs, (), NOON, as_json=True, tally=tally))
+    assert (counted["matching"], counted["recorded"]) == (3, 9)
     assert [job["run_id"] for job in answer["jobs"]] == [job.run_id for job in jobs]
     assert answer["jobs"][1]["exit_code"] == 7
     assert not {"token", "fingerprint", "submitter"} & set(answer["jobs"][0])

@@ -80,7 +80,7 @@ def list_jobs(
 
     Example: deephpc jobs list --state RUNNING --state PENDING
     """
-    from deephpc.render.jobs import render_jobs
+    from deephpc.render.jobs import describe_cut, render_jobs
     from deephpc.workflows.watch import refresh
 
     here = context(ctx)
@@ -88,11 +88,13 @@ def list_jobs(
     with here.open_record() as record:
         troubles = refresh(record, here.schedulers, here.clock(), environ=here.environ)
         bring_home(here, record)
-        jobs = record.find(wanted)
+        jobs, tally = record.find(wanted), record.tally(wanted)
         troubles = (*troubles, *record.troubles)
     for line in troubles:
         here.say(f"note: {line}")
-    write_answer(render_jobs(jobs, troubles, here.clock(), as_json=here.json))
+    write_answer(render_jobs(jobs, troubles, here.clock(), as_json=here.json, tally=tally))
+    if jobs and not here.json and (cut := describe_cut(min(limit, tally.matching), tally)):
+        here.say(cut)
 
 
 @app.command()

@@ -155,6 +155,8 @@ def list_servers(
     Example: deephpc serve list --all
     """
     from deephpc.jobs.record import JobFilter
+    from deephpc.jobs.state import FINAL, JobState
+    from deephpc.render.jobs import describe_cut
     from deephpc.render.serve import render_servers
     from deephpc.workflows.servers import gather_servers
     from deephpc.workflows.watch import refresh
@@ -162,11 +164,16 @@ def list_servers(
     here = context(ctx)
     with here.open_record() as record:
         troubles = refresh(record, here.schedulers, here.clock())
-        jobs = record.find(JobFilter(kind="serve", limit=limit))
-    servers, more = gather_servers([job for job in jobs if everything or not job.state.is_final])
+        states = () if everything else tuple(state for state in JobState if state not in FINAL)
+        wanted = JobFilter(states=states, kind="serve", limit=limit)
+        jobs, tally = record.find(wanted), record.tally(wanted)
+        ended = 0 if jobs else record.tally(JobFilter(kind="serve")).matching
+    servers, more = gather_servers(jobs)
     for line in (*troubles, *more):
         here.say(f"note: {line}")
-    write_answer(render_servers(servers, (*troubles, *more), here.clock(), as_json=here.json))
+    write_answer(render_servers(servers, (*troubles, *more), here.clock(), as_json=here.json, ended=ended))
+    if jobs and not here.json and (cut := describe_cut(min(limit, tally.matching), tally)):
+        here.say(cut)
 
 
 @app.command()

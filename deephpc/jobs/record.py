@@ -44,6 +44,15 @@ class JobFilter(Model):
     limit: int = 50
 
 
+class Tally(Model):
+    """How many runs a question is about."""
+
+    matching: int
+    """Runs that fit the question, whatever its limit."""
+    recorded: int
+    """All runs of the record."""
+
+
 class NameTaken(InputError):  # noqa: N818 - says what happened; callers go on with the next name
     """Another run has this id."""
 
@@ -221,21 +230,14 @@ class Record:
 
     def find(self, wanted: JobFilter) -> list[Job]:
         """Return the newest runs that fit, newest first."""
-        clauses, values = ["1"], []
-        if wanted.states:
-            clauses.append(f"state in ({', '.join('?' * len(wanted.states))})")
-            values += [state.value for state in wanted.states]
-        if wanted.kind:
-            clauses.append("kind = ?")
-            values.append(wanted.kind)
-        if wanted.text:
-            clauses.append("(instr(run_id, ?) or instr(target, ?))")
-            values += [wanted.text, wanted.text]
-        if wanted.since:
-            clauses.append("created_at >= ?")
-            values.append(text_of(wanted.since))
-        where = " and ".join(clauses)
+        where, values = _condition(wanted)
         return self._select(f"where {where} order by created_at desc, run_id desc limit {int(wanted.limit)}", values)
+
+    def tally(self, wanted: JobFilter) -> Tally:
+        """Return how many runs fit, beyond the limit too, and how many there are."""
+        where, values = _condition(wanted)
+        counted = self._file.rows(f"(select count(*) as recorded, sum({where}) as matching from jobs)", values)[0]  # noqa: S608 - our text
+        return Tally(matching=counted["matching"] or 0, recorded=counted["recorded"])
 
     def unfinished(self) -> list[Job]:
         """Return every run that is not final, oldest first."""
@@ -317,6 +319,25 @@ class Record:
             except (ValueError, TypeError):  # one bad row must not hide the others
                 self._unreadable.add(str(row["run_id"]))
         return found
+
+
+def _condition(wanted: JobFilter) -> tuple[str, list[str]]:
+    """Return what a run must fulfil to fit, as SQL with its values."""
+    clauses: list[str] = ["1"]
+    values: list[str] = []
+    if wanted.states:
+        clauses.append(f"state in ({', '.join('?' * len(wanted.states))})")
+        values += [state.value for state in wanted.states]
+    if wanted.kind:
+        clauses.append("kind = ?")
+        values.append(wanted.kind)
+    if wanted.text:
+        clauses.append("(instr(run_id, ?) or instr(target, ?))")
+        values += [wanted.text, wanted.text]
+    if wanted.since:
+        clauses.append("created_at >= ?")
+        values.append(text_of(wanted.since))
+    return " and ".join(clauses), values
 
 
 def _differs(before: Job, after: Job) -> bool:

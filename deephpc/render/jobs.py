@@ -21,7 +21,7 @@ from deephpc.workflows.metrics import Series
 if TYPE_CHECKING:  # loaded by the one command that has them: `deephpc jobs` starts without
     from deephpc.jobs.delivery import Delivery
     from deephpc.jobs.evidence import Attempt
-    from deephpc.jobs.record import JobEvent
+    from deephpc.jobs.record import JobEvent, Tally
     from deephpc.workflows.detail import JobDetail, Usage
     from deephpc.workflows.plan import JobPlan
     from deephpc.workflows.why import Diagnosis
@@ -45,13 +45,33 @@ def render_submitted(job: Job, *, as_json: bool) -> str:
     return to_json("deephpc.submitted/1", facts)
 
 
-def render_jobs(jobs: Sequence[Job], troubles: Sequence[str], now: datetime, *, as_json: bool) -> str:
-    """Return the list of runs."""
+def render_jobs(
+    jobs: Sequence[Job], troubles: Sequence[str], now: datetime, *, as_json: bool, tally: "Tally | None" = None
+) -> str:
+    """Return the list of runs.
+
+    Parameters
+    ----------
+    tally
+        Of how many these are the newest; None where they were named one by one.
+    """
     if as_json:
-        return to_json("deephpc.jobs/1", {"troubles": list(troubles), "jobs": [_job_facts(job) for job in jobs]})
+        counts = tally.model_dump() if tally else {}
+        rows = [_job_facts(job) for job in jobs]
+        return to_json("deephpc.jobs/1", {"troubles": list(troubles), **counts, "jobs": rows})
+    if not jobs and tally and tally.recorded:
+        return f"no run matches; {tally.recorded} recorded"
     if not jobs:
         return "no runs yet; `deephpc train --help` shows how to start one"
     return draw_jobs(jobs, now)
+
+
+def describe_cut(shown: int, tally: "Tally") -> str:
+    """Return how many of the runs that fit are shown, where that is not all of them; else nothing."""
+    if shown == tally.matching:
+        return ""
+    what = "that match" if tally.matching < tally.recorded else "runs"
+    return f"{shown} of {tally.matching} {what}; --limit {tally.matching} shows all"
 
 
 def render_cancelled(wanted: Sequence[tuple[Job, int | None]], *, as_json: bool, is_dry: bool = False) -> str:

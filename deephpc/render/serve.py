@@ -38,13 +38,17 @@ def describe_ways(server: Server) -> tuple[str, ...]:
     )
 
 
-def render_servers(servers: Sequence[Server], troubles: Sequence[str], now: datetime, *, as_json: bool) -> str:
-    """Return the list of servers."""
+def render_servers(
+    servers: Sequence[Server], troubles: Sequence[str], now: datetime, *, as_json: bool, ended: int = 0
+) -> str:
+    """Return the list of servers; where there is none, how many have ended."""
     if as_json:
         rows = [_facts(server, now) for server in servers]
         return to_json("deephpc.servers/1", {"troubles": list(troubles), "servers": rows})
+    if not servers and ended:
+        return f"no server is alive; {ended} ended, --all shows {'it' if ended == 1 else 'them'}"
     if not servers:
-        return "no servers; `deephpc serve start --help` shows how to start one"
+        return "no servers yet; `deephpc serve start --help` shows how to start one"
     from rich.table import Table
     from rich.text import Text
 

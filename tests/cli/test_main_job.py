@@ -287,3 +287,17 @@ def test_a_completion_reads_a_record_with_an_odd_path(deephpc: CommandLine):
     completed = deephpc(_DEEPHPC_COMPLETE="complete_bash", COMP_WORDS="deephpc logs tr", COMP_CWORD="2",
                         DEEPHPC_STATE_DIR=str(state))  # fmt: skip
     assert completed.stdout.split() == ["train-x-0001"]
+
+
+def test_a_list_says_what_it_leaves_out_and_when_nothing_matches(deephpc: CommandLine):
+    assert "deephpc train --help" in deephpc("jobs").stdout
+    for name in ("one", "two", "three"):
+        assert deephpc("run", "--name", name, "--time", "10", "--", "true").returncode == 0
+    for words in (("--state", "FAILED"), ("--text", "atlantis"), ("--kind", "train")):
+        assert deephpc("jobs", *words).stdout == "no run matches; 3 recorded\n", words
+    cut = deephpc("jobs", "-n", "2")
+    assert (len(cut.stdout.splitlines()), cut.stderr) == (3, "2 of 3 runs; --limit 3 shows all\n")
+    assert deephpc("jobs", "-n", "1", "--text", "run-t").stderr == "1 of 2 that match; --limit 2 shows all\n"
+    assert deephpc("jobs").stderr == ""
+    answer = json.loads(deephpc("--json", "jobs", "-n", "1", "--text", "run-t").stdout)
+    assert (len(answer["jobs"]), answer["matching"], answer["recorded"]) == (1, 2, 3)

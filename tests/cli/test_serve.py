@@ -85,7 +85,7 @@ def test_a_server_is_ready_when_start_returns_and_nothing_is_left_when_stop_does
     assert deephpc("serve", "stop", run_id).stdout == f"{run_id}: stopped (CANCELLED)\n"
     assert not (deephpc.folder(run_id) / "endpoint.json").exists()
     assert not processes_in(deephpc.folder(run_id))
-    assert deephpc("serve", "list").stdout.startswith("no servers")
+    assert deephpc("serve", "list").stdout == "no server is alive; 1 ended, --all shows it\n"
     assert (deephpc.status(run_id)["stage"], deephpc.status(run_id)["url"]) == ("ended", None)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from deephpc.errors import InputError, SiteError
 from deephpc.jobs.job import Job, Standing
-from deephpc.jobs.record import JobFilter, NameTaken, Record
+from deephpc.jobs.record import JobFilter, NameTaken, Record, Tally
 from deephpc.jobs.spec import Resources
 from deephpc.jobs.state import JobState
 from tests.fakes.samples import NOON, a_job, after
@@ -317,6 +317,24 @@ def test_every_field_of_a_job_has_a_column(record: Record, path: Path):
     with closing(sqlite3.connect(path)) as connection:
         columns = {row[1] for row in connection.execute("pragma table_info(jobs)")}
     assert columns == set(Job.model_fields)
+
+
+def test_a_tally_counts_what_fits_beyond_the_limit(record: Record, tmp_path: Path):
+    for number in range(60):
+        kind = "serve" if number % 3 == 0 else "run"
+        state = JobState.FAILED if number % 2 else JobState.PENDING
+        record.add(a_job(tmp_path, f"run-a-{number:04}", kind=kind, state=state, created_at=after(number)))
+    for wanted, matching in (
+        (JobFilter(), 60),
+        (JobFilter(limit=7), 60),
+        (JobFilter(kind="serve"), 20),
+        (JobFilter(kind="serve", states=(JobState.FAILED,)), 10),
+        (JobFilter(text="a-000"), 10),
+        (JobFilter(since=after(50)), 10),
+        (JobFilter(text="nothing"), 0),
+    ):
+        assert record.tally(wanted) == Tally(matching=matching, recorded=60)
+        assert len(record.find(wanted)) == min(matching, wanted.limit)
 
 
 def spoil(path: Path, run_id: str, column: str, value: str) -> None:
