@@ -17,6 +17,7 @@ from deephpc.errors import InputError
 from deephpc.jobs.job import Job
 from deephpc.model import Model
 from deephpc.workflows.data_places import DataPlaces
+from deephpc.workflows.overlap import refuse_overlap
 from deephpc.workflows.results import LeftOut, Piece, list_results, pieces_of
 
 #: Storage that checks a sha256 of what it is sent; what others were sent is read back and hashed.
@@ -100,6 +101,8 @@ def carry_out_collect(
     target = places.locate(plan.place).child(plan.run_id)
     if not plan.folder.is_dir():
         raise Missing(f"the run folder {plan.folder} is not there", "was it removed, or is its file system away?")
+    if target.is_local:
+        refuse_overlap(plan.folder, [Path(target.path)], "give another DEST, outside of the run folder")
     with opened(target, places.around, places.limits) as storage:
         if not storage.can_write:
             raise InputError(

@@ -20,6 +20,7 @@ from deephpc.errors import InputError
 from deephpc.jobs.run_folder import write_atomically
 from deephpc.model import Model
 from deephpc.workflows.data_places import DataPlaces
+from deephpc.workflows.overlap import refuse_overlap
 
 
 class TransferRequest(Model):
@@ -79,6 +80,9 @@ def carry_out_get(
     with opened(source, places.around, places.limits) as storage, _pair(source, target, places, dry_run) as pair:
         found = complete(storage, survey(storage, source), pair.ledger.seen, places.limits)
         home = _home(found, source, target)
+        if source.is_local:
+            finals = [home.final(each.path, "") for each in found.entries] or [home.root]
+            refuse_overlap(Path(source.path), finals, "give another DEST, outside of it")
         here = present_here(found.entries, {each.path: home.final(each.path, "") for each in found.entries})
         plan = plan_transfer((str(source), str(target)), found.entries, here, pair.ledger.seen)
         if dry_run:
@@ -115,6 +119,9 @@ def carry_out_put(
         pair = stack.enter_context(_pair(source, target, places, dry_run))
         found = survey(local, source)
         place = _Place.of(found, source, target, storage)
+        if target.is_local:
+            finals = [Path(place.path(each.path)) for each in found.entries] or [Path(place.top)]
+            refuse_overlap(Path(source.path), finals, "give another DEST, outside of it")
         there = place.rename(present_there(storage, place.top, place.renamed(found.entries)))
         plan = plan_transfer((str(source), str(target)), found.entries, there, pair.ledger.seen)
         if dry_run:

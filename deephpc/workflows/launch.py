@@ -20,6 +20,7 @@ from deephpc.serve.service import SERVICE, render_service
 from deephpc.workflows.dependencies import resolve_dependencies
 from deephpc.workflows.image_upkeep import hold_image
 from deephpc.workflows.in_image import Enclosed
+from deephpc.workflows.overlap import refuse_overlap
 from deephpc.workflows.plan import NewRun, plan_job
 from deephpc.workflows.request import JobRequest
 from deephpc.workflows.source import load_source_state
@@ -76,6 +77,9 @@ def prepare(asked: Asked, settings: Settings, record: Record | None, now: dateti
         source=source,
         enclosed=asked.enclosed,
     )
+    collect, folder = request.options.collect, plan.spec.folder
+    if collect is not None and collect.startswith("/"):
+        refuse_overlap(folder, [Path(collect, plan.spec.run_id)], "give --collect another folder than that of the runs")
     files = {**asked.files, **render_secrets(secrets)}
     if request.service is not None:
         files[SERVICE] = render_service(request.service)

@@ -47,6 +47,16 @@ def test_a_dry_run_without_a_record_shows_the_first_real_run(asked: Asked, recor
     assert job.files.script.read_text() == shown.script
 
 
+@pytest.mark.parametrize("inside", ["", "/.", "/../runs"])
+def test_results_are_not_to_be_collected_into_the_folder_of_the_runs(record: Record, tmp_path: Path, inside: str):
+    settings = settings_in(tmp_path)
+    place = f"{settings.work_dir}{inside.replace('runs', settings.work_dir.name)}"
+    request = load_run_request(["echo"], tmp_path, JobOptions(collect=place))
+    with pytest.raises(InputError, match="would be copied onto itself"):
+        launch(Asked(request, {}, {}), settings, record, ScriptedScheduler(["4711"]), lambda: NOON)
+    assert not list(settings.work_dir.glob("run-*"))
+
+
 def test_preparing_touches_nothing(asked: Asked, tmp_path: Path):
     prepare(asked, settings_in(tmp_path), None, NOON)
     assert list(tmp_path.iterdir()) == []
