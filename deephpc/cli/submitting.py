@@ -85,6 +85,7 @@ def submit(
         here.say(f"note: {name} is set in your shell and is not passed on; deephpc decides that itself")
     _tell_of_grace(here, request)
     _tell_of_left_out(here, variables)
+    _tell_of_limits(here, request)
     if dry_run:
         with here.open_record_if_any() as record:
             ready, _ = prepare(asked, here.settings, record, here.clock())
@@ -276,6 +277,20 @@ def _tell_of_grace(here: "Context", request: "JobRequest") -> None:
             "has no effect without --time" if is_local else "counts from the cluster's own limit, as no --time is known"
         )
     here.say(f"note: --grace {grace.total_seconds():.0f} {why}")
+
+
+def _tell_of_limits(here: "Context", request: "JobRequest") -> None:
+    """Say so when a job asks for more than its partition allows, and may be allowed more."""
+    from deephpc.workflows.partition_limits import describe_excess
+    from deephpc.workflows.plan import has_reservation
+
+    wanted, site = here.settings.resources(request.options.resources), here.settings.site
+    if not wanted.qos and not has_reservation(request.options.raw_options, here.environ):
+        return
+    beyond = describe_excess(wanted, site)
+    if beyond:
+        who = f"--qos {wanted.qos}" if wanted.qos else "the reservation"
+        here.say(f"note: {beyond}; it never starts unless {who} allows that")
 
 
 def stay(here: "Context", record: "Record", job: "Job") -> None:

@@ -264,7 +264,10 @@ _REFUSALS = (
     (r"not permitted to use this partition", "choose another --partition"),
     (r"not in this partition", "ask for nodes of that partition, or another --partition"),
     (r"partition configuration not available|partition not available", "ask for less, or choose another --partition"),
-    (r"node configuration is not available", "ask for less per node (--cpus-per-task, --mem, --gpus-per-node)"),
+    (
+        r"node configuration is not available",
+        "ask for less per node (--cpus-per-task, --mem, --gpus-per-node); `deephpc site probe` shows what there is",
+    ),
     (r"node count specification|more processors", "ask for fewer --nodes or tasks; `deephpc site show` has the limits"),
     (r"cpu count specification|task count specification", "ask for fewer --cpus-per-task or --tasks-per-node"),
     (r"invalid account", "choose one of yours with --account; `sacctmgr show associations user=$USER` lists them"),

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from deephpc.catalogue.module import Module, ModuleResources
-from deephpc.config import Partition, Settings
-from deephpc.errors import InputError
-from deephpc.jobs.slurm_units import render_memory, render_walltime
+from deephpc.config import Settings
 from deephpc.jobs.spec import Resources
+from deephpc.workflows.partition_limits import check_limits
 
 Use = Literal["training", "inference"]
 
@@ -64,44 +63,10 @@ def fit_module(module: Module, use: Use, asked: Resources, settings: Settings) -
     if filled:
         said = Resources.model_validate(filled).describe()
         notes.append(f"{use} of {module.name} needs {said}, says its catalogue entry")
-    check_partition(completed, settings, f"{use} of {module.name}")
+    check_limits(settings.resources(completed), settings.site, f"{use} of {module.name}")
     if need is not None:
         notes += _capability_notes(need, settings.resources(completed), settings, f"{use} of {module.name}")
     return ModuleFit(completed, tuple(notes))
-
-
-def check_partition(asked: Resources, settings: Settings, what: str) -> None:
-    """Check that a job fits the partition it goes to, as far as the site's profile knows it.
-
-    Parameters
-    ----------
-    what
-        What the job is, for the message.
-
-    Raises
-    ------
-    InputError
-        It does not; one of the partitions would do where several are named.
-    """
-    partitions = settings.site.partitions
-    wanted = settings.resources(asked)
-    named = wanted.partition.split(",") if wanted.partition else [settings.site.default_partition or ""]
-    known = [name for name in named if name in partitions]
-    if settings.site.name == "generic" or len(known) < len(named):
-        return
-    counts_gpus = settings.site.gpu_request != "none"
-    complaints = [_complaints(wanted, partitions[name], counts_gpus=counts_gpus) for name in known]
-    if not all(complaints):
-        return
-    first = complaints[0][0]
-    fitting = [name for name, part in partitions.items() if not _complaints(wanted, part, counts_gpus=counts_gpus)]
-    has_it = (
-        f"that fits --partition {' or '.join(fitting)}" if fitting else f"no partition of {settings.site.name} has it"
-    )
-    raise InputError(
-        f"{what} asks for {first.need} {first.kind}, but partition {known[0]} has {first.has}",
-        f"{has_it}; or ask for less: {first.remedy}",
-    )
 
 
 def _fill(need: ModuleResources, asked: Resources, settings: Settings) -> dict[str, object]:
@@ -128,46 +93,6 @@ def _user_says(name: str, settings: Settings) -> bool:
     if getattr(settings.defaults, name) is None:
         return False
     return not settings.origins.get(f"defaults.{name}", "built-in").startswith(_CLUSTERS)
-
-
-@dataclass(frozen=True, slots=True)
-class _Complaint:
-    """What a partition has too little of."""
-
-    kind: str
-    need: str
-    has: str
-    remedy: str
-    """The option with what the partition would take."""
-
-
-def _complaints(wanted: Resources, has: Partition, *, counts_gpus: bool) -> list[_Complaint]:
-    return list(_each_complaint(wanted, has, counts_gpus=counts_gpus))
-
-
-def _each_complaint(wanted: Resources, has: Partition, *, counts_gpus: bool) -> Iterator[_Complaint]:
-    tasks = wanted.tasks_per_node or 1
-    cpus, gpus, memory = tasks * (wanted.cpus_per_task or 1), wanted.gpus_per_node or 0, wanted.memory_mib or 0
-    if counts_gpus and gpus > has.gpus_per_node:
-        there = has.gpus_per_node
-        yield _Complaint(
-            "GPU per node" if gpus == 1 else "GPUs per node",
-            str(gpus),
-            str(there or "none"),
-            f"--gpus-per-node {there}",
-        )
-    if has.cpus_per_node is not None and cpus > has.cpus_per_node:
-        remedy = f"--cpus-per-task {has.cpus_per_node // tasks}" if tasks <= has.cpus_per_node else "--tasks-per-node"
-        yield _Complaint("cores per node", str(cpus), str(has.cpus_per_node), remedy)
-    if has.memory_mib is not None and memory > has.memory_mib:
-        there_too = render_memory(has.memory_mib)
-        yield _Complaint("of memory per node", render_memory(memory), there_too, f"--mem {there_too}")
-    if has.max_nodes is not None and wanted.node_count > has.max_nodes:
-        yield _Complaint("nodes", str(wanted.node_count), f"a limit of {has.max_nodes}", f"--nodes {has.max_nodes}")
-    limit = has.max_walltime
-    if limit is not None and wanted.walltime is not None and wanted.walltime > limit:
-        most = render_walltime(limit)
-        yield _Complaint("of time", render_walltime(wanted.walltime), f"a limit of {most}", f"--time {most}")
 
 
 def _capability_notes(need: ModuleResources, wanted: Resources, settings: Settings, what: str) -> Iterator[str]:

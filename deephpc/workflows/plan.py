@@ -24,12 +24,15 @@ from deephpc.jobs.slurm_options import Dialect, render_directives
 from deephpc.jobs.spec import Collection, Dependency, Environment, Gateway, JobSpec
 from deephpc.jobs.state import JobState
 from deephpc.model import Model
+from deephpc.workflows.partition_limits import check_limits
 from deephpc.workflows.passed_on import is_passed_on
 from deephpc.workflows.request import JobRequest
 from deephpc.workflows.source import SourceState
 
 if TYPE_CHECKING:
     from deephpc.workflows.in_image import Enclosed
+
+_NOUNS = {"train": "training", "run": "run", "predict": "batch", "serve": "server"}
 
 
 class JobPlan(Model):
@@ -112,6 +115,8 @@ def plan_job(
         What was asked contradicts the site, or cannot be carried by a job script.
     """
     spec = _spec(request, settings, new, dependencies)
+    reserved = has_reservation(spec.raw_options, environ)
+    check_limits(spec.resources, settings.site, f"this {_NOUNS[spec.kind]}", has_reservation=reserved)
     if enclosed is not None:
         spec = spec.model_copy(update={"command": enclosed.words, "in_container": True})
     plan = JobPlan(
@@ -127,6 +132,11 @@ def plan_job(
         source=source,
     )
     return plan, script_of(spec, settings)
+
+
+def has_reservation(raw_options: Sequence[str], environ: Mapping[str, str]) -> bool:
+    """Whether a job names a reservation, which may allow more than its partition does (pure)."""
+    return bool(environ.get("SBATCH_RESERVATION")) or any(word.startswith("--reservation=") for word in raw_options)
 
 
 def _engine(request: JobRequest, enclosed: "Enclosed | None") -> str:

@@ -91,6 +91,21 @@ def test_a_default_grace_that_does_not_fit_is_no_news(deephpc: CommandLine):
     assert deephpc("run", "--dry-run", "--time", "1", "--", "true").stderr == ""
 
 
+def test_a_run_beyond_its_partition_is_refused_or_noted_never_both(deephpc: CommandLine):
+    sites = deephpc.home / ".config" / "deephpc" / "sites"
+    sites.mkdir(parents=True)
+    limits = '[partitions.short]\ndefault = true\nmax_walltime = "0:05:00"\ngpus_per_node = 4\n'
+    (sites / "mine.toml").write_text(f'name = "mine"\n{limits}')
+    run = ("--site", "mine", "run", "--dry-run", "--time", "10")
+    for words in ((), ("--gpus-per-node", "9", "--qos", "long")):
+        refused = deephpc(*run, *words, "--", "true")
+        assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 2), refused.stderr
+    for words, who in ((("--qos", "long"), "--qos long"), (("--sbatch", "--reservation=course"), "the reservation")):
+        noted = deephpc(*run, *words, "--", "true")
+        assert noted.returncode == 0, noted.stderr
+        assert f"a limit of 00:05:00; it never starts unless {who} allows that" in noted.stderr
+
+
 def test_a_rerun_takes_other_resources_and_keeps_the_rest(deephpc: CommandLine):
     first = deephpc(
         "run", "--time", "10", "--mem", "4G", "--gpus-per-node", "a100:2", "--", "echo", "hi"

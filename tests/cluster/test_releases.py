@@ -152,6 +152,19 @@ def test_the_probed_site_runs_a_job(request: pytest.FixtureRequest, release: str
     assert user.deephpc("site", "init", "probed", "--force").returncode == 0
     shown = user.deephpc("site", "show", "probed")
     assert "debug" in shown.stdout
+    for words, said in (
+        (
+            ("--partition", "short", "--time", "1:00:00"),
+            "01:00:00 of time, but partition short has a limit of 00:05:00",
+        ),
+        (("--time", "5", "--gpus-per-node", "9"), "9 GPUs per node, but partition debug has 4"),
+        (("--time", "5", "--mem", "900G"), "900G of memory per node, but partition debug has 6000M"),
+    ):
+        refused = user.deephpc("--site", "probed", "run", *words, "--", "true")
+        assert (refused.returncode, said in refused.stderr) == (2, True), refused.stderr
+    leave = ("--partition", "short", "--time", "1:00:00", "--qos", "normal", "--dry-run")
+    allowed = user.deephpc("--site", "probed", "run", *leave, "--", "true")
+    assert (allowed.returncode, "unless --qos normal allows that" in allowed.stderr) == (0, True), allowed.stderr
     answer = user.deephpc("--site", "probed", "run", "--time", "5", "--wait", "--", "echo", "it runs")
     box.run(["rm", f"{box.home('alice')}/.config/deephpc/sites/probed.toml"])
     assert answer.returncode == 0, answer.stderr
