@@ -126,7 +126,7 @@ def wait(
         str | None, typer.Option(help="Give up after: 30 (minutes), 2:00:00; exit 3.", show_default=False)
     ] = None,
 ) -> None:
-    """Wait until runs end; exit 0 if all completed, 6 if one did not.
+    """Wait until runs, or tasks of an array (RUN_N), end; exit 0 if all completed, 6 if one did not.
 
     Example: deephpc jobs wait train-digits-7f3a --timeout 2:00:00
     """
@@ -135,12 +135,13 @@ def wait(
 
     here = context(ctx)
     with here.open_record() as record:
-        run_ids = [record.resolve(run)[0].run_id for run in runs]
+        found = [record.resolve(run) for run in runs]
+        wanted = [(job.run_id, task) for job, task in found]
         limit = _duration("--timeout", timeout)
         jobs = wait_for(
-            record, here.schedulers, run_ids, clock=here.clock, timeout=limit, tell=here.say, environ=here.environ
+            record, here.schedulers, wanted, clock=here.clock, timeout=limit, tell=here.say, environ=here.environ
         )
-        bring_home(here, record, run_ids, wait=True)
+        bring_home(here, record, [run_id for run_id, _ in wanted], wait=True)
     if here.json:
         write_answer(render_jobs(jobs, (), here.clock(), as_json=True))
     conclude(here, jobs)
@@ -166,25 +167,35 @@ def cancel(ctx: typer.Context, runs: RunIds, dry_run: DryRun = False) -> None:
     write_answer(render_cancelled(wanted, as_json=here.json, is_dry=dry_run))
 
 
-def rerun(ctx: typer.Context, words: JobOptionWords, run: RunId, dry_run: DryRun = False, wait: Wait = False) -> None:
-    """Submit a run again as it was asked for, under a new id; options change what it asks for.
+Failed = Annotated[bool, typer.Option("--failed", help="Only the tasks of an array that did not complete.")]
+
+
+def rerun(
+    ctx: typer.Context,
+    words: JobOptionWords,
+    runs: RunIds,
+    failed: Failed = False,
+    dry_run: DryRun = False,
+    wait: Wait = False,
+) -> None:
+    """Submit a run, or tasks of an array (RUN_N), again as asked for, under a new id; options change what it asks for.
 
     Example: deephpc jobs rerun train-digits-7f3a --time 4:00:00
     """
     from deephpc.cli.submitting import ReadyBatch
     from deephpc.workflows.batch_request import load_batch_files
-    from deephpc.workflows.keep import load_rerun, load_secret_files
+    from deephpc.workflows.keep import load_rerun, load_secret_files, plan_rerun
     from deephpc.workflows.serve import kept_copies
 
     here = context(ctx)
     with here.open_record() as record:
-        job = record.resolve(run)[0]
+        job, tasks = plan_rerun(runs, record, only_failed=failed)
         request, variables = load_rerun(job)
     changed, _ = load_options(words, here.environ, Path.cwd())
     files = load_batch_files(job.files) if request.kind == "predict" else load_secret_files(job.files)
     copies = kept_copies(job) if request.kind == "serve" else {}
     batch = ReadyBatch(files, None, copies)
-    submit(here, request.changed(changed), variables, dry_run=dry_run, wait=wait, batch=batch)
+    submit(here, request.changed(changed).of_tasks(tasks), variables, dry_run=dry_run, wait=wait, batch=batch)
 
 
 app.command("rerun")(takes_job_options(rerun, only=_CHANGEABLE))

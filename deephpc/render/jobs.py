@@ -120,7 +120,7 @@ def render_detail(detail: "JobDetail", *, as_json: bool) -> str:
     """Return everything about one run."""
     if as_json:
         facts = detail.model_dump(mode="json", exclude={"job"}, by_alias=True)
-        return to_json("deephpc.job/1", {"job": _job_facts(detail.job), **facts})
+        return to_json("deephpc.job/1", {"job": _job_facts(_shown(detail)), **facts})
     job, plan = detail.job, detail.plan
     blocks = [describe_end(_shown(detail)), _facts(detail)]
     if job.tasks and detail.task is None:

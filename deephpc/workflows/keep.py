@@ -70,6 +70,44 @@ def cancel_jobs(
             record.change(job.run_id, lambda known: known.model_copy(update={"cancelled_at": now}), now)
 
 
+def plan_rerun(words: Sequence[str], record: Record, *, only_failed: bool) -> tuple[Job, tuple[int, ...] | None]:
+    """Return the run that words name, and which tasks of its array are to run again; None is all of it.
+
+    Raises
+    ------
+    InputError
+        Several runs are named, none of it failed, or it is a batch, which resumes by itself.
+    """
+    found = [record.resolve(word) for word in words]
+    job = found[0][0]
+    others = sorted({other.run_id for other, _ in found} - {job.run_id})
+    if others:
+        raise InputError(f"{job.run_id} and {others[0]} are two runs", "rerun them one after the other")
+    named = None if any(task is None for _, task in found) else {task for _, task in found if task is not None}
+    if job.kind == "predict" and (named or only_failed):
+        raise InputError(
+            f"run {job.run_id} is a batch: its tasks are not rerun one by one",
+            f"`deephpc predict --resume {job.run_id}` predicts what has no result",
+        )
+    if only_failed:
+        named = _failed_tasks(job, named)
+    return job, tuple(sorted(named)) if named is not None else None
+
+
+def _failed_tasks(job: Job, named: set[int] | None) -> set[int] | None:
+    """Return the tasks, among those named, that ended otherwise than COMPLETED; None for a plain run that did."""
+    among: set[int | None] = {*(job.tasks if named is None else named)} or {None}
+    states = {task: job.state_of(task) for task in among}
+    failed = {task for task, state in states.items() if state.is_final and state is not JobState.COMPLETED}
+    if not failed:
+        alive = sum(not state.is_final for state in states.values())
+        raise InputError(
+            f"nothing of run {job.run_id} has failed",
+            f"{alive} of its tasks have not ended" if alive and job.tasks else "leave --failed out to run it again",
+        )
+    return {task for task in failed if task is not None} or None
+
+
 def load_rerun(job: Job) -> tuple[JobRequest, dict[str, str]]:
     """Return the request a run was made from, and the values of its --env.
 

@@ -92,6 +92,13 @@ class JobRequest(Model):
             update["max_requeues"] = asked.max_requeues
         return self.model_copy(update={"options": self.options.model_copy(update=update)})
 
+    def of_tasks(self, tasks: Sequence[int] | None) -> "JobRequest":
+        """Return the request for some tasks of its array alone, under their own numbers (None: as it is)."""
+        if tasks is None or self.options.array is None:
+            return self
+        array = self.options.array.model_copy(update={"tasks": tuple(sorted(tasks))})
+        return self.model_copy(update={"options": self.options.model_copy(update={"array": array})})
+
     def fingerprint(self, site: str, work_dir: Path) -> str:
         """Return a hash that equal requests on one site share."""
         text = "\0".join((site, str(work_dir), self.model_dump_json()))

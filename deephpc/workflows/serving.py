@@ -135,7 +135,7 @@ def stop_server(job: Job, desk: Desk) -> Job:
     (job,) = wait_for(
         desk.record,
         desk.schedulers,
-        [job.run_id],
+        [(job.run_id, None)],
         clock=desk.clock,
         timeout=_ENDS_WITHIN,
         tell=lambda _line: None,

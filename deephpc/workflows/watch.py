@@ -111,7 +111,7 @@ def _settle_handed_on(
 def wait_for(  # noqa: PLR0913 - clock and sleep are for tests
     record: Record,
     schedulers: Schedulers,
-    run_ids: Sequence[str],
+    wanted: Sequence[tuple[str, int | None]],
     *,
     clock: Callable[[], datetime],
     timeout: timedelta | None,
@@ -121,7 +121,12 @@ def wait_for(  # noqa: PLR0913 - clock and sleep are for tests
 ) -> list[Job]:
     """Wait until runs are final, and return them; `tell` gets one line per change of state.
 
-    `environ` is as for `refresh`.
+    Parameters
+    ----------
+    wanted
+        Ids of runs, each with None, or with one task of its array, which is returned as a run of its own.
+    environ
+        As for `refresh`.
 
     Raises
     ------
@@ -131,11 +136,12 @@ def wait_for(  # noqa: PLR0913 - clock and sleep are for tests
     started, pause = time.monotonic(), 0.5
     last_seen: dict[str, JobState] = {}
     while True:
-        jobs = [record.get(run_id) for run_id in run_ids]
-        open_jobs = [job for job in jobs if not job.state.is_final]
+        whole = [record.get(run_id) for run_id, _ in wanted]
+        open_jobs = [job for job in whole if not job.state.is_final]
         if open_jobs:
             refresh(record, schedulers, clock(), only=open_jobs, environ=environ)
-            jobs = [record.get(run_id) for run_id in run_ids]
+            whole = [record.get(run_id) for run_id, _ in wanted]
+        jobs = [job.alone(task) for job, (_, task) in zip(whole, wanted, strict=True)]
         for job in jobs:
             if last_seen.get(job.run_id) != job.state:
                 last_seen[job.run_id] = job.state
@@ -148,7 +154,7 @@ def wait_for(  # noqa: PLR0913 - clock and sleep are for tests
             raise SiteError(
                 f"not finished in time: {names}", "the runs go on; wait again, or `deephpc why ID`", transient=True
             )
-        _sleep_until_result(jobs, pause, sleep)
+        _sleep_until_result(whole, pause, sleep)
         pause = min(pause * 1.5, _LONGEST_POLL_S)
 
 

@@ -79,7 +79,12 @@ def diagnose(job: Job, task: int | None, record: Record | None = None, now: date
     one, number = job.alone(task), _telling_task(job) if task is None else task
     files = job.files.task(number)
     name, suffix = (job.run_id, "") if number is None else (f"{job.run_id}_{number}", f"_{number}")
-    told = _explain(job, one, files, record).naming(job.run_id, job.job_id and job.job_id + suffix)
+    told = _explain(job, one, files, record)
+    if task is None and job.tasks and job.state.is_final and job.kind != "predict":  # what completed is not run again
+        again = told.next_step.replace("`deephpc jobs rerun RUN", "`deephpc jobs rerun RUN --failed")
+        told = replace(told, next_step=again)
+    meant = job.run_id if task is None or job.kind == "predict" else name
+    told = told.naming(meant, job.job_id and job.job_id + suffix)
     is_gone = job.job_id is not None and not job.folder.exists()
     return Diagnosis(
         run_id=name,

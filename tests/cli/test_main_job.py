@@ -228,6 +228,20 @@ def test_a_rerun_is_a_new_run_of_the_same(deephpc: CommandLine, sent: str):
     assert plans[0]["request"] == plans[1]["request"]
 
 
+def test_tasks_of_an_array_are_run_again_waited_for_and_shown_alone(deephpc: CommandLine):
+    array = deephpc("run", "--time", "10", "--array", "0-4%2", "--", "true").stdout.strip()
+    for words, tasks in ((("_3",), [3]), (("_4", "_0"), [0, 4]), (("",), [0, 1, 2, 3, 4])):
+        again = deephpc("jobs", "rerun", *(f"{array}{word}" for word in words))
+        assert again.returncode == 0, again.stderr
+        plan = json.loads((deephpc.home / "work" / again.stdout.strip() / "plan.json").read_text())
+        assert plan["spec"]["array"] == {"tasks": tasks, "at_once": 2}
+    assert "nothing of run" in deephpc("jobs", "rerun", array, "--failed").stderr
+    shown = json.loads(deephpc("--json", "jobs", "show", f"{array}_3").stdout)
+    assert (shown["job"]["run_id"], shown["task"]) == (f"{array}_3", 3)
+    late = deephpc("jobs", "wait", f"{array}_3", "--timeout", "0:01")
+    assert (late.returncode, f"not finished in time: {array}_3" in late.stderr) == (3, True)
+
+
 def test_waiting_gives_up_in_time(deephpc: CommandLine, sent: str):
     done = deephpc("jobs", "wait", sent, "--timeout", "0:01")
     assert done.returncode == 3

@@ -179,6 +179,12 @@ def test_an_array_runs_each_task_and_tells_which_failed(alice: Session) -> None:
     assert job["tasks"] == {**{str(n): "COMPLETED" for n in range(6)}, "2": "FAILED"}
     assert "task 4" in alice.deephpc("logs", f"{run_id}_4").stdout
     assert "exit code 3" in alice.deephpc("why", run_id).stdout + answer.stderr
+    failed = json.loads(alice.deephpc("--json", "jobs", "rerun", run_id, "--failed", "--dry-run").stdout)
+    assert failed["plan"]["spec"]["array"]["tasks"] == [2]
+    again = alice.submit("jobs", "rerun", f"{run_id}_2", f"{run_id}_4")
+    assert alice.deephpc("jobs", "wait", f"{again}_4").returncode == 0
+    assert alice.deephpc("jobs", "wait", again).returncode == 6
+    assert alice.jobs()[again]["tasks"] == {"2": "FAILED", "4": "COMPLETED"}
 
 
 def test_rerun_makes_a_new_run_of_the_same_request(alice: Session) -> None:

@@ -11,7 +11,7 @@ from deephpc.jobs.record import JobFilter, Record
 from deephpc.jobs.scheduler import Observation, Refused
 from deephpc.jobs.spec import Array, Resources
 from deephpc.jobs.state import JobState
-from deephpc.workflows.keep import cancel_jobs, load_rerun, plan_cancel, read_job, rebuild
+from deephpc.workflows.keep import cancel_jobs, load_rerun, plan_cancel, plan_rerun, read_job, rebuild
 from deephpc.workflows.launch import Asked, launch
 from deephpc.workflows.request import JobOptions, load_run_request, load_train_request
 from deephpc.workflows.watch import refresh
@@ -116,6 +116,62 @@ def test_a_rerun_of_a_program_that_is_gone_is_refused(record: Record, tmp_path: 
     program.unlink()
     with pytest.raises(InputError, match=r"train\.py, which run .* ran, is not there any more"):
         load_rerun(job)
+
+
+STATES = {0: S.COMPLETED, 1: S.FAILED, 2: S.CANCELLED, 3: S.RUNNING, 7: S.TIMEOUT}
+
+
+@pytest.mark.parametrize(
+    ("words", "only_failed", "tasks"),
+    [
+        (["run-a-0001"], False, None),
+        (["run-a-0001_3"], False, (3,)),
+        (["run-a-0001_7", "4711_0", "run-a_7"], False, (0, 7)),
+        (["run-a-0001_7", "run-a-0001"], False, None),
+        (["run-a-0001"], True, (1, 2, 7)),
+        (["run-a-0001_0", "run-a-0001_2"], True, (2,)),
+    ],
+)
+def test_the_tasks_that_are_meant_run_again(
+    record: Record, tmp_path: Path, words: list[str], only_failed: bool, tasks: tuple[int, ...] | None
+):
+    record.add(a_job(tmp_path, state=S.RUNNING, tasks=STATES))
+    assert plan_rerun(words, record, only_failed=only_failed)[1] == tasks
+
+
+def test_a_plain_run_that_failed_runs_again_as_a_whole(record: Record, tmp_path: Path):
+    record.add(a_job(tmp_path, state=S.TIMEOUT))
+    assert plan_rerun(["run-a-0001"], record, only_failed=True) == (record.get("run-a-0001"), None)
+
+
+@pytest.mark.parametrize(
+    ("facts", "words", "only_failed", "message"),
+    [
+        ({"state": S.COMPLETED}, ["run-a-0001"], True, "nothing of run run-a-0001 has failed"),
+        ({"tasks": {0: S.COMPLETED, 1: S.RUNNING}}, ["run-a-0001"], True, "nothing of run run-a-0001 has failed"),
+        ({"tasks": STATES}, ["run-a-0001_0"], True, "nothing of run run-a-0001 has failed"),
+        ({"tasks": STATES}, ["run-a-0001_9"], False, "has no array task 9"),
+        ({"tasks": STATES}, ["run-a-0001_1", "run-b-0002"], False, "are two runs"),
+        ({"tasks": STATES, "kind": "predict"}, ["run-a-0001_1"], False, "is a batch"),
+        ({"tasks": STATES, "kind": "predict"}, ["run-a-0001"], True, "is a batch"),
+    ],
+)
+def test_a_rerun_that_means_nothing_is_refused(
+    record: Record, tmp_path: Path, facts: dict[str, object], words: list[str], only_failed: bool, message: str
+):
+    record.add(a_job(tmp_path, **facts))
+    record.add(a_job(tmp_path, "run-b-0002", job_id="4712"))
+    with pytest.raises(InputError, match=message):
+        plan_rerun(words, record, only_failed=only_failed)
+
+
+def test_a_request_for_some_tasks_keeps_all_else(tmp_path: Path):
+    options = JobOptions(array=Array(tasks=(0, 1, 2, 3), at_once=2), resources=Resources(nodes=2))
+    request = load_run_request(["true"], tmp_path, options)
+    some = request.of_tasks((3, 1))
+    assert some.options.array == Array(tasks=(1, 3), at_once=2)
+    assert some.options.model_copy(update={"array": options.array}) == options
+    assert request.of_tasks(None) is request
 
 
 def test_a_rerun_without_a_plan_is_refused(tmp_path: Path):

@@ -180,7 +180,7 @@ def test_waiting_tells_every_change_and_ends_with_the_last_run(record: Record, t
     told: list[str] = []
     ticks = iter(range(1000))
     (job,) = wait_for(
-        record, {"slurm": ScriptedScheduler(observations=observations)}, ["run-a-0001"],
+        record, {"slurm": ScriptedScheduler(observations=observations)}, [("run-a-0001", None)],
         clock=lambda: after(100 * next(ticks)), timeout=None, tell=told.append, sleep=leaves_a_result(tmp_path),
     )  # fmt: skip
     assert job.state is S.COMPLETED
@@ -205,7 +205,7 @@ def test_waiting_ends_with_its_timeout(record: Record, tmp_path: Path):
     known(record, tmp_path)
     waits = Observation(queue=seen(sighting("4711", S.PENDING)), accounting={})
     with pytest.raises(SiteError, match="not finished in time: run-a-0001") as caught:
-        wait_for(record, {"slurm": ScriptedScheduler(observations=[waits])}, ["run-a-0001"], clock=lambda: NOON,
+        wait_for(record, {"slurm": ScriptedScheduler(observations=[waits])}, [("run-a-0001", None)], clock=lambda: NOON,
                  timeout=timedelta(0), tell=lambda _: None)  # fmt: skip
     assert caught.value.transient
 

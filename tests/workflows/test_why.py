@@ -127,6 +127,24 @@ def test_a_node_that_failed_is_named_and_why_the_run_ended_with_it(tmp_path: Pat
     assert diagnose(job, None).text == told
 
 
+@pytest.mark.parametrize(
+    ("kind", "state", "task", "said"),
+    [
+        ("run", S.CANCELLED, 3, "`deephpc jobs rerun run-a-0001_3`"),
+        ("train", S.TIMEOUT, 1, "`deephpc jobs rerun run-a-0001_1 --time …`"),
+        ("run", S.FAILED, 3, "`deephpc logs run-a-0001_3`"),
+        ("run", S.CANCELLED, None, "`deephpc jobs rerun run-a-0001 --failed`"),
+        ("run", S.OUT_OF_MEMORY, None, "`deephpc jobs rerun run-a-0001 --failed --mem …`"),
+        ("predict", S.FAILED, 3, "`deephpc predict --results run-a-0001`"),
+    ],
+)
+def test_the_next_step_is_about_the_task_that_was_asked_for(
+    tmp_path: Path, kind: str, state: JobState, task: int | None, said: str
+):
+    job = a_job(tmp_path, kind=kind, state=state, tasks={1: state, 2: S.COMPLETED, 3: state})
+    assert said in diagnose(job, task).next_step
+
+
 def test_a_run_between_two_lives_of_its_job_is_told_as_that(tmp_path: Path):
     job = a_job(tmp_path, reason=REQUEUES)
     job.folder.mkdir()
