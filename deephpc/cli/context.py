@@ -1,7 +1,6 @@
 """What every command finds around it: the global options, the settings, the record, the schedulers."""
 
 import os
-import pwd
 import shlex
 import shutil
 import sys
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from deephpc.account import account_home, account_name
 from deephpc.errors import SiteError
 
 if TYPE_CHECKING:
@@ -150,12 +150,9 @@ def _tell_of_process(here: Context, facts: tuple[Any, ...]) -> None:
 
 
 def complete_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment with HOME and USER, which cron and `env -i` leave out, from the password database."""
-    if environ.get("HOME") and environ.get("USER"):
-        return dict(environ)
-    try:
-        entry = pwd.getpwuid(os.getuid())
-        known = {"HOME": entry.pw_dir, "USER": entry.pw_name}
-    except KeyError:  # a number without a name, as containers have them
-        known = {"HOME": "/", "USER": str(os.getuid())}
-    return {**known, **{name: value for name, value in environ.items() if value or name not in known}}
+    """Return the environment with HOME, which cron and `env -i` leave out, and the account's true name.
+
+    USER and LOGNAME are what the password database says, whatever stood there: jobs belong to the account.
+    """
+    name = account_name()
+    return {**environ, "HOME": environ.get("HOME") or account_home(), "USER": name, "LOGNAME": name}

@@ -1,11 +1,11 @@
 """`deephpc image …`."""
 
-import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deephpc.account import account_name
 from deephpc.cli.context import Context, context
 from deephpc.cli.image_places import image_places, image_store, module_image
 from deephpc.cli.streams import write_answer
@@ -251,4 +251,4 @@ def _in_use(here: Context, store: "Store") -> frozenset[str]:
 
     with here.open_record_if_any() as record:
         plans = [] if record is None else [job.files.plan for job in record.unfinished()]
-    return images_in_use(store, plans, getpass.getuser(), here.clock())
+    return images_in_use(store, plans, account_name(), here.clock())

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deephpc.account import account_name
 from deephpc.cli.context import Context, context
 from deephpc.cli.streams import write_answer
 from deephpc.errors import InputError
@@ -127,4 +128,4 @@ def _around(here: Context) -> "Surroundings":
             "there is no Slurm here to probe: sbatch is not on PATH",
             "run it on a login node; without Slurm the site is `local`",
         )
-    return Surroundings(here.environ, here.environ["USER"], here.clock())
+    return Surroundings(here.environ, account_name(), here.clock())

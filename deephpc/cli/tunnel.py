@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from deephpc.account import account_name
 from deephpc.cli.completion import complete_run_id
 from deephpc.cli.context import context
 from deephpc.cli.servers import open_server
@@ -42,7 +43,7 @@ def tunnel(
         if dry_run:
             write_answer(render_address(found.server.wait(), as_json=here.json))
             return
-        request = TunnelRequest(port, found.login, f"{here.environ['USER']}@{socket.gethostname()}")
+        request = TunnelRequest(port, found.login, f"{account_name()}@{socket.gethostname()}")
         try:
             keep_tunnel(
                 found.server,

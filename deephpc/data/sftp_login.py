@@ -1,6 +1,5 @@
 """Logs in to an SSH server as the user's own ssh would, and refuses hosts it does not know."""
 
-import getpass
 import logging
 import re
 import socket
@@ -12,6 +11,7 @@ from typing import Any
 
 import paramiko
 
+from deephpc.account import account_name
 from deephpc.data.storage import Interrupted, Refused
 from deephpc.data.surroundings import Surroundings
 from deephpc.errors import InputError
@@ -52,7 +52,7 @@ class Login:
             alias=settings["host"],
             host=said.get("hostname", settings["host"]),
             port=int(settings.get("port") or said.get("port") or _PORT),
-            user=settings.get("user") or said.get("user") or around.environ.get("USER") or getpass.getuser(),
+            user=settings.get("user") or said.get("user") or account_name(),
             password=settings.get("password", ""),
             passphrase=settings.get("key_passphrase", ""),
             key_files=_key_files(keys, said, around.home),

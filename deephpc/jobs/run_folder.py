@@ -4,7 +4,6 @@ A run folder is owner-only (0700). An array run has one folder; each task keeps 
 """
 
 import errno
-import getpass
 import json
 import os
 import stat
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from deephpc.account import account_name
 from deephpc.errors import InputError, SiteError
 from deephpc.whole_file import replacing
 
@@ -184,7 +184,7 @@ def _check_parent(folder: Path) -> None:
     if is_open or not is_ours:
         raise SiteError(
             f"others may rename what lies in {folder}, so no run of yours is safe there",
-            f"use a folder of your own in it: DEEPHPC_WORK_DIR={folder / getpass.getuser()}",
+            f"use a folder of your own in it: DEEPHPC_WORK_DIR={folder / account_name()}",
         )
 
 

@@ -40,7 +40,7 @@ def answer(request: dict[str, Any]) -> object:
     if request["do"] == "version":
         return pyslurm.__version__
     if request["do"] == "queue":
-        mine = (job for job in pyslurm.Jobs.load().values() if job.user_id == os.getuid())
+        mine = (job for job in pyslurm.Jobs.load().values() if job.user_id == os.geteuid())
         return [{**_row(job, 0), "restarts": job.requeue_count} for job in mine]
     if request["do"] == "accounting":
         return _accounting(request["filter"], pyslurm)
@@ -50,7 +50,7 @@ def answer(request: dict[str, Any]) -> object:
 def _accounting(wanted: dict[str, Any], pyslurm: ModuleType) -> list[dict[str, Any]]:
     """Load jobs from the database; a site that keeps none has no jobs there, which is no fault."""
     if "ids" not in wanted:
-        wanted = {**wanted, "users": [os.getuid()]}
+        wanted = {**wanted, "users": [os.geteuid()]}
     try:
         return [_row(job, 1) for job in pyslurm.db.Jobs.load(pyslurm.db.JobFilter(**wanted)).values()]
     except pyslurm.RPCError:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from deephpc.account import account_name
 from deephpc.config import Settings
 from deephpc.data.data_source import StagedData
 from deephpc.data.location import join
@@ -112,7 +113,7 @@ def launch(
             continue
         if asked.enclosed is not None and asked.enclosed.container is not None:
             unfinished = {each.run_id for each in record.unfinished()}
-            hold_image(asked.enclosed.container, job.run_id, asked.environ["USER"], unfinished)
+            hold_image(asked.enclosed.container, job.run_id, account_name(), unfinished)
         return job, warning, resumed is not None
     raise InputError(f"no free name for {asked.request.slug!r} was found", "choose another --name")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from deephpc.account import account_name
 from deephpc.config import Settings
 from deephpc.jobs.local import LocalScheduler
 from deephpc.jobs.scheduler import Scheduler
@@ -16,7 +17,7 @@ def open_schedulers(
     found: dict[str, Scheduler] = {"local": LocalScheduler(settings.state_dir)}
     note = ""
     if has_slurm:
-        slurm = SlurmScheduler(environ, environ["USER"], silence=settings.state_dir / "accounting-silent")
+        slurm = SlurmScheduler(environ, account_name(), silence=settings.state_dir / "accounting-silent")
         found["slurm"] = slurm
         if settings.scheduler == "pyslurm":
             found["slurm"], note = open_pyslurm(slurm)

@@ -198,6 +198,18 @@ def test_the_list_is_for_people_or_programs(deephpc: CommandLine, sent: str):
     assert json.loads(deephpc("--json", "jobs", "--state", "failed").stdout)["jobs"] == []
 
 
+@pytest.mark.parametrize(
+    "variables", [{"USER": "nobody"}, {"LOGNAME": "daemon"}, {"USER": "", "LOGNAME": ""}, {"USER": "no one at all"}]
+)
+def test_a_run_is_found_whatever_variables_say_of_the_account(
+    deephpc: CommandLine, sent: str, variables: dict[str, str]
+):
+    listed = json.loads(deephpc("--json", "jobs", **variables).stdout)["jobs"]
+    assert [(job["run_id"], job["state"], job["reason"], job["source"]) for job in listed] == [
+        (sent, "PENDING", "", "queue")
+    ]
+
+
 def test_many_runs_are_one_question(deephpc: CommandLine):
     for number in range(3):
         deephpc("run", "--time", "10", "--", "echo", str(number))

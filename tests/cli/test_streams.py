@@ -1,6 +1,7 @@
 """What becomes of answers: full disks, closed outputs, poor locales, an environment with nothing in it."""
 
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -59,8 +60,15 @@ def test_a_locale_that_lacks_a_letter_gets_another(deephpc: CommandLine, encodin
 def test_an_empty_environment_is_filled_from_the_password_database():
     entry = complete_environment({})
     assert Path(entry["HOME"]).is_absolute()
-    assert entry["USER"]
-    assert complete_environment({"HOME": "", "USER": "me", "X": ""}) == {"HOME": entry["HOME"], "USER": "me", "X": ""}
+    assert entry["USER"] == entry["LOGNAME"] == pwd.getpwuid(os.geteuid()).pw_name
+    assert complete_environment({"HOME": "", "X": ""}) == {**entry, "X": ""}
+    assert complete_environment({"HOME": "/elsewhere"})["HOME"] == "/elsewhere"
+
+
+@pytest.mark.parametrize("said", [{"USER": "nobody"}, {"LOGNAME": "root2"}, {"USER": "", "LOGNAME": "daemon"}])
+def test_who_we_are_is_never_taken_from_variables(said: dict[str, str]):
+    entry = complete_environment({})
+    assert complete_environment({"HOME": "/home/me", **said}) == {**entry, "HOME": "/home/me"}
 
 
 def test_ctrl_c_while_the_program_loads_leaves_no_traceback(tmp_path: Path):

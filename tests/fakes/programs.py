@@ -24,7 +24,13 @@ _PROGRAMS = {
         fi
         echo "$id"
     """,
-    "squeue": "cat queue/* 2>/dev/null; exit 0",
+    "squeue": """
+        for word in "${words[@]}"; do # every job here is of this account, as sbatch goes by it and not by variables
+          case $word in --user=*) [ "${word#--user=}" = "$(id -un)" ] || exit 0 ;; esac
+        done
+        cat queue/* 2>/dev/null
+        exit 0
+    """,
     "sacct": "echo 'Slurm accounting storage is disabled' >&2; exit 1",
     "scancel": r"""for word in "${words[@]}"; do
           [ ! -e "queue/$word" ] || sed -i 's/PENDING\|RUNNING/CANCELLED/' "queue/$word"

@@ -1,0 +1,21 @@
+"""The account this process runs under: what Slurm goes by too, and no variable can change."""
+
+import os
+import pwd
+
+
+def account_name() -> str:
+    """Return the name of the account; its number where it has no name, as in containers (getpwuid(3))."""
+    number = os.geteuid()
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def account_home() -> str:
+    """Return the account's home folder as the password database has it, or `/`."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_dir
+    except KeyError:
+        return "/"
