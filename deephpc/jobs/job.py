@@ -1,5 +1,7 @@
 """A run as the record keeps it: Job, and where it stands: Standing."""
 
+import re
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -7,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from deephpc.jobs.run_folder import RunFolder
-from deephpc.jobs.scheduler import job_name
+from deephpc.jobs.scheduler import Sighting, job_name
 from deephpc.jobs.spec import JobKind, Resources
 from deephpc.jobs.state import JobState
 from deephpc.model import Model
@@ -16,6 +18,10 @@ SchedulerName = Literal["slurm", "local"]
 
 #: How long what was seen of a live run counts as how it stands now; more than two looks lie apart.
 _FRESH_FOR = timedelta(seconds=30)
+#: How far the clocks of this machine and of the scheduler's may lie apart.
+_CLOCK_SKEW = timedelta(seconds=60)
+#: How names of deephpc's jobs end.
+_TOKEN = re.compile(r"\.[0-9a-f]{8}")
 
 
 class Standing(Model):
@@ -85,6 +91,23 @@ class Job(Standing):
     def job_name(self) -> str:
         """The name under which the job stands in the queue."""
         return job_name(self.run_id, self.token)
+
+    def owns(self, name: str, submitted_at: datetime | None) -> bool:
+        """Whether a job of this run's id is this run's.
+
+        Ids begin anew where a controller lost its state, and come round (MaxJobId, slurm.conf(5)). The name tells;
+        where somebody changed that (`scontrol update`), the time of submission does. A source may tell neither.
+        """
+        if not name or name == self.job_name:
+            return True
+        if _TOKEN.fullmatch(name[-9:]):
+            return False
+        return submitted_at is None or submitted_at >= self.created_at - _CLOCK_SKEW
+
+    def own(self, sightings: Iterable[Sighting]) -> tuple[Sighting, ...]:
+        """Return those of this run's id that are this run's, in the order of their submission."""
+        mine = [one for one in sightings if self.owns(one.name, one.submitted_at)]
+        return tuple(sorted(mine, key=lambda one: one.submitted_at or self.created_at)) if len(mine) > 1 else (*mine,)
 
     def each(self) -> "list[Job]":
         """Return the run itself, or each task of its array as a run of its own; what only the array has is left out."""

@@ -245,10 +245,14 @@ class Record:
         return self._select(f"where state not in ({final}) order by created_at", [])
 
     def ended_ids(self, scheduler: str, since: datetime) -> dict[str, str]:
-        """Return `{job id: run id}` of the plain jobs of a scheduler that were made after a time and have ended."""
+        """Return `{job id: run id}` of the plain jobs of a scheduler that were made after a time and have ended.
+
+        Of several runs that were given the same id it is the newest.
+        """
         final = ", ".join(f"'{state.value}'" for state in sorted(FINAL - {JobState.LOST}))
         where = f"where state in ({final}) and scheduler = ? and job_id not null and tasks = '{{}}' and created_at >= ?"
-        rows = self._file.rows(f"(select job_id, run_id from jobs {where})", [scheduler, text_of(since)])  # noqa: S608 - our text
+        query = f"(select job_id, run_id from jobs {where} order by created_at)"  # noqa: S608 - our text
+        rows = self._file.rows(query, [scheduler, text_of(since)])
         return {row["job_id"]: row["run_id"] for row in rows}
 
     def lost_since(self, since: datetime) -> list[Job]:

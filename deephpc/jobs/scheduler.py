@@ -71,7 +71,8 @@ class Sighting:
 class Observation:
     """What the scheduler's sources answered to one question.
 
-    `queue` and `accounting` map a job id to its sightings (one, or one per array task that the source lists). A source
+    `queue` and `accounting` map a job id to its sightings: one, or one per array task that the source lists, of each
+    job of the user's that was ever given this id (`Job.own`). A source
     that did not answer is None, never an empty mapping: absence from an answer is evidence, silence is not. A source
     that a site does not have is an empty mapping: nothing will ever come from it.
     """

@@ -176,7 +176,7 @@ class SlurmScheduler:
         if self._is_silent():
             return ()
         try:
-            completed = run(usage_argv([job_id]), timeout_s=self._timeouts.accounting, env=self._environ)
+            completed = run(usage_argv([job_id], self._user), timeout_s=self._timeouts.accounting, env=self._environ)
         except CommandNotFound:
             return ()
         self._note_silence(_Answer(None, timed_out=completed.timed_out))
@@ -190,7 +190,7 @@ class SlurmScheduler:
         if self._is_silent():
             return _Answer(None, "sacct did not answer a moment ago; it is asked again in a minute")
         calls = [
-            _Call(sacct_argv(ids, clusters), partial(parse_sacct, with_cluster=bool(clusters)))
+            _Call(sacct_argv(ids, self._user, clusters), partial(parse_sacct, with_cluster=bool(clusters)))
             for ids, clusters in _groups(question)
             if ids
         ]

@@ -114,9 +114,9 @@ def parse_squeue(text: str) -> Report:
             "" if reason == "None" else reason,
             None,
             None,
-            _parse_time(submit),
-            None if state is JobState.PENDING else _parse_time(start),
-            _parse_time(end) if state.is_final else None,
+            parse_time(submit),
+            None if state is JobState.PENDING else parse_time(start),
+            parse_time(end) if state.is_final else None,
             _parse_nodes(nodes),
             None,
             _parse_cpus(cpus),
@@ -127,14 +127,19 @@ def parse_squeue(text: str) -> Report:
     return {job_id: tuple(sightings) for job_id, sightings in found.items()}
 
 
-def sacct_argv(job_ids: Sequence[str], clusters: Iterable[str] = ()) -> list[str]:
-    """Ask for jobs by id, however many and however old.
+def sacct_argv(job_ids: Sequence[str], user: str, clusters: Iterable[str] = ()) -> list[str]:
+    """Ask for a user's jobs by id, however many and however old; others may have been given the same ids.
 
     Every incarnation of a requeued job is asked for (`--duplicates`); `parse_sacct` keeps the last and counts. Ids go
     in portions, since Linux limits one argument to 128 KiB (execve(2)); sacct adds `--jobs` up (seen in 22.05).
     """
     portions = (job_ids[start : start + _IDS_AT_ONCE] for start in range(0, len(job_ids), _IDS_AT_ONCE))
-    return [*_SACCT, *_on_clusters(clusters), *(f"--jobs={','.join(portion)}" for portion in portions)]
+    return [
+        *_SACCT,
+        *_on_clusters(clusters),
+        f"--user={user}",
+        *(f"--jobs={','.join(portion)}" for portion in portions),
+    ]
 
 
 def sacct_by_name_argv(job_names: Sequence[str], *, user: str, since: datetime | None) -> list[str]:
@@ -151,18 +156,20 @@ def sacct_by_name_argv(job_names: Sequence[str], *, user: str, since: datetime |
 def parse_sacct(text: str, *, with_cluster: bool = False) -> Report:
     """Read what `sacct_argv` brings: the last incarnation of each job or task, with how often it was requeued before.
 
+    Jobs of one id and different names are different jobs.
+
     Parameters
     ----------
     with_cluster
         Whether job ids get `;cluster` behind them, as sbatch gave them when a cluster was named.
     """
-    latest: dict[tuple[JobId, int | None], Sighting] = {}
+    latest: dict[tuple[JobId, int | None, str], Sighting] = {}
     for line in text.split("\n"):
         fields = line.split(_DELIMITER, 10)
         if len(fields) != 11:
             continue
         for sighting in _sacct_sightings(fields, with_cluster):
-            key = (sighting.job_id, sighting.task)
+            key = (sighting.job_id, sighting.task, sighting.name)
             before = latest.get(key)
             if before is None:
                 latest[key] = sighting
@@ -170,7 +177,7 @@ def parse_sacct(text: str, *, with_cluster: bool = False) -> Report:
                 last = before if _is_later(before, sighting) else sighting
                 latest[key] = replace(last, restarts=(before.restarts or 0) + 1)
     found: dict[JobId, list[Sighting]] = {}
-    for (job_id, _), sighting in latest.items():
+    for (job_id, _, _), sighting in latest.items():
         found.setdefault(job_id, []).append(sighting)
     return {job_id: tuple(sightings) for job_id, sightings in found.items()}
 
@@ -191,9 +198,9 @@ def _sacct_sightings(fields: list[str], with_cluster: bool) -> Iterator[Sighting
             reason="" if state.is_final or reason == "None" else reason,
             exit_code=code,
             signal=signal,
-            submitted_at=_parse_time(submit),
-            started_at=None if state is JobState.PENDING else _parse_time(start),
-            ended_at=_parse_time(end) if state.is_final else None,
+            submitted_at=parse_time(submit),
+            started_at=None if state is JobState.PENDING else parse_time(start),
+            ended_at=parse_time(end) if state.is_final else None,
             nodes=_parse_nodes(nodes),
             restarts=0,
             cpus=_parse_cpus(cpus),
@@ -221,7 +228,7 @@ def _is_later(one: Sighting, other: Sighting) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _parse_time(text: str) -> datetime | None:
+def parse_time(text: str) -> datetime | None:
     """Read seconds since 1970, or Slurm's standard form (in UTC, since our environment says TZ=UTC)."""
     if text in _NO_TIME:
         return None

@@ -6,12 +6,14 @@ Source: sacct(1) of Slurm 22.05 and 24.11, --format, --noconvert and --duplicate
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from deephpc.jobs.scheduler import JobId
 from deephpc.jobs.slurm_ids import SlurmId, parse_slurm_id
+from deephpc.jobs.slurm_reports import parse_time
 
 _DELIMITER = "\x1f"
-_FIELDS = "JobID,ElapsedRaw,TotalCPU,AllocCPUS,AllocTRES,MaxRSS,NTasks,NNodes,ConsumedEnergyRaw,State"
+_FIELDS = "JobID,ElapsedRaw,TotalCPU,AllocCPUS,AllocTRES,MaxRSS,NTasks,NNodes,ConsumedEnergyRaw,State,Submit,JobName"
 _CPU_TIME = re.compile(r"(?:(?:([0-9]{1,6})-)?([0-9]{1,9}):)?([0-9]{1,9}):([0-9]{1,2})(?:\.([0-9]{1,6}))?")
 _SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,6})?)([KMGTP]?)")
 _BYTES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50}
@@ -34,6 +36,9 @@ class Accounted:
     max_rss_mib: float | None
     """The largest resident set of any one task."""
     energy_joules: int | None
+    name: str = ""
+    """The job's name; others may have been given its id (`Job.owns`)."""
+    submitted_at: datetime | None = None
 
     @property
     def cpu_hours(self) -> float:
@@ -52,12 +57,12 @@ class Accounted:
         return self.cpu_seconds / allocated if self.cpu_seconds is not None and allocated else None
 
 
-def usage_argv(job_ids: Sequence[str]) -> list[str]:
-    """Ask for jobs (`4711`) or array tasks (`4711_3`) with their steps, every attempt of each."""
+def usage_argv(job_ids: Sequence[str], user: str) -> list[str]:
+    """Ask for a user's jobs (`4711`) or array tasks (`4711_3`) with their steps, every attempt of each."""
     argv = ["sacct", "--duplicates", "--parsable2", "--noheader", "--noconvert", f"--delimiter={_DELIMITER}"]
     parsed = [parse_slurm_id(job_id) for job_id in job_ids]
     clusters = ",".join(sorted({one.cluster for one in parsed if one.cluster}))
-    argv += [f"--clusters={clusters}"] if clusters else []
+    argv += [f"--user={user}", *([f"--clusters={clusters}"] if clusters else [])]
     return [*argv, f"--format={_FIELDS}", f"--jobs={','.join(str(replace(one, cluster=None)) for one in parsed)}"]
 
 
@@ -66,8 +71,8 @@ def parse_usage(text: str) -> tuple[Accounted, ...]:
     attempts: list[Accounted] = []
     place: dict[tuple[int, int | None], int] = {}
     for line in text.split("\n"):
-        fields = line.split(_DELIMITER)
-        if len(fields) != 10:
+        fields = line.split(_DELIMITER, 11)
+        if len(fields) != 12:
             continue
         try:
             slurm_id = parse_slurm_id(fields[0])
@@ -98,7 +103,7 @@ def parse_size_mib(text: str) -> float | None:
 
 
 def _allocation(slurm_id: SlurmId, fields: list[str]) -> Accounted:
-    _, elapsed, cpu_time, cpus, tres, rss, _, nodes, energy, _ = fields
+    _, elapsed, cpu_time, cpus, tres, rss, _, nodes, energy, _, submit, name = fields
     granted = dict(part.split("=", 1) for part in tres.split(",") if "=" in part)
     memory = parse_size_mib(granted.get("mem", ""))
     return Accounted(
@@ -112,6 +117,8 @@ def _allocation(slurm_id: SlurmId, fields: list[str]) -> Accounted:
         memory_mib=None if memory is None else round(memory),
         max_rss_mib=parse_size_mib(rss),
         energy_joules=_count(energy) or None,
+        name=name,
+        submitted_at=parse_time(submit),
     )
 
 

@@ -42,7 +42,7 @@ def find_handed_on(record: Record, jobs: Sequence[Job], observation: Observation
     """Return which of the runs go on in another job than the one that was looked for, and record those known."""
     moved, waiting = [], []
     for job in jobs:
-        if job.job_id is None or job.tasks or job.scheduler != "slurm" or not _has_ended(job.job_id, observation):
+        if job.job_id is None or job.tasks or job.scheduler != "slurm" or not _has_ended(job, observation):
             continue
         attempts = load_attempts(job.files.task(None))
         newest = newest_job(job.job_id, attempts)
@@ -104,11 +104,12 @@ def waits_for_successor(job: Job) -> bool:
     return job.state is JobState.PENDING and job.reason == AWAITS_SUCCESSOR
 
 
-def _has_ended(job_id: JobId, observation: Observation) -> bool:
-    """Whether a job is not alive in the queue or, where that is silent, accounting tells of its end."""
+def _has_ended(job: Job, observation: Observation) -> bool:
+    """Whether a run's job is not alive in the queue or, where that is silent, accounting tells of its end."""
     if observation.queue is not None:
-        return not any(one.state in ACTIVE for one in observation.queue.get(job_id, ()))
-    return any(one.state.is_final for one in (observation.accounting or {}).get(job_id, ()))
+        return not any(one.state in ACTIVE for one in job.own(observation.queue.get(job.job_id or "", ())))
+    told = job.own((observation.accounting or {}).get(job.job_id or "", ()))
+    return bool(told) and told[-1].state.is_final
 
 
 def _jobs_so_far(job: Job) -> frozenset[JobId]:

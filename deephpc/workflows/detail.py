@@ -125,6 +125,7 @@ def _accounted_usage(
     earlier = dict.fromkeys(attempt.job_id for attempt in attempts if attempt.job_id != number)  # of a chained run
     job_ids = [*(f"{one}{semicolon}{cluster}" for one in earlier), job.job_id]
     rows = [row for one in job_ids for row in scheduler.used(id_of_task(one, task))]
+    rows = [row for row in rows if job.owns(row.name, row.submitted_at)]
     return usage_from_accounting(rows, job.resources.memory_mib)
 
 

@@ -18,7 +18,7 @@ def still_stands(job: Job, observation: Observation, now: datetime) -> bool:
 
     It spares thousands of waiting jobs the whole judgement.
     """
-    queue = (observation.queue or {}).get(job.job_id or "", ())
+    queue = job.own((observation.queue or {}).get(job.job_id or "", ()))
     if not queue or job.seen_at is None or now - job.seen_at >= LOOKS_APART:
         return False
     if not job.tasks:
@@ -34,10 +34,10 @@ def still_stands(job: Job, observation: Observation, now: datetime) -> bool:
 
 def judge_job(job: Job, observation: Observation, now: datetime) -> tuple[Standing, Tasks]:
     """Return how a run stands, and each task of its array."""
-    queue = (observation.queue or {}).get(job.job_id or "", ())
-    accounting = (observation.accounting or {}).get(job.job_id or "", ())
+    queue = job.own((observation.queue or {}).get(job.job_id or "", ()))
+    accounting = job.own((observation.accounting or {}).get(job.job_id or "", ()))
     if not job.tasks:
-        return _judge_one(job, (job, None), (_only(queue), _only(accounting)), observation, now), {}
+        return _judge_one(job, (job, None), (_last(queue), _last(accounting)), observation, now), {}
     in_queue = {sighting.task: sighting for sighting in queue}
     in_accounting = {sighting.task: sighting for sighting in accounting}
     whole = in_queue.get(None) or in_accounting.get(None)  # it stands for tasks that were never split off
@@ -129,8 +129,8 @@ def _most(known: datetime | None, times: Iterable[datetime | None]) -> datetime 
     return max((time for time in (known, *times) if time), default=None)
 
 
-def _only(sightings: Sequence[Sighting]) -> Sighting | None:
-    return sightings[0] if sightings else None
+def _last(sightings: Sequence[Sighting]) -> Sighting | None:
+    return sightings[-1] if sightings else None
 
 
 def _reason(sighting: Sighting) -> str:

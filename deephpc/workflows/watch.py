@@ -199,9 +199,11 @@ def _woken(record: Record, asleep: _Asleep, observation: Observation) -> list[Jo
     """Return the runs that stand in the queue against all expectation: put back by hand, or queued very late."""
     queue = observation.queue or {}
     alive = (JobState.PENDING, JobState.RUNNING)
-    back = [job_id for job_id in asleep.ended if any(one.state in alive for one in queue.get(job_id, ()))]
+    ids = [job_id for job_id in asleep.ended if any(one.state in alive for one in queue.get(job_id, ()))]
+    ended = (record.get(asleep.ended[job_id]) for job_id in ids)
+    back = [job for job in ended if any(one.name in ("", job.job_name) for one in queue[job.job_id or ""])]
     late = [job for job in asleep.never_sent if find_by_name(job.job_name, observation.queue)]
-    return [*(record.get(asleep.ended[job_id]) for job_id in back), *late]
+    return [*back, *late]
 
 
 def _question(jobs: Sequence[Job], asleep: _Asleep) -> Question:

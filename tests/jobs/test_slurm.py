@@ -334,7 +334,8 @@ def test_a_cancellation_without_answer_may_be_tried_again(fakes: Fakes):
 
 
 def test_usage_comes_from_accounting_or_not_at_all(slurm: SlurmScheduler, fakes: Fakes):
-    row = "7_3\x1f100\x1f01:30.500\x1f2\x1fbilling=2,cpu=2,gres/gpu=1,mem=4G,node=1\x1f\x1f\x1f1\x1f\x1fCOMPLETED\n"
+    given = "billing=2,cpu=2,gres/gpu=1,mem=4G,node=1"
+    row = f"7_3\x1f100\x1f01:30.500\x1f2\x1f{given}\x1f\x1f\x1f1\x1f\x1fCOMPLETED\x1f10\x1frun-a\n"
     fakes.make("sacct", row)
     (used,) = slurm.used("7_3")
     assert (used.task, used.cpu_seconds, used.gpus, used.memory_mib) == (3, 90.5, 1, 4096)

@@ -214,14 +214,45 @@ def test_the_last_life_of_a_requeued_job_counts_in_whatever_order_it_is_listed()
         assert (sighting.state, sighting.restarts, sighting.nodes) == (JobState.COMPLETED, 1, ("n2",))
 
 
+def test_jobs_that_were_given_the_same_id_are_told_apart():
+    rows = [
+        ["7", "COMPLETED", "None", "10", "20", "30", "1", "n1", "0:0", "c", "old"],
+        ["7", "NODE_FAIL", "None", "50", "60", "70", "1", "n1", "0:0", "c", "run-a.01234567"],
+        ["7", "FAILED", "None", "90", "91", "92", "1", "n1", "1:0", "c", "new"],
+        ["7", "RUNNING", "None", "75", "80", "Unknown", "1", "n1", "0:0", "c", "run-a.01234567"],
+    ]
+    lives = parse_sacct("\n".join(map("\x1f".join, rows)))["7"]
+    assert {one.name: (one.state, one.restarts) for one in lives} == {
+        "old": (JobState.COMPLETED, 0),
+        "run-a.01234567": (JobState.RUNNING, 1),
+        "new": (JobState.FAILED, 0),
+    }
+
+
+def test_what_was_used_says_whose_it_was():
+    rows = [
+        ["7", "9", "01:30", "1", "cpu=1", "", "", "1", "", "COMPLETED", "1795238056", "old\x1fname"],
+        ["7.batch", "9", "01:30", "1", "cpu=1", "2M", "1", "1", "0", "COMPLETED", "1795238056", "batch"],
+        ["7", "2", "00:01", "1", "cpu=1", "", "", "1", "", "COMPLETED", "1795238060", "run-a.01234567"],
+        ["7.batch", "2", "00:01", "1", "cpu=1", "1M", "1", "1", "0", "COMPLETED", "1795238060", "batch"],
+    ]
+    old, ours = parse_usage("\n".join(map("\x1f".join, rows)))
+    assert (old.name, old.max_rss_mib) == ("old\x1fname", 2)
+    assert (ours.name, ours.max_rss_mib, ours.submitted_at) == (
+        "run-a.01234567",
+        1,
+        datetime(2026, 11, 21, 5, 14, 20, tzinfo=timezone.utc),
+    )
+
+
 def test_accounting_is_asked_by_id_however_old_the_jobs_are():
-    argv = sacct_argv(["7", "8"])
-    assert argv[-1] == "--jobs=7,8"
+    argv = sacct_argv(["7", "8"], "me")
+    assert argv[-2:] == ["--user=me", "--jobs=7,8"]
     assert not any(word.startswith("--starttime") for word in argv)
 
 
 def test_ids_go_in_portions_that_fit_one_argument():
-    argv = sacct_argv([str(number) for number in range(4_000_000_000, 4_000_020_000)])
+    argv = sacct_argv([str(number) for number in range(4_000_000_000, 4_000_020_000)], "me")
     portions = [word.removeprefix("--jobs=").split(",") for word in argv if word.startswith("--jobs=")]
     assert sum(map(len, portions)) == 20_000
     assert max(map(len, argv)) < 128 * 1024
@@ -233,8 +264,8 @@ def test_accounting_is_asked_by_name_where_no_id_came_back():
 
 
 def test_usage_is_asked_for_tasks_too():
-    assert usage_argv(["7", "8_3"])[-1] == "--jobs=7,8_3"
-    assert "--clusters=big" in usage_argv(["7;big"])
+    assert usage_argv(["7", "8_3"], "me")[-1] == "--jobs=7,8_3"
+    assert {"--clusters=big", "--user=me"} <= set(usage_argv(["7;big"], "me"))
 
 
 def test_the_queue_is_asked_for_one_user_and_every_state():

@@ -1,7 +1,9 @@
 """All that is known of one run, and what it cost."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from deephpc.jobs.spec import Resources
 from deephpc.jobs.state import JobState
 from deephpc.workflows.detail import gather_detail, usage_from_accounting
 from tests.fakes.samples import NOON, a_job, after
+from tests.fakes.schedulers import ScriptedScheduler
 
 ASKED = Resources(nodes=2, cpus_per_task=4, gpus_per_node=1, memory_mib=1000)
 
@@ -121,6 +124,23 @@ def test_accounting_without_any_cpu_time_is_no_usage():
     assert usage_from_accounting([], 1000) is None
     assert usage_from_accounting([row(cpu_seconds=None)], 1000) is None
     assert usage_from_accounting([row(elapsed_s=0)], 1000) is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"name": "bash", "submitted_at": NOON - timedelta(days=400)},
+        {"name": "run-a-0001.00000000", "submitted_at": after(5)},
+        {"name": "somebody's", "submitted_at": NOON - timedelta(hours=1)},
+    ],
+)
+def test_what_another_job_of_the_same_id_used_is_not_the_runs(record: Record, tmp_path: Path, other: dict[str, Any]):
+    job = ended(tmp_path)
+    ours = row(elapsed_s=2, cpus=2, gpus=0, name=job.job_name, submitted_at=NOON)
+    scheduler = ScriptedScheduler(accounted=[row(elapsed_s=10**6, cpus=64, **other), ours])
+    usage = gather_detail(job, None, record, scheduler, after(9)).usage
+    assert usage is not None
+    assert (usage.elapsed_s, round(usage.core_hours * 3600)) == (2, 4)
 
 
 def test_places_are_those_that_exist(record: Record, tmp_path: Path):

@@ -1,8 +1,10 @@
 """The record follows the truth with one question to each scheduler."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,7 @@ from deephpc.jobs.scheduler import Observation
 from deephpc.jobs.state import JobState
 from deephpc.jobs.submission import describe_submitter, write_answer
 from deephpc.workflows.watch import refresh, wait_for
-from tests.fakes.samples import NOON, a_job, after
+from tests.fakes.samples import NOON, TOKEN, a_job, after
 from tests.fakes.schedulers import NOTHING, SILENCE, ScriptedScheduler, seen, sighting
 
 S = JobState
@@ -217,6 +219,59 @@ def test_a_run_put_back_into_the_queue_after_its_end_lives_again(record: Record,
     refresh(record, {"slurm": ScriptedScheduler(observations=[back])}, after(720))
     again = record.get(job.run_id)
     assert (again.state, again.exit_code, again.ended_at) == (S.RUNNING, None, None)
+
+
+OURS = f"run-a-0001.{TOKEN[:8]}"
+OTHERS = {
+    "an old job of somebody's": {"name": "bash", "submitted_at": NOON - timedelta(days=400)},
+    "a job of mine of this morning": {"name": "sweep", "submitted_at": NOON - timedelta(hours=3)},
+    "another run of mine, later": {"name": "run-b-0001.fedcba98", "submitted_at": after(300)},
+    "another run of mine, before": {"name": "train-x-0001.00000000", "submitted_at": NOON - timedelta(minutes=2)},
+}
+
+
+@pytest.mark.parametrize("state", [S.FAILED, S.COMPLETED, S.RUNNING])
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+def test_what_became_of_another_job_of_the_same_id_is_nothing_of_the_runs(
+    record: Record, tmp_path: Path, other: dict[str, Any], state: JobState
+):
+    known(record, tmp_path)
+    row = sighting("4711", state, source="sacct", ended_at=after(1) if state.is_final else None, **other)
+    ours = sighting("4711", S.RUNNING, source="sacct", name=OURS, submitted_at=after(1), started_at=after(2))
+    for accounting in (seen(row), seen(ours, row), seen(row, ours)):
+        for queue in (None, seen(replace(ours, source="squeue"))):
+            look = Observation(queue=queue, accounting=accounting)
+            refresh(record, {"slurm": ScriptedScheduler(observations=[look])}, after(40))
+            is_told = queue is not None or len(accounting["4711"]) > 1
+            assert record.get("run-a-0001").state is (S.RUNNING if is_told else S.PENDING)
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+def test_an_ended_run_does_not_live_again_in_another_job_of_its_id(
+    record: Record, tmp_path: Path, other: dict[str, Any]
+):
+    job = known(record, tmp_path, state=S.FAILED, exit_code=3)
+    look = Observation(queue=seen(sighting("4711", S.RUNNING, **other)), accounting=None)
+    refresh(record, {"slurm": ScriptedScheduler(observations=[look])}, LATER)
+    assert record.get(job.run_id) == job
+
+
+def test_tasks_are_told_from_those_of_another_array_of_the_same_id(record: Record, tmp_path: Path):
+    known(record, tmp_path, tasks={0: S.PENDING, 1: S.PENDING})
+    old = [sighting("4711", S.FAILED, task=n, source="sacct", **OTHERS["an old job of somebody's"]) for n in (0, 1)]
+    ours = sighting("4711", S.RUNNING, task=1, name=OURS, submitted_at=after(1))
+    look = Observation(queue=None, accounting=seen(*old, ours))
+    refresh(record, {"slurm": ScriptedScheduler(observations=[look])}, after(40))
+    assert record.get("run-a-0001").tasks == {0: S.PENDING, 1: S.RUNNING}
+
+
+def test_a_run_whose_jobs_name_somebody_changed_is_known_by_when_it_was_submitted(record: Record, tmp_path: Path):
+    known(record, tmp_path)
+    before = sighting("4711", S.NODE_FAIL, name=OURS, source="sacct", submitted_at=after(1), ended_at=after(5))
+    renamed = sighting("4711", S.RUNNING, name="mine", source="sacct", submitted_at=after(6), started_at=after(8))
+    look = Observation(queue=None, accounting=seen(before, renamed))
+    refresh(record, {"slurm": ScriptedScheduler(observations=[look])}, after(40))
+    assert record.get("run-a-0001").state is S.RUNNING
 
 
 def test_runs_that_ended_cost_one_question_to_the_queue_and_stay_as_they_are(record: Record, tmp_path: Path):
