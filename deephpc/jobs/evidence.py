@@ -7,7 +7,7 @@ from pydantic import AwareDatetime, ValidationError
 
 from deephpc.jobs.job import Standing
 from deephpc.jobs.run_folder import RunFolder, TaskFolder, read_json, read_json_lines, write_atomically
-from deephpc.jobs.scheduler import JobId
+from deephpc.jobs.scheduler import JobId, cluster_of
 from deephpc.jobs.state import JobState
 from deephpc.model import Model
 
@@ -107,11 +107,16 @@ def newest_job(known: JobId, attempts: Sequence[Attempt]) -> JobId:
     """
     if not any(attempt.continues == "chain" for attempt in attempts):
         return known
-    last, cluster = attempts[-1], known.partition(";")[2]
+    last, cluster = attempts[-1], cluster_of(known)
     if last.continues == "chain":
         has_begun = any(attempt.job_id == known.partition(";")[0] for attempt in attempts)
-        return (last.successor or known) if has_begun else known
-    return f"{last.job_id};{cluster}" if cluster else last.job_id
+        return _there(last.successor, cluster) if has_begun and last.successor else known
+    return _there(last.job_id, cluster)
+
+
+def _there(job_id: JobId, cluster: str) -> JobId:
+    """Return a job's id with its cluster: on its node, where its successor is submitted, the number is enough."""
+    return f"{job_id};{cluster}" if cluster and not cluster_of(job_id) else job_id
 
 
 def awaits_successor(known: JobId | None, attempts: Sequence[Attempt]) -> bool:

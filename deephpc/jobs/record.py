@@ -218,7 +218,9 @@ class Record:
         exact = self._find(word)
         if exact is not None:
             return exact, None
-        name, _, number = word.rpartition("_")
+        plain, semicolon, cluster = word.partition(";")
+        name, _, number = plain.rpartition("_")
+        name += semicolon + cluster
         job = self._find(name) if name and number.isdecimal() else None
         if job is None:
             raise InputError(
@@ -287,6 +289,8 @@ class Record:
 
     def _find(self, word: str) -> Job | None:
         found = self._select("where run_id = ? or job_id = ? order by created_at desc limit 1", [word, word])
+        if not found and word.isdecimal():  # on one of several clusters
+            found = self._select("where substr(job_id, 1, ?) = ? limit 11", [len(word) + 1, f"{word};"])
         if not found:
             found = self._select("where substr(run_id, 1, ?) = ? limit 11", [len(word), word]) if word else []
         if len(found) > 1:

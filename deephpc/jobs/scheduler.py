@@ -27,6 +27,8 @@ class Submission:
     script: Path
     environment: Mapping[str, str]
     """The whole environment of the submitting process; the job inherits it."""
+    clusters: tuple[str, ...] = ()
+    """Where it may go, of several clusters; empty for the one we are on."""
 
     @property
     def job_name(self) -> str:
@@ -37,6 +39,11 @@ class Submission:
 def job_name(run_id: str, token: str) -> str:
     """Return the name under which a run's job stands in the queue."""
     return f"{run_id}.{token[:8]}"
+
+
+def cluster_of(job_id: JobId | None) -> str:
+    """Return the cluster that a job's id names; empty for the one we are on."""
+    return (job_id or "").partition(";")[2]
 
 
 def id_of_task(job_id: JobId, task: int | None) -> str:
@@ -81,6 +88,18 @@ class Observation:
     accounting: Mapping[JobId, tuple[Sighting, ...]] | None
     troubles: tuple[str, ...] = field(default=())
     """One line per source that failed, for the user."""
+    silent_queues: frozenset[str] = frozenset()
+    """Of several clusters those whose queue did not answer; the one we are on is ""."""
+    silent_accounts: frozenset[str] = frozenset()
+    """Those for which accounting did not answer."""
+
+    def queue_answers(self, *clusters: str) -> bool:
+        """Whether the queues of all these clusters answered."""
+        return self.queue is not None and self.silent_queues.isdisjoint(clusters)
+
+    def accounting_answers(self, *clusters: str) -> bool:
+        """Whether accounting answered for all these clusters."""
+        return self.accounting is not None and self.silent_accounts.isdisjoint(clusters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +112,8 @@ class Question:
     """Ids that are believed to have ended; the queue answers for those that it holds again, accounting is not asked."""
     lost_names: tuple[str, ...] = ()
     """Names of jobs that are believed never to have been queued; the queue answers, accounting is not asked."""
+    name_clusters: tuple[str, ...] = ("",)
+    """Where jobs are looked up by name; "" is the cluster we are on."""
     live_tasks: Mapping[JobId, int] = field(default_factory=dict)
     """How many tasks of each array are not known to have ended: while the queue holds as many, nobody else is asked."""
     since: datetime | None = None
@@ -130,7 +151,7 @@ class Scheduler(Protocol):
         ...
 
     def observe(self, question: Question) -> Observation:
-        """Look jobs up, however many, with at most one call to each source; a dead source is silence, no error."""
+        """Look jobs up, however many, with one call to each source, or one for each cluster; a dead one is silence."""
         ...
 
     def cancel(self, job_ids: Iterable[str]) -> None:

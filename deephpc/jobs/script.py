@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from deephpc import __version__
 from deephpc.jobs.launcher import launch_variables
+from deephpc.jobs.slurm_controller import CONTROLLER_VARIABLES
 from deephpc.jobs.slurm_options import has_room_for
 from deephpc.jobs.spec import JobSpec
 from deephpc.places import shipped
@@ -58,6 +59,7 @@ def render_script(spec: JobSpec, directives: Sequence[str]) -> str:
         has_secrets=spec.has_secrets,
         walltime_s=int(walltime.total_seconds()) if walltime else 0,
         max_requeues=spec.max_requeues,
+        controller_variables=" ".join(sorted(CONTROLLER_VARIABLES)),
         continue_by="chain" if spec.chain else "requeue",
         alarm_s=_alarm_s(spec),
         cpus=(spec.resources.tasks_per_node or 1) * (spec.resources.cpus_per_task or 1),

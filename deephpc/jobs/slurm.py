@@ -4,12 +4,20 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deephpc.errors import SiteError
-from deephpc.jobs.scheduler import Ambiguous, JobId, Observation, Question, Refused, Sighting, Submission
+from deephpc.jobs.scheduler import (
+    Ambiguous,
+    JobId,
+    Observation,
+    Question,
+    Refused,
+    Sighting,
+    Submission,
+    cluster_of,
+)
 from deephpc.jobs.slurm_answers import (
     classify_sbatch_failure,
     clean_environment,
@@ -17,6 +25,7 @@ from deephpc.jobs.slurm_answers import (
     parse_sbatch_id,
     refusal_reason,
 )
+from deephpc.jobs.slurm_controller import ALL_CLUSTERS, on_clusters, without_clusters
 from deephpc.jobs.slurm_environment import environment_for_sbatch
 from deephpc.jobs.slurm_ids import parse_slurm_id
 from deephpc.jobs.slurm_reports import Report, parse_sacct, parse_squeue, sacct_argv, sacct_by_name_argv, squeue_argv
@@ -49,19 +58,22 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What one source said: None for nothing; the trouble, if there was one."""
+    """What one source said, on one cluster or on all that were asked: None for nothing; the troubles there were."""
 
     report: Report | None
-    trouble: str = ""
+    troubles: tuple[str, ...] = ()
     timed_out: bool = False
+    silent: frozenset[str] = frozenset()
+    """The clusters that did not answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """One command and how its output is read."""
+    """One command, the cluster it asks ("" for the one we are on), and how its output is read."""
 
+    cluster: str
     argv: list[str]
-    parse: Callable[[str], Report]
+    parse: Callable[[str, str], Report]
 
 
 class SlurmScheduler:
@@ -106,10 +118,10 @@ class SlurmScheduler:
             There is no sbatch here: nothing is queued.
         """
         completed = run(
-            ["sbatch", "--parsable", submission.script.name],
+            ["sbatch", "--parsable", *on_clusters(submission.clusters), submission.script.name],
             timeout_s=self._timeouts.submit,
             cwd=submission.script.parent,
-            env=environment_for_sbatch(outside_of_any_job(submission.environment)),
+            env=without_clusters(environment_for_sbatch(outside_of_any_job(submission.environment))),
             dies_with_us=True,
         )
         if completed.timed_out:
@@ -119,29 +131,38 @@ class SlurmScheduler:
                 raise Refused(refusal_reason(completed.stderr))
             raise Ambiguous(completed.last_words() or f"sbatch ended with status {completed.returncode}")
         try:
-            return parse_sbatch_id(completed.stdout)
+            job_id = parse_sbatch_id(completed.stdout)
         except ValueError as error:
             raise Ambiguous(f"sbatch printed no job id but {completed.last_words()!r}") from error
+        if len(submission.clusters) == 1 and not cluster_of(job_id) and ALL_CLUSTERS not in submission.clusters:
+            return f"{job_id};{submission.clusters[0]}"  # a site's wrapper may leave it out
+        return job_id
 
     def observe(self, question: Question) -> Observation:
         """Ask squeue, and beside it sacct where squeue alone does not settle the question.
 
         Live jobs that are no arrays are settled by squeue; then accounting is None. A site that keeps no accounting
-        answers with an empty mapping. A job neither source lists is left out. Names
-        beside ids cost one more sacct, since asked by name it forgets jobs that never became eligible; ids with a
-        cluster name (`4711;big`) beside others cost one more call to each source.
+        answers with an empty mapping. A job neither source lists is left out. Names beside ids cost one more sacct,
+        since asked by name it forgets jobs that never became eligible. Each cluster that ids name (`4711;big`) costs a
+        call to each source; one that does not answer is silent about its own jobs alone.
         """
         if question.is_empty:
             return Observation(queue={}, accounting={})
+        question = replace(question, name_clusters=self._each_of(question.name_clusters))
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="squeue") as pool:
             asking = pool.submit(self._ask_queue, question)
             done, _ = wait([asking], timeout=self._timeouts.head_start)
             if done and _settles(asking.result().report, question):
-                return Observation(queue=asking.result().report, accounting=None)
+                return Observation(queue=asking.result().report, accounting=None, silent_queues=asking.result().silent)
             accounting = self._ask_accounting(question)
             queue = asking.result()
-        troubles = tuple(answer.trouble for answer in (queue, accounting) if answer.trouble)
-        return Observation(queue=queue.report, accounting=accounting.report, troubles=troubles)
+        return Observation(
+            queue=queue.report,
+            accounting=accounting.report,
+            troubles=(*queue.troubles, *accounting.troubles),
+            silent_queues=queue.silent,
+            silent_accounts=accounting.silent,
+        )
 
     def cancel(self, job_ids: Iterable[str]) -> None:
         """Ask for jobs (`4711`) or array tasks (`4711_3`) to end; ids already gone are not an error.
@@ -152,8 +173,8 @@ class SlurmScheduler:
             Slurm did not answer, or refused.
         """
         for cluster, ids in _by_cluster(job_ids).items():
-            on = [f"--clusters={cluster}"] if cluster else []
-            completed = run(["scancel", "--quiet", *on, *ids], timeout_s=self._timeouts.cancel, env=self._environ)
+            argv = ["scancel", "--quiet", *on_clusters([cluster]), *ids]
+            completed = run(argv, timeout_s=self._timeouts.cancel, env=self._environ)
             if completed.timed_out:
                 raise SiteError(
                     f"scancel gave no answer within {self._timeouts.cancel:g} s",
@@ -182,39 +203,77 @@ class SlurmScheduler:
         self._note_silence(_Answer(None, timed_out=completed.timed_out))
         return parse_usage(completed.stdout) if completed.ok else ()
 
+    def _each_of(self, clusters: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the clusters by their names; `all` stays beside them, and alone where they cannot be told."""
+        if ALL_CLUSTERS not in clusters:
+            return clusters
+        argv = ["sacctmgr", "--noheader", "--parsable2", "show", "clusters", "format=cluster"]
+        try:
+            completed = run(argv, timeout_s=self._timeouts.accounting, env=self._environ)
+        except CommandNotFound:
+            return clusters
+        return (*clusters, *completed.stdout.split()) if completed.ok else clusters
+
     def _ask_queue(self, question: Question) -> _Answer:
-        calls = [_Call(squeue_argv(self._user, clusters), parse_squeue) for _, clusters in _groups(question)]
+        ids = _by_cluster((*question.job_ids, *question.ended_ids))
+        names = question.name_clusters if question.job_names or question.lost_names else ()
+        clusters = dict.fromkeys((*ids, *names))
+        calls = [_Call(cluster, squeue_argv(self._user, cluster), parse_squeue) for cluster in clusters]
         return self._ask(question, calls, self._timeouts.queue)
 
     def _ask_accounting(self, question: Question) -> _Answer:
         if self._is_silent():
-            return _Answer(None, "sacct did not answer a moment ago; it is asked again in a minute")
+            return _Answer(None, ("sacct did not answer a moment ago; it is asked again in a minute",))
         calls = [
-            _Call(sacct_argv(ids, self._user, clusters), partial(parse_sacct, with_cluster=bool(clusters)))
-            for ids, clusters in _groups(question)
-            if ids
+            _Call(cluster, sacct_argv(ids, self._user, cluster), parse_sacct)
+            for cluster, ids in _by_cluster(question.job_ids).items()
         ]
         if question.job_names:
-            argv = sacct_by_name_argv(question.job_names, user=self._user, since=question.since)
-            calls.append(_Call(argv, parse_sacct))
+            calls += [
+                _Call(
+                    cluster,
+                    sacct_by_name_argv(question.job_names, user=self._user, since=question.since, cluster=cluster),
+                    parse_sacct,
+                )
+                for cluster in question.name_clusters
+            ]
         answer = self._ask(question, calls, self._timeouts.accounting)
         self._note_silence(answer)
         return answer
 
     def _ask(self, question: Question, calls: Sequence[_Call], timeout_s: float) -> _Answer:
-        """Make the calls to one source and keep of its answers what was asked for; one failure makes them all void."""
+        """Make the calls to one source, all at once, and keep of its answers what was asked for."""
+        real = [call for call in calls if call.cluster != ALL_CLUSTERS]
+        if len(real) == 1:
+            answers = [self._call(real[0], timeout_s)]
+        else:
+            with ThreadPoolExecutor(max_workers=len(real) or 1, thread_name_prefix="slurm") as pool:
+                answers = list(pool.map(lambda call: self._call(call, timeout_s), real))
+        silent = {call.cluster for call, answer in zip(real, answers, strict=True) if answer.report is None}
+        troubles = [trouble for answer in answers for trouble in answer.troubles]
+        if len(real) < len(calls) and (silent or not real):
+            silent.add(ALL_CLUSTERS)
+            troubles += [] if real else ["sacctmgr does not tell which clusters there are"]
         found: dict[JobId, tuple[Sighting, ...]] = {}
-        for call in calls:
-            try:
-                completed = run(call.argv, timeout_s=timeout_s, env=self._environ)
-            except CommandNotFound as error:
-                return _Answer(None, error.message)
-            trouble = _trouble(completed, timeout_s)
-            if trouble:
-                return _Answer(None, trouble, timed_out=completed.timed_out)
-            if completed.ok:
-                found.update(call.parse(completed.stdout))
-        return _Answer(_only_asked(found, question))
+        for answer in answers:
+            found.update(answer.report or {})
+        is_void = bool(silent) and silent >= {call.cluster for call in calls}
+        return _Answer(
+            None if is_void else _only_asked(found, question),
+            tuple(dict.fromkeys(troubles)),
+            timed_out=any(answer.timed_out for answer in answers),
+            silent=frozenset(silent),
+        )
+
+    def _call(self, call: _Call, timeout_s: float) -> _Answer:
+        try:
+            completed = run(call.argv, timeout_s=timeout_s, env=self._environ)
+        except CommandNotFound as error:
+            return _Answer(None, (error.message,))
+        trouble = _trouble(completed, timeout_s)
+        if trouble:
+            return _Answer(None, (_where(trouble, call.cluster),), timed_out=completed.timed_out)
+        return _Answer(call.parse(completed.stdout, call.cluster) if completed.ok else {})
 
     def _is_silent(self) -> bool:
         if self._silence is None:
@@ -235,6 +294,10 @@ class SlurmScheduler:
                 self._silence.unlink(missing_ok=True)
         except OSError:
             return
+
+
+def _where(trouble: str, cluster: str) -> str:
+    return f"{trouble} (cluster {cluster})" if cluster else trouble
 
 
 def _trouble(completed: Completed, timeout_s: float) -> str:
@@ -271,16 +334,6 @@ def _only_asked(found: Report, question: Question) -> Report:
         for job_id, sightings in found.items()
         if job_id in ids or any(one.name in names for one in sightings)
     }
-
-
-def _groups(question: Question) -> list[tuple[list[str], tuple[str, ...]]]:
-    """Return the ids to ask about on this cluster, and those on named ones; either may be missing."""
-    by_cluster = _by_cluster(question.job_ids)
-    here = by_cluster.pop("", [])
-    groups: list[tuple[list[str], tuple[str, ...]]] = [(here, ())] if here or question.job_names else []
-    if by_cluster:
-        groups.append(([one for ids in by_cluster.values() for one in ids], tuple(by_cluster)))
-    return groups
 
 
 def _by_cluster(job_ids: Iterable[str]) -> dict[str, list[str]]:

@@ -5,13 +5,9 @@ from collections.abc import Mapping
 from typing import Literal
 
 from deephpc.jobs.scheduler import JobId
+from deephpc.jobs.slurm_controller import CONTROLLER_VARIABLES, without_clusters
 from deephpc.jobs.slurm_ids import parse_slurm_id
 from deephpc.shell import Completed
-
-#: What outlives a job's border: which cluster to talk to and how to prove who one is.
-_KEPT = frozenset(
-    {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_CLUSTERS", "SLURM_SACK_KEY", "SLURM_SACK_JWKS"}
-)
 
 _SUBMITTED = re.compile(r"Submitted batch job ([0-9]+)(?: on cluster ([A-Za-z0-9_.-]+))?")
 
@@ -111,19 +107,24 @@ def outside_of_any_job(environ: Mapping[str, str]) -> dict[str, str]:
     if "SLURM_JOB_ID" not in environ and "SLURM_JOBID" not in environ:
         return dict(environ)
     return {
-        name: value for name, value in environ.items() if name in _KEPT or not name.startswith(("SLURM_", "SLURMD_"))
+        name: value
+        for name, value in environ.items()
+        if name in CONTROLLER_VARIABLES or not name.startswith(("SLURM_", "SLURMD_"))
     }
 
 
 def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment to call squeue, sacct and scancel in: nothing in it changes their output.
+    """Return the environment to call squeue, sacct and scancel in: nothing in it changes whom they ask or their output.
 
+    Clusters are an option of each command.
     Times come as seconds since 1970 (SLURM_TIME_FORMAT is a strftime format, squeue(1) of 22.05), lists of array tasks
     in full (SLURM_BITSTR_LEN=0). TZ is UTC for what sacct is told, and for a Slurm that ignores the time format.
     """
     foreign = ("SQUEUE_", "SACCT_", "SCANCEL_", "SLURM_", "SLURMD_")
-    kept = {name: value for name, value in environ.items() if name in _KEPT or not name.startswith(foreign)}
-    return {**kept, "SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0", "TZ": "UTC"}
+    kept = {
+        name: value for name, value in environ.items() if name in CONTROLLER_VARIABLES or not name.startswith(foreign)
+    }
+    return {**without_clusters(kept), "SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0", "TZ": "UTC"}
 
 
 def _ends_by_itself(completed: Completed) -> bool:

@@ -80,8 +80,6 @@ OURS_ALWAYS: Mapping[str, str] = {
     "account": "use --account",
     "array": "use --array",
     "chdir": _PLACE,
-    "cluster": "call deephpc on a login node of that cluster",
-    "clusters": "call deephpc on a login node of that cluster",
     "comment": "leave it out: deephpc finds its jobs by their comment",
     "constraint": "use --constraint",
     "container": "use --image",

@@ -7,6 +7,7 @@ from typing import Literal
 
 from deephpc.errors import InputError
 from deephpc.jobs.scheduler import job_name
+from deephpc.jobs.slurm_controller import is_cluster_option
 from deephpc.jobs.slurm_ids import parse_slurm_id, render_array
 from deephpc.jobs.slurm_option_names import OURS, OURS_ALWAYS, SHORT, VALUE_NEEDED, nearest
 from deephpc.jobs.slurm_units import render_memory, render_walltime
@@ -37,7 +38,7 @@ def render_directives(spec: JobSpec, dialect: Dialect) -> tuple[str, ...]:
     period and that minute gets none: it would be told to stop as it starts.
     """
     words = [*_identity(spec), *_resources(spec, dialect), *_life(spec)]
-    raw = list(spec.raw_options)
+    raw = [word for word in spec.raw_options if not is_cluster_option(word)]  # sbatch is given those itself
     _join_gres(words, raw)
     return tuple(f"#SBATCH {quote_directive(word)}" for word in (*words, *raw))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 from deephpc.jobs.slurm_answers import clean_environment, outside_of_any_job
+from deephpc.jobs.slurm_controller import clusters_meant
 from deephpc.jobs.slurm_units import parse_walltime
 from deephpc.shell import Completed
 
@@ -58,9 +59,13 @@ class TrialAnswer:
 
 
 def probe_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment to ask in: nothing of the user's changes what sinfo, scontrol and sacctmgr print."""
+    """Return the environment to ask in: nothing of the user's changes what sinfo, scontrol and sacctmgr print.
+
+    Where clusters are named for jobs, sinfo, scontrol, sbatch and srun are sent there; they all read SLURM_CLUSTERS.
+    """
     kept = clean_environment(outside_of_any_job(environ))
-    return {name: value for name, value in kept.items() if not name.startswith("SINFO_")}
+    there = {"SLURM_CLUSTERS": names} if (names := ",".join(clusters_meant(environ))) else {}
+    return {**{name: value for name, value in kept.items() if not name.startswith("SINFO_")}, **there}
 
 
 def sinfo_argv() -> list[str]:

@@ -97,7 +97,8 @@ class PyslurmScheduler:
 
     def observe(self, question: Question) -> Observation:
         """Ask slurmctld and slurmdbd at the same time; the commands where a job is on another cluster."""
-        if any(not _PLAIN_ID.fullmatch(job_id) for job_id in question.job_ids):
+        ids = (*question.job_ids, *question.ended_ids)
+        if any(not _PLAIN_ID.fullmatch(job_id) for job_id in ids) or any(question.name_clusters):
             return self._slurm.observe(question)
         if question.is_empty:
             return Observation(queue={}, accounting={})

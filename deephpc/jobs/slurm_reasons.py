@@ -25,9 +25,12 @@ class Explanation:
     next_step: str
 
     def naming(self, run_id: str, job_id: str | None) -> "Explanation":
-        """Return it with the job's own ids in the next step."""
-        ids = {"RUN": run_id, "JOBID": job_id or "JOBID"}
-        named = re.sub(r"(?<![\w./-])(RUN|JOBID)(?![\w./-])", lambda found: ids[found[0]], self.next_step)
+        """Return it with the job's own ids in the next step, and its cluster where the id names one."""
+        number, _, cluster = (job_id or "JOBID").partition(";")
+        ids = {"RUN": run_id, "JOBID": number}
+        there = rf"`\1 --clusters={cluster} \2JOBID" if cluster else r"`\1 \2JOBID"
+        next_step = re.sub(r"`(scontrol|scancel) ([^`]*)JOBID", there, self.next_step)
+        named = re.sub(r"(?<![\w./-])(RUN|JOBID)(?![\w./-])", lambda found: ids[found[0]], next_step)
         return replace(self, next_step=named)
 
 

@@ -5,12 +5,13 @@ variables say. Lines that make no sense are passed over: a site's wrapper may pr
 Sources: squeue(1) and sacct(1) of Slurm 22.05 and 24.11.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 
 from deephpc.jobs.scheduler import JobId, Sighting
+from deephpc.jobs.slurm_controller import on_clusters
 from deephpc.jobs.slurm_hostlist import expand_hostlist
 from deephpc.jobs.slurm_ids import SlurmId, parse_array_ids
 from deephpc.jobs.state import JobState
@@ -85,24 +86,27 @@ def parse_state(raw: str) -> JobState:
     return _STATES.get(word, JobState.UNKNOWN)
 
 
-def squeue_argv(user: str, clusters: Iterable[str] = ()) -> list[str]:
-    """Ask for every job of a user, also those that ended and are still remembered; without exit codes."""
+def squeue_argv(user: str, cluster: str = "") -> list[str]:
+    """Ask for every job of a user, also those that ended and are still remembered; without exit codes.
+
+    One cluster at a time: of several, squeue without a header does not tell which row is of which (22.05 and 24.11).
+    """
     argv = ["squeue", f"--user={user}", "--states=all", "--noheader", f"--format={_SQUEUE_FORMAT}"]
-    return [*argv, *_on_clusters(clusters)]
+    return [*argv, *on_clusters([cluster])]
 
 
-def parse_squeue(text: str) -> Report:
+def parse_squeue(text: str, cluster: str = "") -> Report:
     """Read what `squeue_argv` brings; a pending array comes as one sighting per task.
 
-    With clusters asked for, squeue puts a line `CLUSTER: name` before each; job ids then carry it, as sbatch gave them.
+    Parameters
+    ----------
+    cluster
+        The one that was asked; job ids carry it, as sbatch gave them.
     """
     found: dict[JobId, list[Sighting]] = {}
-    cluster = ""
     for line in text.split("\n"):
         fields = line.split(_DELIMITER, 8)
         if len(fields) != 9:
-            if line.startswith("CLUSTER: "):
-                cluster = line.removeprefix("CLUSTER: ").strip()
             continue
         ids, raw, reason, submit, start, end, cpus, nodes, name = fields
         state = parse_state(raw)
@@ -127,7 +131,7 @@ def parse_squeue(text: str) -> Report:
     return {job_id: tuple(sightings) for job_id, sightings in found.items()}
 
 
-def sacct_argv(job_ids: Sequence[str], user: str, clusters: Iterable[str] = ()) -> list[str]:
+def sacct_argv(job_ids: Sequence[str], user: str, cluster: str = "") -> list[str]:
     """Ask for a user's jobs by id, however many and however old; others may have been given the same ids.
 
     Every incarnation of a requeued job is asked for (`--duplicates`); `parse_sacct` keeps the last and counts. Ids go
@@ -136,13 +140,13 @@ def sacct_argv(job_ids: Sequence[str], user: str, clusters: Iterable[str] = ()) 
     portions = (job_ids[start : start + _IDS_AT_ONCE] for start in range(0, len(job_ids), _IDS_AT_ONCE))
     return [
         *_SACCT,
-        *_on_clusters(clusters),
+        *on_clusters([cluster]),
         f"--user={user}",
         *(f"--jobs={','.join(portion)}" for portion in portions),
     ]
 
 
-def sacct_by_name_argv(job_names: Sequence[str], *, user: str, since: datetime | None) -> list[str]:
+def sacct_by_name_argv(job_names: Sequence[str], *, user: str, since: datetime | None, cluster: str = "") -> list[str]:
     """Ask for jobs whose id never came back, among a user's since then (30 days back where that is not known).
 
     Asked this way, sacct leaves out jobs that were never eligible to run: held ones, and those cancelled while held or
@@ -150,25 +154,26 @@ def sacct_by_name_argv(job_names: Sequence[str], *, user: str, since: datetime |
     """
     begin = (since or datetime.now(timezone.utc) - _LONGEST_HISTORY).astimezone(timezone.utc) - _CLOCK_SKEW
     begin_text = begin.strftime("%Y-%m-%dT%H:%M:%S")
-    return [*_SACCT, f"--user={user}", f"--starttime={begin_text}", f"--name={','.join(job_names)}"]
+    among = [*on_clusters([cluster]), f"--user={user}", f"--starttime={begin_text}"]
+    return [*_SACCT, *among, f"--name={','.join(job_names)}"]
 
 
-def parse_sacct(text: str, *, with_cluster: bool = False) -> Report:
+def parse_sacct(text: str, cluster: str = "") -> Report:
     """Read what `sacct_argv` brings: the last incarnation of each job or task, with how often it was requeued before.
 
     Jobs of one id and different names are different jobs.
 
     Parameters
     ----------
-    with_cluster
-        Whether job ids get `;cluster` behind them, as sbatch gave them when a cluster was named.
+    cluster
+        The one that was asked; job ids carry it, as sbatch gave them.
     """
     latest: dict[tuple[JobId, int | None, str], Sighting] = {}
     for line in text.split("\n"):
         fields = line.split(_DELIMITER, 10)
         if len(fields) != 11:
             continue
-        for sighting in _sacct_sightings(fields, with_cluster):
+        for sighting in _sacct_sightings(fields, cluster):
             key = (sighting.job_id, sighting.task, sighting.name)
             before = latest.get(key)
             if before is None:
@@ -182,13 +187,13 @@ def parse_sacct(text: str, *, with_cluster: bool = False) -> Report:
     return {job_id: tuple(sightings) for job_id, sightings in found.items()}
 
 
-def _sacct_sightings(fields: list[str], with_cluster: bool) -> Iterator[Sighting]:
-    ids, raw, reason, submit, start, end, cpus, nodes, exit_code, cluster, name = fields
+def _sacct_sightings(fields: list[str], cluster: str) -> Iterator[Sighting]:
+    ids, raw, reason, submit, start, end, cpus, nodes, exit_code, _, name = fields
     state = parse_state(raw)
     code, signal = _parse_exit_code(exit_code, state)
     for slurm_id, task in _tasks(ids):
         yield Sighting(
-            job_id=f"{slurm_id.job};{cluster}" if with_cluster and cluster else str(slurm_id.job),
+            job_id=f"{slurm_id.job};{cluster}" if cluster else str(slurm_id.job),
             task=task,
             state=state,
             raw_state=raw,
@@ -262,8 +267,3 @@ def _parse_exit_code(text: str, state: JobState) -> tuple[int | None, int | None
         return None, None
     ended_by = int(signal) if 0 < int(signal) <= _LAST_SIGNAL else None
     return int(code) if int(code) or state is JobState.COMPLETED else None, ended_by
-
-
-def _on_clusters(clusters: Iterable[str]) -> list[str]:
-    names = ",".join(sorted(clusters))
-    return [f"--clusters={names}"] if names else []

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from deephpc.jobs.scheduler import JobId
+from deephpc.jobs.slurm_controller import on_clusters
 from deephpc.jobs.slurm_ids import SlurmId, parse_slurm_id
 from deephpc.jobs.slurm_reports import parse_time
 
@@ -61,8 +62,7 @@ def usage_argv(job_ids: Sequence[str], user: str) -> list[str]:
     """Ask for a user's jobs (`4711`) or array tasks (`4711_3`) with their steps, every attempt of each."""
     argv = ["sacct", "--duplicates", "--parsable2", "--noheader", "--noconvert", f"--delimiter={_DELIMITER}"]
     parsed = [parse_slurm_id(job_id) for job_id in job_ids]
-    clusters = ",".join(sorted({one.cluster for one in parsed if one.cluster}))
-    argv += [f"--user={user}", *([f"--clusters={clusters}"] if clusters else [])]
+    argv += [f"--user={user}", *on_clusters(sorted({one.cluster for one in parsed if one.cluster}))]
     return [*argv, f"--format={_FIELDS}", f"--jobs={','.join(str(replace(one, cluster=None)) for one in parsed)}"]
 
 

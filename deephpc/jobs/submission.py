@@ -99,7 +99,8 @@ class _Search:
     ) -> None:
         self.submission = submission
         self.scheduler = scheduler
-        self.question = Question(job_names=(submission.job_name,), since=created_at)
+        clusters = submission.clusters or ("",)
+        self.question = Question(job_names=(submission.job_name,), since=created_at, name_clusters=clusters)
         self.but_not = but_not
         self.patience = patience
         self.sleep = sleep
@@ -129,7 +130,7 @@ class _Search:
             if found:
                 return self._adopt(found)
             now = time.monotonic()
-            if observation.queue is None:
+            if not observation.queue_answers(*self.question.name_clusters):
                 absent_since = None
             elif absent_since is None:
                 absent_since = now
@@ -141,7 +142,7 @@ class _Search:
 
     def _adopt(self, found: tuple[JobId, ...]) -> Placed:
         owner = (read_text(RunFolder(self.submission.spec.folder).claim) or "").strip()
-        keep = owner if owner in found else found[0]
+        keep = next((job_id for job_id in found if job_id.partition(";")[0] == owner), found[0])
         extra = tuple(job_id for job_id in found if job_id != keep)
         if extra:
             self.scheduler.cancel(extra)
@@ -174,6 +175,13 @@ def read_answer(folder: RunFolder) -> tuple[JobId, datetime] | None:
         return (str(raw["job_id"]), datetime.fromisoformat(raw["submitted_at"])) if raw else None
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def planned_clusters(folder: RunFolder) -> tuple[str, ...] | None:
+    """Return the clusters that a run was planned for, of several; None where it has no plan yet."""
+    plan = read_json(folder.plan)
+    named = plan.get("clusters", []) if plan is not None else None
+    return tuple(map(str, named)) if isinstance(named, list) else None
 
 
 def describe_submitter() -> str:

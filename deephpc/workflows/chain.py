@@ -12,7 +12,7 @@ from deephpc.errors import SiteError
 from deephpc.jobs.evidence import awaits_successor, load_attempts, newest_job, write_standing
 from deephpc.jobs.job import Job
 from deephpc.jobs.record import Record
-from deephpc.jobs.scheduler import JobId, Observation, Question, Refused, Scheduler, Submission
+from deephpc.jobs.scheduler import JobId, Observation, Question, Refused, Scheduler, Submission, cluster_of
 from deephpc.jobs.state import ACTIVE, JobState
 from deephpc.jobs.submission import Patience, describe_submitter, find_by_name, place, submitter_lives, write_answer
 from deephpc.jobs.truth import AWAITS_SUCCESSOR
@@ -34,6 +34,7 @@ class HandedOn:
         return Question(
             job_ids=tuple(job.job_id for job in self.moved if job.job_id is not None),
             job_names=tuple(job.job_name for job in self.waiting),
+            name_clusters=tuple({cluster_of(job.job_id) for job in self.waiting}),
             since=min((job.created_at for job in jobs), default=None),
         )
 
@@ -80,7 +81,12 @@ def place_successors(
         plan = load_plan(job.files)
         if plan is None or job.cancelled_at is not None or not _take_in_hand(record, job, now):
             continue
-        submission = Submission(spec=plan.spec, script=job.files.script, environment=job_environment(environ))
+        submission = Submission(
+            spec=plan.spec,
+            script=job.files.script,
+            environment=job_environment(environ),
+            clusters=tuple(filter(None, [cluster_of(job.job_id)])),
+        )
         try:
             placed = place(
                 submission,
@@ -106,15 +112,15 @@ def waits_for_successor(job: Job) -> bool:
 
 def _has_ended(job: Job, observation: Observation) -> bool:
     """Whether a run's job is not alive in the queue or, where that is silent, accounting tells of its end."""
-    if observation.queue is not None:
-        return not any(one.state in ACTIVE for one in job.own(observation.queue.get(job.job_id or "", ())))
+    if observation.queue_answers(cluster_of(job.job_id)):
+        return not any(one.state in ACTIVE for one in job.own((observation.queue or {}).get(job.job_id or "", ())))
     told = job.own((observation.accounting or {}).get(job.job_id or "", ()))
     return bool(told) and told[-1].state.is_final
 
 
 def _jobs_so_far(job: Job) -> frozenset[JobId]:
     numbers = {attempt.job_id for attempt in load_attempts(job.files.task(None))}
-    cluster = (job.job_id or "").partition(";")[2]
+    cluster = cluster_of(job.job_id)
     return frozenset(f"{number};{cluster}" if cluster else number for number in numbers)
 
 

@@ -16,6 +16,7 @@ from deephpc.jobs.job import Job
 from deephpc.jobs.record import NameTaken, Record
 from deephpc.jobs.run_folder import RunFolder
 from deephpc.jobs.scheduler import Scheduler
+from deephpc.jobs.submission import planned_clusters
 from deephpc.serve.secret_arguments import render_secrets
 from deephpc.serve.service import SERVICE, render_service
 from deephpc.workflows.dependencies import resolve_dependencies
@@ -81,6 +82,9 @@ def prepare(asked: Asked, settings: Settings, record: Record | None, now: dateti
     collect, folder = request.options.collect, plan.spec.folder
     if collect is not None and collect.startswith("/"):
         refuse_overlap(folder, [Path(collect, plan.spec.run_id)], "give --collect another folder than that of the runs")
+    begun = planned_clusters(resumed.files) if resumed else None
+    if begun is not None:  # where its job may be already, whatever is meant by now
+        plan = plan.model_copy(update={"clusters": begun})
     files = {**asked.files, **render_secrets(secrets)}
     if request.service is not None:
         files[SERVICE] = render_service(request.service)

@@ -4,10 +4,12 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 
+from deephpc.jobs.slurm_controller import CONTROLLER_VARIABLES
+
 _PASSED_ON = re.compile(
     r"HOME|USER|LOGNAME|SHELL|PATH|LANG|LANGUAGE|LC_\w+|TZ|LD_LIBRARY_PATH|LIBRARY_PATH|PYTHONPATH|VIRTUAL_ENV|CONDA_\w+"
     r"|RCLONE_CONFIG|AWS_(?:PROFILE|CONFIG_FILE|SHARED_CREDENTIALS_FILE|ENDPOINT_URL(?:_S3)?|REGION|DEFAULT_REGION|CA_BUNDLE)"
-    r"|MAMBA_\w+|MODULE\w*|LMOD_\w+|__LMOD_\w+|_LMFILES_|_ModuleTable\w*|LOADEDMODULES|SLURM_CONF|SBATCH_\w+|SCRATCH|WORK|PROJECT"
+    r"|MAMBA_\w+|MODULE\w*|LMOD_\w+|__LMOD_\w+|_LMFILES_|_ModuleTable\w*|LOADEDMODULES|SBATCH_\w+|SCRATCH|WORK|PROJECT"
 )
 #: What changes how or whether machine learning works, where the program reads it: credentials and caches of hubs and
 #: trackers, threads, communication, frameworks' switches, proxies.
@@ -21,8 +23,8 @@ _MATTERS = re.compile(
 
 
 def is_passed_on(name: str) -> bool:
-    """Whether every job inherits a variable: of the login, modules, conda and venvs, and all SBATCH_… ones."""
-    return _PASSED_ON.fullmatch(name) is not None
+    """Whether every job inherits a variable: of the login, modules, conda and venvs, SBATCH_… and Slurm's controller."""
+    return name in CONTROLLER_VARIABLES or _PASSED_ON.fullmatch(name) is not None
 
 
 def chosen_variables(environ: Mapping[str, str], pass_env: Sequence[str]) -> dict[str, str]:

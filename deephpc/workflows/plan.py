@@ -19,6 +19,7 @@ from deephpc.jobs.job import Job
 from deephpc.jobs.launcher import plan_launch
 from deephpc.jobs.run_folder import RunFolder
 from deephpc.jobs.script import render_script
+from deephpc.jobs.slurm_controller import clusters_meant, without_clusters
 from deephpc.jobs.slurm_environment import environment_for_sbatch
 from deephpc.jobs.slurm_options import Dialect, render_directives
 from deephpc.jobs.spec import Collection, Dependency, Environment, Gateway, JobSpec
@@ -56,6 +57,8 @@ class JobPlan(Model):
     passed_on: tuple[str, ...] = ()
     """Names of the variables of the submitting shell that the job inherits."""
     source: SourceState | None = None
+    clusters: tuple[str, ...] = ()
+    """Where it may go, of several clusters; empty for the one it is submitted on."""
 
     def new_job(self, submitter: str = "") -> Job:
         """Return the run as it is recorded before anything is sent."""
@@ -130,6 +133,7 @@ def plan_job(
         spec=spec,
         passed_on=tuple(sorted(job_environment(environ))),
         source=source,
+        clusters=clusters_meant(environ, request.options.raw_options) if settings.scheduler != "local" else (),
     )
     return plan, script_of(spec, settings)
 
@@ -227,9 +231,11 @@ def job_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Return what a job inherits from the submitting shell: what is loaded there, not what is secret there (pure).
 
     Slurm keeps a job's environment in its controller and shows it to administrators and, on many sites, to the job's
-    account; so only the variables of the login itself, of modules, conda and venvs, and the user's SBATCH_… pass.
+    account; so only the variables of the login itself, of modules, conda and venvs, the user's SBATCH_…, and those by
+    which Slurm's commands find their controller pass. Clusters are named to sbatch itself, not to what runs in the job.
     """
-    return {name: value for name, value in environment_for_sbatch(environ).items() if is_passed_on(name)}
+    passed = without_clusters(environment_for_sbatch(environ))
+    return {name: value for name, value in passed.items() if is_passed_on(name)}
 
 
 def load_plan(folder: RunFolder) -> JobPlan | None:

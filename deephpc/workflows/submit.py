@@ -95,7 +95,9 @@ def carry_out(
     folder = RunFolder(spec.folder)
     job = _take_in_hand(record, plan, resumed, clock())
     _write_or_leave_nothing(folder, ready, record, is_new=resumed is None)
-    submission = Submission(spec=spec, script=folder.script, environment=job_environment(environ))
+    submission = Submission(
+        spec=spec, script=folder.script, environment=job_environment(environ), clusters=plan.clusters
+    )
     try:
         placed = place(
             submission, scheduler, created_at=job.created_at, may_be_queued=resumed is not None, patience=patience

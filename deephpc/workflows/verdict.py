@@ -6,7 +6,7 @@ from datetime import datetime
 from deephpc.jobs.evidence import Attempt, awaits_successor, load_attempts, load_result, newest_job
 from deephpc.jobs.job import Job, Standing
 from deephpc.jobs.record import LOOKS_APART
-from deephpc.jobs.scheduler import Observation, Sighting
+from deephpc.jobs.scheduler import Observation, Sighting, cluster_of
 from deephpc.jobs.state import ACTIVE, JobState, summarize
 from deephpc.jobs.truth import AWAITS_SUCCESSOR, Evidence, judge
 
@@ -74,9 +74,9 @@ def _judge_one(
     attempts = load_attempts(files) if result is None and not lives else ()
     evidence = Evidence(
         queue=queue,
-        queue_answered=observation.queue is not None,
+        queue_answered=observation.queue_answers(cluster_of(job.job_id)),
         accounting=accounting,
-        accounting_answered=observation.accounting is not None,
+        accounting_answered=observation.accounting_answers(cluster_of(job.job_id)),
         result=result,
         attempts=attempts,
         goes_on=_where_it_goes_on(job, attempts),

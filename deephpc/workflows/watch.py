@@ -14,7 +14,7 @@ from deephpc.jobs.job import Job, Standing
 from deephpc.jobs.record import Record
 from deephpc.jobs.scheduler import Observation, Question, Scheduler
 from deephpc.jobs.state import JobState
-from deephpc.jobs.submission import find_by_name, read_answer, submitter_lives, write_answer
+from deephpc.jobs.submission import find_by_name, planned_clusters, read_answer, submitter_lives, write_answer
 from deephpc.jobs.truth import SETTLE
 from deephpc.workflows.chain import (
     HandedOn,
@@ -207,6 +207,7 @@ def _woken(record: Record, asleep: _Asleep, observation: Observation) -> list[Jo
 
 
 def _question(jobs: Sequence[Job], asleep: _Asleep) -> Question:
+    unsent = [job for job in jobs if job.job_id is None]
     return Question(
         ended_ids=tuple(asleep.ended),
         live_tasks={
@@ -215,10 +216,16 @@ def _question(jobs: Sequence[Job], asleep: _Asleep) -> Question:
             if job.job_id is not None and job.tasks
         },
         lost_names=tuple(job.job_name for job in asleep.never_sent),
+        name_clusters=tuple(dict.fromkeys(one for job in (*unsent, *asleep.never_sent) for one in _may_be_on(job))),
         job_ids=tuple(job.job_id for job in jobs if job.job_id is not None),
-        job_names=tuple(job.job_name for job in jobs if job.job_id is None),
+        job_names=tuple(job.job_name for job in unsent),
         since=min(job.created_at for job in jobs) - _CLOCK_SKEW if jobs else None,
     )
+
+
+def _may_be_on(job: Job) -> tuple[str, ...]:
+    """Return the clusters a run may have been sent to whose submission got no answer."""
+    return planned_clusters(job.files) or ("",)
 
 
 def _settle(record: Record, jobs: Sequence[Job], observation: Observation, now: datetime) -> None:
@@ -266,7 +273,8 @@ def keep_last_metrics(record: Record, job: Job) -> None:
 
 def _unsent(job: Job, observation: Observation, now: datetime) -> Standing:
     """Judge a run that no scheduler confirmed and that was not found."""
-    if submitter_lives(job.submitter) or observation.queue is None or now - job.created_at < SETTLE:
+    is_silent = not observation.queue_answers(*_may_be_on(job))
+    if submitter_lives(job.submitter) or is_silent or now - job.created_at < SETTLE:
         return job
     reason = "it never reached the queue: its command ended first; repeat the command to go on with it"
     return job.model_copy(update={"state": JobState.LOST, "reason": reason, "source": "record"})

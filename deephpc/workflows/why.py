@@ -10,6 +10,7 @@ from deephpc.jobs.evidence import Result, load_attempts, load_result
 from deephpc.jobs.job import Job, Standing
 from deephpc.jobs.record import Record
 from deephpc.jobs.run_folder import TaskFolder
+from deephpc.jobs.scheduler import id_of_task
 from deephpc.jobs.slurm_reasons import Explanation, explain_end, explain_pending, explain_refusal, explain_running
 from deephpc.jobs.state import JobState
 from deephpc.jobs.truth import REQUEUES
@@ -78,13 +79,13 @@ def diagnose(job: Job, task: int | None, record: Record | None = None, now: date
     """
     one, number = job.alone(task), _telling_task(job) if task is None else task
     files = job.files.task(number)
-    name, suffix = (job.run_id, "") if number is None else (f"{job.run_id}_{number}", f"_{number}")
+    name = job.run_id if number is None else f"{job.run_id}_{number}"
     told = _explain(job, one, files, record)
     if task is None and job.tasks and job.state.is_final and job.kind != "predict":  # what completed is not run again
         again = told.next_step.replace("`deephpc jobs rerun RUN", "`deephpc jobs rerun RUN --failed")
         told = replace(told, next_step=again)
     meant = job.run_id if task is None or job.kind == "predict" else name
-    told = told.naming(meant, job.job_id and job.job_id + suffix)
+    told = told.naming(meant, job.job_id and id_of_task(job.job_id, number))
     is_gone = job.job_id is not None and not job.folder.exists()
     return Diagnosis(
         run_id=name,

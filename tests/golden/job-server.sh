@@ -15,6 +15,8 @@ run_folder=/scratch/runs/serve-digits-91c2
 walltime_s=0        # 0: the site decides
 max_requeues=0
 continue_by=requeue        # requeue: in this job; chain: in a successor of it
+controller_variables='SLURM_CONF SLURM_CONF_SERVER SLURM_JWT SLURM_SACK_JWKS SLURM_SACK_KEY' # how Slurm's commands find their controller
+unset -v SLURM_JWT                # sbatch's proof of who one is, which runs out; a node has its own
 command=(
   python3
   /deephpc/bin/deepaas_serve.py
@@ -122,7 +124,7 @@ makes_room() { # whether this job is being ended for one of higher priority: a l
 }
 
 is_to_make_room() { # whether Slurm has begun to end this job so; steps are told when the grace period begins, this shell is not
-  [[ $(timeout 10 scontrol --oneliner show job "${SLURM_JOB_ID:-none}" 2>/dev/null) =~ PreemptTime=[0-9] ]]
+  [[ $(outside_of_any_job timeout 10 scontrol --oneliner show job "${SLURM_JOB_ID:-none}" 2>/dev/null) =~ PreemptTime=[0-9] ]]
 }
 
 asks_to_continue() { # as do ranks that ended because they were told that their job is to make room
@@ -185,7 +187,7 @@ requeue() { # a task of an array by its own name: the id of its last task is the
   me=${me:-${SLURM_JOB_ID:-}}
   local tries
   for tries in {1..6}; do
-    said=$(timeout 60 scontrol requeue "$me" 2>&1 </dev/null) && return
+    said=$(outside_of_any_job timeout 60 scontrol requeue "$me" 2>&1 </dev/null) && return
     case $said in *[Uu]'nable to contact'* | *'imed out'* | *onnect*) sleep $((tries * 5)) ;; *) break ;; esac
   done
   why_not="$asked, but the cluster did not queue it again: ${said:-scontrol gave no answer}"
@@ -208,12 +210,12 @@ submit_successor() { # it carries this job's name; where it cannot be sent from 
   return 0
 }
 
-outside_of_any_job() { # WORDS…: run them without what this job put into its environment
+outside_of_any_job() { # WORDS…: run them on this job's own cluster, without what this job put into its environment
   (
     for name in $(compgen -e); do
+      [[ " $controller_variables " != *" $name "* ]] || continue
       case $name in
-        SLURM_CONF | SLURM_CONF_SERVER | SLURM_JWT | SLURM_CLUSTERS | SLURM_SACK_KEY | SLURM_SACK_JWKS) ;;
-        SLURM_* | SLURMD_* | DEEPHPC_* | *_VISIBLE_DEVICES | GPU_DEVICE_ORDINAL | TMPDIR | HOSTNAME) unset -v "$name" ;;
+        SLURM_* | SLURMD_* | SQUEUE_* | SBATCH_CLUSTERS | DEEPHPC_* | *_VISIBLE_DEVICES | GPU_DEVICE_ORDINAL | TMPDIR | HOSTNAME) unset -v "$name" ;;
       esac
     done
     exec "$@"
@@ -229,7 +231,7 @@ queued_as() { # WHAT SBATCH SAID: the id in it, whatever a site's wrapper says a
 }
 
 find_successor() { # another job of this run in the queue, whose submission got no answer
-  timeout 30 squeue --noheader --user="$(id -un)" --name="$SLURM_JOB_NAME" --states=PENDING,RUNNING --format=%i 2>/dev/null |
+  outside_of_any_job timeout 30 squeue --noheader --user="$(id -un)" --name="$SLURM_JOB_NAME" --states=PENDING,RUNNING --format=%i 2>/dev/null |
     grep -v -x -m 1 "$SLURM_JOB_ID"
 }
 

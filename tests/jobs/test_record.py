@@ -166,6 +166,26 @@ def test_a_run_is_found_by_what_people_type(three: Record, word: str, run_id: st
     assert (job.run_id, number) == (run_id, task)
 
 
+@pytest.mark.parametrize("task", [None, 3])
+@pytest.mark.parametrize(("job_id", "word"), [("4711;box", "4711"), ("4711;box", "4711;box"), ("8;a-1", "8")])
+def test_a_run_on_a_named_cluster_is_found_by_its_number(
+    three: Record, tmp_path: Path, job_id: str, word: str, task: int | None
+):
+    tasks = {} if task is None else {3: JobState.PENDING}
+    three.add(a_job(tmp_path, "run-there-0001", job_id=job_id, tasks=tasks))
+    number, semicolon, cluster = word.partition(";")
+    typed = word if task is None else f"{number}_{task}{semicolon}{cluster}"
+    job, found = three.resolve(typed)
+    assert (job.run_id, found) == ("run-there-0001", task)
+
+
+def test_a_number_of_two_clusters_is_no_single_run(three: Record, tmp_path: Path):
+    for name in ("box", "big"):
+        three.add(a_job(tmp_path, f"run-{name}-0001", job_id=f"4711;{name}"))
+    with pytest.raises(InputError, match="fits more than one run"):
+        three.resolve("4711")
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [

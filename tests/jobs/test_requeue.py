@@ -41,11 +41,12 @@ time.sleep(600)
 """
 #: Has the id that its caller wants, and tells of the variables that a job inside a job must not inherit.
 SBATCH = """#!/bin/sh
-echo "sbatch $* in ${PWD##*/} with <$SLURM_JOB_ID$SLURM_CPUS_PER_TASK$DEEPHPC_ATTEMPT$TMPDIR> $SLURM_CONF" >> "$SAID"
+left=$SLURM_JOB_ID$SLURM_CPUS_PER_TASK$DEEPHPC_ATTEMPT$TMPDIR$SBATCH_CLUSTERS$SLURM_CLUSTERS$SLURM_JWT
+echo "sbatch $* in ${PWD##*/} with <$left> $SLURM_CONF" >> "$SAID"
 [ -z "$ANSWER" ] || { echo "$ANSWER" >&2; exit 1; }
 echo "the site greets you"; echo 4712
 """
-SQUEUE = '#!/bin/sh\necho "squeue $*" >> "$SAID"\nprintf "%s\\n" 4711 $QUEUED\n'
+SQUEUE = '#!/bin/sh\necho "squeue $*$SQUEUE_STATES$SLURM_CLUSTERS" >> "$SAID"\nprintf "%s\\n" 4711 $QUEUED\n'
 
 
 class Slurms:
@@ -332,6 +333,7 @@ def a_chain(slurm: Slurms, program: str = COUNTS) -> Run:
 def test_a_chained_run_goes_on_in_a_job_submitted_from_its_node(slurm: Slurms):
     run = a_chain(slurm)
     surroundings = {"SLURM_CPUS_PER_TASK": "4", "SLURM_CONF": "/etc/slurm.conf", "TMPDIR": "/tmp"}
+    surroundings |= {"SBATCH_CLUSTERS": "a", "SLURM_CLUSTERS": "b", "SLURM_JWT": "old", "SQUEUE_STATES": "c"}
     assert slurm(run, **surroundings)[0] == 75
     assert slurm.requests == ["sbatch --parsable job.sh in run-a-0001 with <> /etc/slurm.conf"]
     assert run.events() == ["started", "continued", "chained"]

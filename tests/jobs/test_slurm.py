@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 
 from deephpc.errors import SiteError
-from deephpc.jobs.scheduler import Ambiguous, Question, Refused, Submission
+from deephpc.jobs.scheduler import Ambiguous, Question, Refused, Submission, cluster_of
 from deephpc.jobs.slurm import SlurmScheduler, Timeouts
+from deephpc.jobs.slurm_controller import CONTROLLER_VARIABLES, clusters_meant
 from deephpc.jobs.spec import Environment, JobSpec, Resources
 from deephpc.jobs.state import JobState
+from deephpc.jobs.submission import find_by_name
 from deephpc.shell import CommandNotFound
+from deephpc.workflows.plan import job_environment
 from tests.fakes.waiting import DEADLINE_S
 
 PATIENT = Timeouts(*[DEADLINE_S] * 5)
@@ -290,12 +293,137 @@ def test_missing_programs_are_troubles_and_no_exception(fakes: Fakes):
     assert len(seen.troubles) == 2
 
 
-def test_jobs_of_a_named_cluster_are_asked_for_there(slurm: SlurmScheduler, fakes: Fakes):
-    fakes.make("squeue", f"CLUSTER: big\n{RUNNING}\n")
-    seen = slurm.observe(Question(job_ids=("7;big",)))
+def row(job_id: int, state: str, name: str) -> str:
+    return f"{job_id}\x1f{state}\x1fNone\x1f10\x1f20\x1fN/A\x1f4\x1fn1\x1f{name}"
+
+
+def clusters(fakes: Fakes, program: str, **rows: str) -> None:
+    """Make squeue or sacct answer for each cluster; without a header neither says which (22.05.8, 24.11.5)."""
+    cases = "".join(f"*' --clusters={name} '*) printf '%s\n' {shlex.quote(text)} ;;\n" for name, text in rows.items())
+    fakes.make(
+        program,
+        before=f"""case " $* " in
+            *--clusters=gone*) echo '{program}: error: connect failure to slurmctld' >&2; exit 1 ;;
+            {cases}
+            *--clusters=*) echo "{program}: error: no such cluster" >&2; exit 1 ;;
+            *) printf '%s\n' {shlex.quote(row(7, "PENDING", "run-here.1234"))} ;;
+        esac; exit""",
+    )
+
+
+@pytest.mark.parametrize("name", ["box", "big", "other-1"])
+def test_jobs_of_a_named_cluster_are_asked_for_there(slurm: SlurmScheduler, fakes: Fakes, name: str):
+    clusters(fakes, "squeue", **{name: RUNNING})
+    seen = slurm.observe(Question(job_ids=(f"7;{name}",)))
     assert seen.queue is not None
-    assert list(seen.queue) == ["7;big"]
-    assert "--clusters=big" in fakes.argv("squeue")
+    assert list(seen.queue) == [f"7;{name}"]
+    assert seen.accounting is None
+
+
+def test_the_same_number_on_several_clusters_is_several_jobs(slurm: SlurmScheduler, fakes: Fakes):
+    clusters(fakes, "squeue", big=RUNNING, small=row(7, "COMPLETING", "run-s.1234"))
+    seen = slurm.observe(Question(job_ids=("7", "7;big"), ended_ids=("7;small",)))
+    assert seen.queue is not None
+    assert {job_id: one.raw_state for job_id, (one,) in seen.queue.items()} == {
+        "7": "PENDING", "7;big": "RUNNING", "7;small": "COMPLETING",
+    }  # fmt: skip
+    assert fakes.calls("squeue") == 3
+
+
+@pytest.mark.parametrize("there", [("7;big",), ("7",), ("7", "7;big")])
+def test_a_cluster_that_does_not_answer_is_silent_about_its_own_jobs_alone(
+    slurm: SlurmScheduler, fakes: Fakes, there: tuple[str, ...]
+):
+    for program in ("squeue", "sacct"):
+        clusters(fakes, program, big=RUNNING)
+    seen = slurm.observe(Question(job_ids=(*there, "9;gone")))
+    assert seen.queue is not None
+    assert set(seen.queue) == set(there)
+    assert (seen.queue_answers("gone"), seen.accounting_answers("gone")) == (False, False)
+    assert seen.queue_answers(*map(cluster_of, there))
+    assert all("cluster gone" in trouble for trouble in seen.troubles)
+
+
+def test_no_cluster_that_answers_is_silence(slurm: SlurmScheduler, fakes: Fakes):
+    for program in ("squeue", "sacct"):
+        clusters(fakes, program)
+    seen = slurm.observe(Question(job_ids=("9;gone", "9;unheard-of")))
+    assert (seen.queue, seen.accounting) == (None, None)
+
+
+@pytest.mark.parametrize("program", ["squeue", "sacct"])
+def test_a_job_without_an_answer_is_looked_for_where_it_may_be(slurm: SlurmScheduler, fakes: Fakes, program: str):
+    book = "9\x1fFAILED\x1fNone\x1f10\x1f20\x1f30\x1f4\x1fn1\x1f7:0\x1fbig\x1frun-c.1234"
+    clusters(fakes, "squeue", big=row(9, "PENDING", "run-c.1234") if program == "squeue" else "", small="")
+    clusters(fakes, "sacct", big=book if program == "sacct" else "", small="")
+    seen = slurm.observe(Question(job_names=("run-c.1234",), name_clusters=("small", "big")))
+    assert find_by_name("run-c.1234", seen.queue, seen.accounting) == ("9;big",)
+    asked = slurm.observe(Question(job_names=("run-c.1234",), name_clusters=("gone", "small")))
+    assert not asked.queue_answers("gone", "small")
+
+
+def test_all_clusters_are_asked_by_their_names_and_are_silent_where_those_cannot_be_had(
+    slurm: SlurmScheduler, fakes: Fakes
+):
+    fakes.make("sacctmgr", "big\nsmall\n")
+    clusters(fakes, "squeue", big="", small=row(9, "PENDING", "run-c.1234"))
+    clusters(fakes, "sacct", big="", small="")
+    question = Question(job_names=("run-c.1234",), name_clusters=("all",))
+    seen = slurm.observe(question)
+    assert find_by_name("run-c.1234", seen.queue) == ("9;small",)
+    assert seen.queue_answers("all")
+    fakes.make("sacctmgr", "big\ngone\n")
+    assert not slurm.observe(question).queue_answers("all")
+    fakes.make("sacctmgr", status=1)
+    assert slurm.observe(question).queue is None
+
+
+@pytest.mark.parametrize(
+    ("environ", "raw", "meant"),
+    [
+        ({}, (), ()),
+        ({"SBATCH_CLUSTERS": "box"}, (), ("box",)),
+        ({"SLURM_CLUSTERS": "Box"}, (), ("box",)),
+        ({"SBATCH_CLUSTERS": "a,b", "SLURM_CLUSTERS": "c"}, (), ("a", "b")),
+        ({"SBATCH_CLUSTERS": "", "SLURM_CLUSTERS": " c ,"}, (), ("c",)),
+        ({"SBATCH_CLUSTERS": "a"}, ("--nice=10", "--clusters=d"), ("d",)),
+        ({"SBATCH_CLUSTERS": ","}, ("--cluster=d,e",), ("d", "e")),
+    ],
+)
+def test_which_clusters_are_meant_is_settled_once(
+    environ: dict[str, str], raw: tuple[str, ...], meant: tuple[str, ...]
+):
+    assert clusters_meant(environ, raw) == meant
+
+
+@pytest.mark.parametrize("named", [(), ("box",), ("a", "b")])
+def test_whatever_tells_where_the_controller_is_is_the_same_for_every_command(
+    fakes: Fakes, submission: Submission, named: tuple[str, ...]
+):
+    told = {name: f"the {name}" for name in CONTROLLER_VARIABLES}
+    environ = {"PATH": fakes.path, **told, "SBATCH_CLUSTERS": "x", "SLURM_CLUSTERS": "y", "SLURM_WORKING_CLUSTER": "z"}
+    for program in ("sbatch", "squeue", "sacct", "scancel"):
+        fakes.make(program, "4711;box\n" if program == "sbatch" else "")
+    slurm = SlurmScheduler(environ, "me", timeouts=PATIENT)
+    sent = replace(submission, environment=job_environment({**environ, "SLURM_JOB_ID": "1"}), clusters=named)
+    assert slurm.submit(sent) == "4711;box"
+    slurm.observe(Question(job_ids=("4711;box",)))
+    slurm.cancel(["4711;box"])
+    assert fakes.argv("sbatch")[1:-1] == ([f"--clusters={','.join(named)}"] if named else [])
+    for program in ("sbatch", "squeue", "sacct", "scancel"):
+        seen = fakes.environment(program)
+        assert {name: text for name, text in seen.items() if name in told} == told
+        assert not {"SBATCH_CLUSTERS", "SLURM_CLUSTERS", "SLURM_WORKING_CLUSTER"} & set(seen)
+        if program != "sbatch":
+            assert "--clusters=box" in fakes.argv(program)
+
+
+def test_an_id_that_a_wrapper_cut_off_its_cluster_gets_it_back(
+    slurm: SlurmScheduler, fakes: Fakes, submission: Submission
+):
+    fakes.make("sbatch", "4711\n")
+    for named, job_id in ((("box",), "4711;box"), (("a", "b"), "4711"), (("all",), "4711"), ((), "4711")):
+        assert slurm.submit(replace(submission, clusters=named)) == job_id
 
 
 def test_nothing_asked_calls_nothing(slurm: SlurmScheduler, fakes: Fakes):

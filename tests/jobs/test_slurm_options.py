@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deephpc.errors import InputError
+from deephpc.jobs.slurm_controller import clusters_meant
 from deephpc.jobs.slurm_option_names import OURS_ALWAYS, SHORT, VALUE_NEEDED
 from deephpc.jobs.slurm_options import Dialect, check_raw_options, quote_directive, render_directives
 from deephpc.jobs.spec import Array, Dependency, Environment, JobSpec, Mail, Resources
@@ -85,7 +86,18 @@ def test_any_raw_text_is_taken_or_refused_and_never_makes_a_second_line(raw: lis
         assert len(directive_words(line.removeprefix("#SBATCH"))) == 1
 
 
-@given(st.sampled_from(sorted(set(VALUE_NEEDED) - set(OURS_ALWAYS) - {"gres", "tres-per-task"})), PRINTABLE)
+@pytest.mark.parametrize("said", ["--clusters=box", "-M box", "-Mbox", "--cluster box,big"])
+def test_clusters_are_the_users_and_stand_in_no_directive(said: str):
+    options = check_raw_options([said, "--nice=10"])
+    assert clusters_meant({"SBATCH_CLUSTERS": "other"}, options)[0] == "box"
+    assert not any("box" in line for line in render_directives(spec(raw_options=options), GRES))
+
+
+#: Joined with ours, or given to sbatch itself.
+ELSEWHERE = {"gres", "tres-per-task", "cluster", "clusters"}
+
+
+@given(st.sampled_from(sorted(set(VALUE_NEEDED) - set(OURS_ALWAYS) - ELSEWHERE)), PRINTABLE)
 def test_a_raw_value_reaches_the_directive_exactly(name: str, value: str):
     if VALUE_NEEDED[name] == "no":
         assert check_raw_options([f"--{name}"]) == (f"--{name}",)

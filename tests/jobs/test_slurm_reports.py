@@ -200,10 +200,18 @@ def test_a_list_of_tasks_cut_short_is_one_sighting_without_task():
 
 def test_jobs_of_a_named_cluster_carry_its_name():
     line = "\x1f".join(["7", "RUNNING", "None", "10", "20", "30", "1", "n1", "run.1"])
-    assert list(parse_squeue(f"CLUSTER: big\n{line}")) == ["7;big"]
     row = "\x1f".join(["7", "RUNNING", "None", "10", "20", "Unknown", "1", "n1", "0:0", "big", "run.1"])
-    assert list(parse_sacct(row, with_cluster=True)) == ["7;big"]
-    assert list(parse_sacct(row)) == ["7"]
+    for cluster, job_id in (("big", "7;big"), ("a-1", "7;a-1"), ("", "7")):
+        assert list(parse_squeue(line, cluster)) == [job_id]
+        assert list(parse_sacct(row, cluster)) == [job_id]
+
+
+def test_each_cluster_is_asked_alone_by_an_option():
+    assert "--clusters=big" in squeue_argv("me", "big")
+    assert "--clusters=big" in sacct_argv(["7"], "me", "big")
+    assert "--clusters=big" in sacct_by_name_argv(["run.1"], user="me", since=SINCE, cluster="big")
+    for argv in (squeue_argv("me"), sacct_argv(["7"], "me"), sacct_by_name_argv(["run.1"], user="me", since=SINCE)):
+        assert not any(word.startswith(("--clusters", "-M")) for word in argv)
 
 
 def test_the_last_life_of_a_requeued_job_counts_in_whatever_order_it_is_listed():

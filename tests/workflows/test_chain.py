@@ -1,6 +1,7 @@
 """A chained run is followed from job to job, and its next job submitted where its node could not."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,31 @@ def test_a_successor_that_nobody_told_of_is_found_by_its_name(record: Record, jo
     assert scheduler.questions[1].job_names == (job.job_name,)
     assert record.get(job.run_id).job_id == "4719"
     assert scheduler.submitted == []
+
+
+@pytest.mark.parametrize("said", ["4712", "4712;box"])
+def test_a_run_on_a_named_cluster_goes_on_there(record: Record, job: Job, said: str):
+    record.change(job.run_id, lambda known: known.model_copy(update={"job_id": "4711;box"}), NOON)
+    hand_on(job, successor=said)
+    ended = Observation(queue={}, accounting=seen(replace(FAILED_75, job_id="4711;box")))
+    there = Observation(queue=seen(sighting("4712;box", S.RUNNING)), accounting=None)
+    scheduler = ScriptedScheduler(observations=[ended, there])
+    refresh(record, {"slurm": scheduler}, LATER)
+    assert [question.job_ids for question in scheduler.questions] == [("4711;box",), ("4712;box",)]
+    assert (record.get(job.run_id).job_id, record.get(job.run_id).state) == ("4712;box", S.RUNNING)
+
+
+@pytest.mark.slow
+def test_the_next_job_of_a_run_on_a_named_cluster_is_looked_for_and_submitted_there(record: Record, job: Job):
+    record.change(job.run_id, lambda known: known.model_copy(update={"job_id": "4711;box"}), NOON)
+    hand_on(job)
+    ended = Observation(queue={}, accounting=seen(replace(FAILED_75, job_id="4711;box")))
+    scheduler = ScriptedScheduler(answers=["4712;box"], observations=[ended, NOTHING])
+    refresh(record, {"slurm": scheduler}, LATER, environ={**ENVIRON, "SBATCH_CLUSTERS": "elsewhere"})
+    assert {question.name_clusters for question in scheduler.questions[1:]} == {("box",)}
+    (submission,) = scheduler.submitted
+    assert submission.clusters == ("box",)
+    assert record.get(job.run_id).job_id == "4712;box"
 
 
 @pytest.mark.slow

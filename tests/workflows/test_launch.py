@@ -1,5 +1,6 @@
 """From a request to the queue, once."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,29 @@ def test_a_command_repeated_after_it_was_killed_goes_on_with_its_run(asked: Aske
     job, _, was_resumed = launched(asked, tmp_path, record, scheduler)
     assert (job.run_id, job.job_id, was_resumed) == (left.run_id, "4711", True)
     assert not scheduler.submitted
+
+
+def test_a_run_goes_to_the_clusters_that_are_meant_and_is_gone_on_with_there(
+    asked: Asked, record: Record, tmp_path: Path
+):
+    def killed(_: Submission) -> None:
+        raise KeyboardInterrupt
+
+    there = replace(asked, environ={**asked.environ, "SBATCH_CLUSTERS": "box"})
+    with pytest.raises(KeyboardInterrupt):
+        launched(there, tmp_path, record, ScriptedScheduler(on_submit=killed), "slurm")
+    (left,) = record.unfinished()
+    record.change(left.run_id, lambda job: job.model_copy(update={"submitter": "gone"}), NOON)
+    queued = Observation(queue=seen(sighting("4711;box", JobState.PENDING, name=left.job_name)), accounting=None)
+    for environ in (asked.environ, {**asked.environ, "SLURM_CLUSTERS": "other"}):
+        ready, resumed = prepare(
+            replace(asked, environ=environ), settings_in(tmp_path, scheduler="slurm"), record, NOON
+        )
+        assert (ready.plan.clusters, resumed and resumed.run_id) == (("box",), left.run_id)
+    scheduler = ScriptedScheduler(observations=[queued])
+    job, _, _ = launched(asked, tmp_path, record, scheduler, "slurm")
+    assert scheduler.questions[0].name_clusters == ("box",)
+    assert job.job_id == "4711;box"
 
 
 def test_a_folder_in_the_way_is_not_taken_for_the_run(asked: Asked, record: Record, tmp_path: Path):

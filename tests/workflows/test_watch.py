@@ -15,8 +15,10 @@ from deephpc.jobs.record import JobFilter, Record
 from deephpc.jobs.scheduler import Observation
 from deephpc.jobs.state import JobState
 from deephpc.jobs.submission import describe_submitter, write_answer
+from deephpc.workflows.plan import NewRun, plan_job
+from deephpc.workflows.request import JobOptions, load_run_request
 from deephpc.workflows.watch import refresh, wait_for
-from tests.fakes.samples import NOON, TOKEN, a_job, after
+from tests.fakes.samples import NOON, TOKEN, a_job, after, settings_in
 from tests.fakes.schedulers import NOTHING, SILENCE, ScriptedScheduler, seen, sighting
 
 S = JobState
@@ -219,6 +221,33 @@ def test_a_run_put_back_into_the_queue_after_its_end_lives_again(record: Record,
     refresh(record, {"slurm": ScriptedScheduler(observations=[back])}, after(720))
     again = record.get(job.run_id)
     assert (again.state, again.exit_code, again.ended_at) == (S.RUNNING, None, None)
+
+
+@pytest.mark.parametrize("silent", ["gone", "box"])
+def test_a_cluster_that_does_not_answer_proves_nothing_of_its_own_runs_alone(
+    record: Record, tmp_path: Path, silent: str
+):
+    for name in ("gone", "box"):
+        known(record, tmp_path, f"run-{name}-0001", job_id=f"9;{name}", state=S.RUNNING)
+    look = Observation(queue={}, accounting={}, silent_queues=frozenset({silent}))
+    for at in (LATER, LATER + timedelta(minutes=2)):
+        refresh(record, {"slurm": ScriptedScheduler(observations=[look])}, at)
+    states = {name: record.get(f"run-{name}-0001").state for name in ("gone", "box")}
+    assert states == {"gone": S.LOST, "box": S.LOST, silent: S.RUNNING}
+
+
+@pytest.mark.parametrize("silent", ["", "box"])
+def test_a_run_is_not_unsent_while_a_cluster_that_may_have_it_is_silent(record: Record, tmp_path: Path, silent: str):
+    request = load_run_request(("true",), tmp_path, JobOptions(raw_options=("--clusters=box",)))
+    plan, _ = plan_job(request, settings_in(tmp_path, scheduler="slurm"), NewRun("run-a-0001", TOKEN, NOON), environ={})
+    job = known(record, tmp_path, job_id=None, state=S.SUBMITTING)
+    job.files.plan.write_text(plan.render())
+    look = Observation(queue={}, accounting={}, silent_queues=frozenset({silent}))
+    scheduler = ScriptedScheduler(observations=[look])
+    for at in (LATER, LATER + timedelta(minutes=2)):
+        refresh(record, {"slurm": scheduler}, at)
+    assert scheduler.questions[0].name_clusters == ("box",)
+    assert record.get(job.run_id).state is (S.SUBMITTING if silent == "box" else S.LOST)
 
 
 OURS = f"run-a-0001.{TOKEN[:8]}"

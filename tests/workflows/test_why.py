@@ -307,6 +307,21 @@ def test_a_held_run_is_let_go_by_its_own_number(tmp_path: Path):
     assert "scontrol release 113`" in diagnose(job, None).next_step
 
 
+@pytest.mark.parametrize(
+    ("tasks", "facts", "command"),
+    [
+        ({}, {"reason": "JobHeldUser"}, "scontrol --clusters=box release 113"),
+        ({3: S.PENDING}, {"reason": "JobHeldUser"}, "scontrol --clusters=box release 113_3"),
+        ({}, {"state": S.RUNNING, "raw_state": "STOPPED"}, "scancel --clusters=box --signal=CONT 113"),
+    ],
+)
+def test_what_to_type_names_the_cluster_of_a_run(
+    tmp_path: Path, tasks: dict[int, S], facts: dict[str, object], command: str
+):
+    job = a_job(tmp_path, job_id="113;box", tasks=tasks, **facts)
+    assert f"`{command}`" in diagnose(job, 3 if tasks else None).next_step
+
+
 def test_a_run_whose_folder_is_gone_says_so(tmp_path: Path):
     job = a_job(tmp_path, state=S.FAILED, exit_code=7)
     diagnosis = diagnose(job, None)
