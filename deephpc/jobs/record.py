@@ -12,6 +12,7 @@ from typing import Any
 
 from deephpc.errors import InputError
 from deephpc.jobs.job import Job, Standing
+from deephpc.jobs.record_absences import Absences
 from deephpc.jobs.record_file import RecordFile
 from deephpc.jobs.record_rows import job_of, known_state, row_of, text_of
 from deephpc.jobs.record_transfers import Transfers
@@ -84,6 +85,11 @@ class Record:
     def transfers(self) -> Transfers:
         """Where the results of runs go."""
         return Transfers(self._file)
+
+    @cached_property
+    def absences(self) -> Absences:
+        """Since when runs are missing from every source."""
+        return Absences(self._file)
 
     @property
     def troubles(self) -> tuple[str, ...]:

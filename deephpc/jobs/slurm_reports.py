@@ -89,9 +89,10 @@ def parse_state(raw: str) -> JobState:
 def squeue_argv(user: str, cluster: str = "") -> list[str]:
     """Ask for every job of a user, also those that ended and are still remembered; without exit codes.
 
+    `--all` has those in hidden partitions too.
     One cluster at a time: of several, squeue without a header does not tell which row is of which (22.05 and 24.11).
     """
-    argv = ["squeue", f"--user={user}", "--states=all", "--noheader", f"--format={_SQUEUE_FORMAT}"]
+    argv = ["squeue", f"--user={user}", "--all", "--states=all", "--noheader", f"--format={_SQUEUE_FORMAT}"]
     return [*argv, *on_clusters([cluster])]
 
 

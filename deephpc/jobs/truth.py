@@ -1,7 +1,8 @@
 """Decides how a run stands from sources that may be missing, frozen, late or wrong. Pure.
 
 The order of trust is: `result.json`, accounting, the queue, `events.jsonl`. A source that did not answer proves
-nothing; only when every source that can know the job answered and none does is it LOST, and LOST is never success.
+nothing; only when every source that can know the job answered, twice and a minute apart, and none does is it LOST, and
+LOST is never success.
 """
 
 from collections.abc import Callable
@@ -42,6 +43,8 @@ class Evidence:
     """Where the run goes on, for people, if this job has ended to be continued in a successor."""
     cancelled_at: datetime | None = None
     """When its end was asked for through deephpc."""
+    missed_since: datetime | None = None
+    """Since when every look that was answered had nothing of it; None: this is the first, or it was seen since."""
 
 
 def judge(known: Standing, evidence: Evidence, now: datetime) -> Standing:
@@ -176,6 +179,15 @@ def _by_attempts(evidence: Evidence, now: datetime) -> Standing | None:
     )
 
 
+def _by_accounting_alone(evidence: Evidence, now: datetime) -> Standing | None:
+    """Believe accounting that a job lives which the queue does not list, until it says otherwise."""
+    accounting = evidence.accounting
+    if accounting is None or accounting.state not in ACTIVE or evidence.cancelled_at is not None:
+        return None
+    reason = f"accounting says {accounting.raw_state}, but the queue does not list it"
+    return _seen(accounting, "accounting", now).model_copy(update={"reason": reason})
+
+
 def _by_silence(known: Standing, evidence: Evidence, now: datetime) -> Standing:
     """Nobody who answered knows the job."""
     if known.state.is_final:
@@ -183,12 +195,12 @@ def _by_silence(known: Standing, evidence: Evidence, now: datetime) -> Standing:
     if not evidence.queue_answered:
         return known
     left_just_now = known.seen_at is not None and now - known.seen_at < SETTLE
-    if not evidence.accounting_answered or left_just_now:
-        return known.model_copy(update={"reason": "left the queue; how it ended is not known yet"})
-    if evidence.cancelled_at is not None:
+    if evidence.accounting_answered and not left_just_now and evidence.cancelled_at is not None:
         return known.model_copy(
             update={"state": JobState.CANCELLED, "reason": "cancelled through deephpc", "source": "record"}
         )
+    if not evidence.accounting_answered or evidence.missed_since is None or now - evidence.missed_since < SETTLE:
+        return known.model_copy(update={"reason": "left the queue; how it ended is not known yet"})
     reason = "no source knows this job any more"
     if evidence.attempts:
         reason = f"it started on {evidence.attempts[-1].nodes or 'a node'} and was never heard of again"
@@ -203,6 +215,7 @@ _RULES: tuple[Callable[[Evidence, datetime], Standing | None], ...] = (
     _by_accounting,
     _by_ended_queue,
     _by_attempts,
+    _by_accounting_alone,
 )
 
 

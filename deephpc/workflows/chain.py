@@ -136,6 +136,7 @@ def _move(record: Record, job: Job, job_id: JobId, now: datetime) -> Job:
         "reason": "",
         "seen_at": now,
     }
+    record.absences.note({}, {job.run_id: [None]}, now)  # of the job before
     return record.change(job.run_id, lambda known: known.model_copy(update=update), now, f"goes on in job {job_id}")
 
 

@@ -23,7 +23,7 @@ _MATTERS = re.compile(
 
 
 def is_passed_on(name: str) -> bool:
-    """Whether every job inherits a variable: of the login, modules, conda and venvs, SBATCH_… and Slurm's controller."""
+    """Whether every job inherits a variable: of the login, modules, conda, venvs, SBATCH_…, Slurm's controller."""
     return name in CONTROLLER_VARIABLES or _PASSED_ON.fullmatch(name) is not None
 
 

@@ -11,6 +11,9 @@ from deephpc.jobs.state import ACTIVE, JobState, summarize
 from deephpc.jobs.truth import AWAITS_SUCCESSOR, Evidence, judge
 
 Tasks = dict[int, JobState]
+Numbers = frozenset[int | None]
+"""Tasks of an array; None is the run itself."""
+_NOTHING_MISSED: Mapping[int | None, datetime] = {}
 
 
 def still_stands(job: Job, observation: Observation, now: datetime) -> bool:
@@ -32,12 +35,33 @@ def still_stands(job: Job, observation: Observation, now: datetime) -> bool:
     )
 
 
-def judge_job(job: Job, observation: Observation, now: datetime) -> tuple[Standing, Tasks]:
-    """Return how a run stands, and each task of its array."""
+def missing_tasks(job: Job, observation: Observation) -> tuple[Numbers, Numbers]:
+    """Return which unfinished tasks, or whether the run itself (None), all sources lack, and which a source has."""
+    sources = [(source or {}).get(job.job_id or "", ()) for source in (observation.queue, observation.accounting)]
+    seen = {one.task for source in sources for one in job.own(source)}
+    tasks: Numbers = frozenset(number for number, state in job.tasks.items() if not state.is_final) or frozenset([None])
+    if None in seen:  # it stands for tasks that were never split off
+        return frozenset(), tasks
+    cluster = cluster_of(job.job_id)
+    is_sure = observation.queue_answers(cluster) and observation.accounting_answers(cluster)
+    return tasks - seen if is_sure else frozenset(), tasks & seen
+
+
+def judge_job(
+    job: Job, observation: Observation, now: datetime, missed: Mapping[int | None, datetime] = _NOTHING_MISSED
+) -> tuple[Standing, Tasks]:
+    """Return how a run stands, and each task of its array.
+
+    Parameters
+    ----------
+    missed
+        Since when the run (None), or each task, is missing from every source that answered.
+    """
     queue = job.own((observation.queue or {}).get(job.job_id or "", ()))
     accounting = job.own((observation.accounting or {}).get(job.job_id or "", ()))
     if not job.tasks:
-        return _judge_one(job, (job, None), (_last(queue), _last(accounting)), observation, now), {}
+        seen = (_last(queue), _last(accounting))
+        return _judge_one(job, (job, None), seen, observation, (now, missed.get(None))), {}
     in_queue = {sighting.task: sighting for sighting in queue}
     in_accounting = {sighting.task: sighting for sighting in accounting}
     whole = in_queue.get(None) or in_accounting.get(None)  # it stands for tasks that were never split off
@@ -46,7 +70,7 @@ def judge_job(job: Job, observation: Observation, now: datetime) -> tuple[Standi
         known = Standing(state=state, seen_at=job.seen_at, attempt=0 if state is JobState.PENDING else job.attempt)
         if not state.is_final or state is JobState.LOST:
             seen = (in_queue.get(number) or whole, in_accounting.get(number))
-            known = _judge_one(known, (job, number), seen, observation, now)
+            known = _judge_one(known, (job, number), seen, observation, (now, missed.get(number)))
         standings[number] = known
     return _summary(job, standings), {number: standing.state for number, standing in standings.items()}
 
@@ -63,10 +87,10 @@ def _judge_one(
     task: tuple[Job, int | None],
     seen: tuple[Sighting | None, Sighting | None],
     observation: Observation,
-    now: datetime,
+    times: tuple[datetime, datetime | None],
 ) -> Standing:
-    """Judge a job or array task by what the queue and accounting have of it, and its folder."""
-    (job, number), (queue, accounting) = task, seen
+    """Judge a job or array task by what queue and accounting have of it, since when it is missed, and its folder."""
+    (job, number), (queue, accounting), (now, missed_since) = task, seen, times
     waits_first = queue is not None and queue.state is JobState.PENDING and known.attempt == 0
     files = job.files.task(number)
     result = None if waits_first else load_result(files)
@@ -81,6 +105,7 @@ def _judge_one(
         attempts=attempts,
         goes_on=_where_it_goes_on(job, attempts),
         cancelled_at=job.cancelled_at,
+        missed_since=missed_since,
     )
     standing = judge(known.standing(), evidence, now)
     if evidence.goes_on == AWAITS_SUCCESSOR and job.cancelled_at is not None:

@@ -12,6 +12,7 @@ from deephpc.errors import DeephpcError, SiteError
 from deephpc.jobs.evidence import write_standing
 from deephpc.jobs.job import Job, Standing
 from deephpc.jobs.record import Record
+from deephpc.jobs.record_absences import Missed
 from deephpc.jobs.scheduler import Observation, Question, Scheduler
 from deephpc.jobs.state import JobState
 from deephpc.jobs.submission import find_by_name, planned_clusters, read_answer, submitter_lives, write_answer
@@ -25,7 +26,7 @@ from deephpc.workflows.chain import (
 )
 from deephpc.workflows.found_metrics import run_series
 from deephpc.workflows.metrics import last_values
-from deephpc.workflows.verdict import Tasks, judge_job, still_stands
+from deephpc.workflows.verdict import Numbers, Tasks, judge_job, missing_tasks, still_stands
 
 #: LOST is looked at again for this long: a file system that was away may come back with a result.
 _SECOND_THOUGHTS = timedelta(days=7)
@@ -230,23 +231,60 @@ def _may_be_on(job: Job) -> tuple[str, ...]:
 
 def _settle(record: Record, jobs: Sequence[Job], observation: Observation, now: datetime) -> None:
     standings: dict[str, tuple[Standing, Tasks]] = {}
+    missed = record.absences.all()
     for job in jobs:
         if still_stands(job, observation, now):
             continue
+        since = missed.get(job.run_id, {})
         if job.job_id is None:
             known = adopt(job, observation, now)
             if known.job_id is not None:
                 job = record.change(job.run_id, partial(_unless_confirmed, known), now, "adopted")  # noqa: PLW2901 - as it is now
             else:
-                standings[job.run_id] = (_unsent(job, observation, now), job.tasks)
+                standings[job.run_id] = (_unsent(job, observation, now, since.get(None)), job.tasks)
                 continue
-        standings[job.run_id] = judge_job(job, observation, now)
+        standings[job.run_id] = judge_job(job, observation, now, since)
     changed = record.settle(standings, now)
+    _note_absences(record, jobs, standings, missed, observation, now)
     for job in jobs:
         standing, tasks = standings.get(job.run_id, (job, job.tasks))
         is_news = job.run_id in changed or job.run_id not in standings  # else another process has kept it
         if is_news and standing.state.is_final and standing.state is not JobState.LOST:
             _close(record, job, standing, tasks)
+
+
+def _note_absences(
+    record: Record,
+    jobs: Sequence[Job],
+    standings: Mapping[str, tuple[Standing, Tasks]],
+    missed: Mapping[str, Missed],
+    observation: Observation,
+    now: datetime,
+) -> None:
+    """Keep which runs and tasks nobody knew in this look, and forget those that are there again or have ended."""
+    missing: dict[str, Iterable[int | None]] = {}
+    back: dict[str, Iterable[int | None]] = {}
+    for job in jobs:
+        before = missed.get(job.run_id, {}).keys()
+        standing, _ = standings.get(job.run_id, (job, {}))
+        if standing.state.is_final:
+            back[job.run_id] = before
+            continue
+        if job.run_id not in standings and not before:
+            continue
+        lacking, there = _missing(job, observation)
+        missing[job.run_id], back[job.run_id] = lacking - before, there & before
+    record.absences.note(missing, back, now)
+
+
+def _missing(job: Job, observation: Observation) -> tuple[Numbers, Numbers]:
+    """Return what of a run nobody knew in this look, and what somebody did."""
+    if job.job_id is not None:
+        return missing_tasks(job, observation)
+    itself: Numbers = frozenset([None])
+    if find_by_name(job.job_name, observation.queue, observation.accounting):
+        return frozenset(), itself
+    return itself if observation.queue_answers(*_may_be_on(job)) else frozenset(), frozenset()
 
 
 def _close(record: Record, job: Job, standing: Standing, tasks: Tasks) -> None:
@@ -271,10 +309,10 @@ def keep_last_metrics(record: Record, job: Job) -> None:
     record.keep_metrics({name: last_values(run_series(folder)) for name, folder in folders.items()})
 
 
-def _unsent(job: Job, observation: Observation, now: datetime) -> Standing:
-    """Judge a run that no scheduler confirmed and that was not found."""
+def _unsent(job: Job, observation: Observation, now: datetime, missed_since: datetime | None) -> Standing:
+    """Judge a run that no scheduler confirmed and that was not found, neither now nor a minute ago."""
     is_silent = not observation.queue_answers(*_may_be_on(job))
-    if submitter_lives(job.submitter) or is_silent or now - job.created_at < SETTLE:
+    if submitter_lives(job.submitter) or is_silent or missed_since is None or now - missed_since < SETTLE:
         return job
     reason = "it never reached the queue: its command ended first; repeat the command to go on with it"
     return job.model_copy(update={"state": JobState.LOST, "reason": reason, "source": "record"})

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from deephpc.jobs.evidence import Attempt, Result
 from deephpc.jobs.job import Standing
 from deephpc.jobs.scheduler import Sighting
-from deephpc.jobs.state import FINAL, JobState
+from deephpc.jobs.state import ACTIVE, FINAL, JobState
 from deephpc.jobs.truth import SETTLE, Evidence, judge
 from tests.fakes.samples import A_TENTH, NOON, after
 from tests.fakes.schedulers import sighting
@@ -20,6 +20,7 @@ STARTED, ENDED, NOW = after(0), after(600), after(700)
 RAN = Standing(state=S.RUNNING, started_at=STARTED, nodes="n1", attempt=1, source="queue", seen_at=after(500))
 WAITED = Standing(state=S.PENDING, source="queue", seen_at=after(500))
 FORGOTTEN = Evidence(queue_answered=True, accounting_answered=True)
+GONE = replace(FORGOTTEN, missed_since=after(640))
 SILENT = Evidence()
 
 
@@ -127,9 +128,23 @@ CASES: dict[str, tuple[Evidence, JobState, str]] = {
     "no source answers": (SILENT, S.RUNNING, "queue"),
     "the queue forgot it, accounting is frozen": (Evidence(queue_answered=True), S.RUNNING, "queue"),
     "accounting does not know it, the queue is frozen": (Evidence(accounting_answered=True), S.RUNNING, "queue"),
-    "everyone answered and none knows it": (FORGOTTEN, S.LOST, "record"),
+    "everyone answered and none knows it, a minute ago neither": (GONE, S.LOST, "record"),
     "it started somewhere and was never heard of again": (
-        replace(FORGOTTEN, attempts=(attempt(),)), S.LOST, "record"),
+        replace(GONE, attempts=(attempt(),)), S.LOST, "record"),
+    "everyone answered for the first time and none knows it": (FORGOTTEN, S.RUNNING, "queue"),
+    "nobody knew it a moment ago either": (replace(FORGOTTEN, missed_since=after(641)), S.RUNNING, "queue"),
+    "nobody knew it a minute ago, and now the queue is silent": (
+        replace(GONE, queue_answered=False), S.RUNNING, "queue"),
+    "nobody knew it a minute ago, and now accounting is silent": (
+        replace(GONE, accounting_answered=False), S.RUNNING, "queue"),
+    "the queue does not list what accounting says is running": (
+        replace(GONE, accounting=book(S.RUNNING)), S.RUNNING, "accounting"),
+    "the queue does not list what accounting says is waiting": (
+        replace(GONE, accounting=book(S.PENDING)), S.PENDING, "accounting"),
+    "the queue does not list what accounting says is ending": (
+        replace(GONE, accounting=book(S.COMPLETING)), S.COMPLETING, "accounting"),
+    "nor is it cancelled by that": (
+        replace(GONE, accounting=book(S.RUNNING), cancelled_at=ENDED), S.CANCELLED, "record"),
     "a word nobody ever heard": (
         Evidence(queue=queue(S.UNKNOWN, raw_state="BAKING"), queue_answered=True), S.UNKNOWN, "queue"),
     "a word nobody ever heard, and a result": (
@@ -152,7 +167,8 @@ def test_a_job_that_left_the_queue_just_now_is_not_lost():
 
 
 def test_a_lost_run_comes_back_with_its_result():
-    lost = judge(RAN, FORGOTTEN, NOW)
+    lost = judge(RAN, GONE, NOW)
+    assert lost.state is S.LOST
     assert judge(lost, replace(FORGOTTEN, result=result(S.COMPLETED)), NOW).state is S.COMPLETED
 
 
@@ -215,7 +231,7 @@ attempts = st.lists(
 ).map(tuple)  # fmt: skip
 evidences = st.builds(
     Evidence, queue=sightings, queue_answered=st.booleans(), accounting=sightings, accounting_answered=st.booleans(),
-    result=results, attempts=attempts, cancelled_at=times,
+    result=results, attempts=attempts, cancelled_at=times, missed_since=times,
 )  # fmt: skip
 known_standings = st.builds(
     Standing, state=states, started_at=times, ended_at=times, seen_at=times, attempt=st.integers(0, 3)
@@ -231,6 +247,8 @@ def test_a_run_is_never_called_completed_unless_some_source_said_so(known: Stand
     assert standing.state is not S.COMPLETED or S.COMPLETED in said
     assert standing.state is not S.LOST or known.state is S.LOST or S.LOST in said or (
         evidence.queue_answered and evidence.accounting_answered and evidence.result is None
+        and evidence.missed_since is not None and after(seconds) - evidence.missed_since >= SETTLE
+        and not (evidence.accounting and evidence.accounting.state in ACTIVE)
     )  # fmt: skip
 
 

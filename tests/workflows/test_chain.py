@@ -124,6 +124,14 @@ def test_a_successor_that_nobody_told_of_is_found_by_its_name(record: Record, jo
     assert scheduler.submitted == []
 
 
+def test_a_next_job_that_is_not_listed_yet_is_not_lost_for_the_absence_of_the_last(record: Record, job: Job):
+    hand_on(job)
+    refresh(record, {"slurm": ScriptedScheduler(observations=[NOTHING])}, LATER)
+    note(job, "chained", 1, "4711", successor="4712")
+    refresh(record, {"slurm": ScriptedScheduler(observations=[NOTHING])}, after(3900))
+    assert (record.get(job.run_id).job_id, record.get(job.run_id).state) == ("4712", S.PENDING)
+
+
 @pytest.mark.parametrize("said", ["4712", "4712;box"])
 def test_a_run_on_a_named_cluster_goes_on_there(record: Record, job: Job, said: str):
     record.change(job.run_id, lambda known: known.model_copy(update={"job_id": "4711;box"}), NOON)

@@ -82,10 +82,66 @@ def test_a_run_nobody_knows_is_lost_and_comes_back_with_its_result(record: Recor
     job = known(record, tmp_path, state=S.RUNNING)
     nobody = {"slurm": ScriptedScheduler(observations=[NOTHING])}
     refresh(record, nobody, LATER)
+    assert (record.get(job.run_id).state, record.get(job.run_id).seen_at) == (S.RUNNING, NOON)
+    refresh(record, nobody, LATER + timedelta(minutes=1))
     assert record.get(job.run_id).state is S.LOST
     leave_result(job)
     refresh(record, nobody, LATER + timedelta(hours=1))
     assert record.get(job.run_id).state is S.COMPLETED
+
+
+BACK = Observation(queue=seen(sighting("4711", S.RUNNING, started_at=NOON)), accounting=None)
+STALE = Observation(queue={}, accounting=seen(sighting("4711", S.RUNNING, source="sacct", started_at=NOON)))
+FROZEN = Observation(queue={}, accounting=None)
+
+
+@pytest.mark.parametrize(
+    ("looks", "is_lost"),
+    [
+        ([NOTHING], False),
+        ([NOTHING, NOTHING], True),
+        ([NOTHING, SILENCE, NOTHING], True),
+        ([NOTHING, SILENCE, SILENCE], False),
+        ([NOTHING, FROZEN], False),
+        ([NOTHING, BACK, NOTHING], False),
+        ([NOTHING, STALE, NOTHING], False),
+        ([NOTHING, BACK, NOTHING, NOTHING], True),
+        ([STALE, STALE, STALE], False),
+    ],
+)
+def test_one_empty_look_is_never_a_loss(record: Record, tmp_path: Path, looks: list[Observation], is_lost: bool):
+    job = known(record, tmp_path, state=S.RUNNING)
+    for number, look in enumerate(looks):
+        refresh(record, {"slurm": ScriptedScheduler(observations=[look])}, LATER + timedelta(minutes=number))
+    now = record.get(job.run_id)
+    assert now.state is (S.LOST if is_lost else S.RUNNING)
+    if looks[-1] is STALE:
+        assert now.reason == "accounting says RUNNING, but the queue does not list it"
+
+
+def test_looks_in_quick_succession_are_one(record: Record, tmp_path: Path):
+    job = known(record, tmp_path, state=S.RUNNING)
+    nobody = {"slurm": ScriptedScheduler(observations=[NOTHING])}
+    for seconds in range(0, 60, 7):
+        refresh(record, nobody, LATER + timedelta(seconds=seconds))
+        assert record.get(job.run_id).state is S.RUNNING
+
+
+def test_each_task_of_an_array_is_missed_for_itself(record: Record, tmp_path: Path):
+    job = known(record, tmp_path, tasks=dict.fromkeys(range(4), S.RUNNING))
+    for minutes, live in enumerate([(1, 2, 3), (0, 2, 3), (2,), (2,)]):
+        queue = seen(*(sighting("4711", S.RUNNING, task=number) for number in live))
+        look = Observation(queue=queue, accounting={})
+        refresh(record, {"slurm": ScriptedScheduler(observations=[look])}, LATER + timedelta(minutes=minutes))
+        if minutes == 2:
+            assert record.get(job.run_id).tasks == {0: S.RUNNING, 1: S.LOST, 2: S.RUNNING, 3: S.RUNNING}
+    assert record.get(job.run_id).tasks == {0: S.LOST, 1: S.LOST, 2: S.RUNNING, 3: S.LOST}
+    assert set(record.absences.all()) == {job.run_id}
+    gone = {"slurm": ScriptedScheduler(observations=[NOTHING])}
+    for minutes in (4, 5):
+        refresh(record, gone, LATER + timedelta(minutes=minutes))
+    assert record.get(job.run_id).state is S.LOST
+    assert record.absences.all() == {}
 
 
 def test_a_run_of_another_machines_scheduler_keeps_its_state(record: Record, tmp_path: Path):
@@ -145,19 +201,21 @@ def test_an_unconfirmed_run_is_adopted_from_its_folder(record: Record, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("submitter", "observation", "now", "state"),
+    ("submitter", "observation", "seconds", "state"),
     [
-        ("gone", NOTHING, LATER, S.LOST),
-        ("gone", SILENCE, LATER, S.SUBMITTING),
-        ("gone", NOTHING, after(30), S.SUBMITTING),
-        ("", NOTHING, LATER, S.LOST),
+        ("gone", NOTHING, (3600, 3660), S.LOST),
+        ("gone", NOTHING, (3600,), S.SUBMITTING),
+        ("gone", SILENCE, (3600, 3660), S.SUBMITTING),
+        ("gone", NOTHING, (1, 30), S.SUBMITTING),
+        ("", NOTHING, (3600, 7200), S.LOST),
     ],
 )
 def test_a_run_that_never_reached_the_queue_is_lost_once_that_is_certain(
-    record: Record, tmp_path: Path, submitter: str, observation: Observation, now, state: JobState
+    record: Record, tmp_path: Path, submitter: str, observation: Observation, seconds: tuple[int, ...], state: JobState
 ):
     known(record, tmp_path, job_id=None, state=S.SUBMITTING, submitter=submitter, seen_at=None)
-    refresh(record, {"slurm": ScriptedScheduler(observations=[observation])}, now)
+    for each in seconds:
+        refresh(record, {"slurm": ScriptedScheduler(observations=[observation])}, after(each))
     assert record.get("run-a-0001").state is state
 
 
