@@ -40,9 +40,9 @@ class Session:
         """Start deephpc in the project folder; leaving the `with` block kills it."""
         return self.box.popen(["deephpc", *words], user=self.user, cwd=self.folder, env=self.env)
 
-    def submit(self, *words: str) -> str:
+    def submit(self, *words: str, env: dict[str, str] | None = None) -> str:
         """Submit and return the run's id."""
-        answer = self.deephpc(*words)
+        answer = self.deephpc(*words, env=env)
         assert answer.returncode == 0, answer.stderr
         return answer.stdout.strip()
 
@@ -53,9 +53,9 @@ class Session:
         detail: dict[str, Any] = json.loads(answer.stdout)
         return detail
 
-    def jobs(self, *words: str) -> dict[str, dict[str, Any]]:
+    def jobs(self, *words: str, env: dict[str, str] | None = None) -> dict[str, dict[str, Any]]:
         """Return the runs `deephpc jobs --json` lists, by id."""
-        answer = self.deephpc("jobs", "--json", *words)
+        answer = self.deephpc("jobs", "--json", *words, env=env)
         assert answer.returncode == 0, answer.stderr
         return {job["run_id"]: job for job in json.loads(answer.stdout)["jobs"]}
 

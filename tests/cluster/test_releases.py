@@ -1,6 +1,7 @@
 """What deephpc writes is accepted by two releases of Slurm, with and without accounting, in both GPU dialects."""
 
 import json
+import random
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,67 @@ def test_scripts_of_every_shape_pass_sbatch_test_only(
                 verdict = box.run(["sbatch", "--test-only", "shape.sh"], cwd=user.folder, check=False)
                 assert verdict.returncode == 0, f"{words}: {verdict.stderr}"
     box.run(["rm", "-r", sites])
+
+
+#: What a shell may say of clusters, accounts and output; the jobs are those of alice, and alive whatever it says.
+SPELLINGS = {
+    "SBATCH_CLUSTERS": ("box", "BOX", ""),
+    "SLURM_CLUSTERS": ("box", "", "nowhere"),
+    "USER": ("nobody", "bob", ""),
+    "LOGNAME": ("root", "bob"),
+    "SQUEUE_FORMAT": ("%i", "%j"),
+    "SQUEUE_STATES": ("PENDING", "FAILED"),
+    "SQUEUE_USERS": ("bob",),
+    "SQUEUE_PARTITION": ("short",),
+    "SACCT_FORMAT": ("jobid",),
+    "SLURM_TIME_FORMAT": ("relative",),
+    "SLURM_BITSTR_LEN": ("5",),
+    "SBATCH_ACCOUNT": ("root", ""),
+    "SBATCH_PARTITION": ("short",),
+    "SBATCH_JOB_NAME": ("mine",),
+}
+#: Says that it lives until it is let go.
+WAITS = ("sh", "-c", 'while [ ! -e "$0" ]; do sleep 0.2; done')
+#: Asks once to be continued in another job.
+TWICE = 'echo >>"$DEEPHPC_CHECKPOINT_DIR/steps"; [ "$(wc -l <"$DEEPHPC_CHECKPOINT_DIR/steps")" = 2 ] || exit 75'
+
+
+@pytest.mark.parametrize("release", ["24.11", "22.05"])
+def test_a_live_run_is_running_however_clusters_accounts_and_output_are_spelled(
+    request: pytest.FixtureRequest, release: str
+) -> None:
+    box: Cluster = _boxes(request, release)
+    user = Session(box, "spelled")
+    go, there = f"{user.folder}/go", {"SBATCH_CLUSTERS": "box"}
+    waits = ("--time", "5", "--max-requeues", "0", "--mem", "50M")
+    chances = random.Random(release)
+    alive = {
+        user.submit("run", *waits, *more, "--", *WAITS, go, env=env)
+        for more, env in (
+            ((), there),
+            (("--array", "0-1"), {"SLURM_CLUSTERS": "box"}),
+            (("--sbatch", "--clusters=box"), {"SBATCH_CLUSTERS": "nowhere", "USER": "nobody"}),
+            ((), {"USER": "bob"}),
+        )
+    }
+    chained = user.submit("run", "--time", "5", "--mem", "50M", "--max-requeues", "3", "--chain", "--", "sh", "-c",
+                          TWICE, env=there)  # fmt: skip
+    for run_id in alive:
+        user.wait_for(run_id, ["RUNNING"])
+    for _ in range(10):
+        names = chances.sample(sorted(SPELLINGS), chances.randint(2, 7))
+        spelled = {name: chances.choice(SPELLINGS[name]) for name in names}
+        jobs = user.jobs("--limit", "500", env=spelled)
+        told = {(run_id, jobs[run_id]["state"], jobs[run_id]["source"], jobs[run_id]["reason"]) for run_id in alive}
+        assert told == {(run_id, "RUNNING", "queue", "") for run_id in alive}, spelled
+    box.run(["touch", go])
+    answer = user.deephpc("jobs", "wait", *alive, chained, env={"USER": "nobody", "SLURM_CLUSTERS": "nowhere"})
+    assert answer.returncode == 0, answer.stderr
+    jobs = user.jobs("--limit", "500")
+    assert {jobs[run_id]["state"] for run_id in (*alive, chained)} == {"COMPLETED"}
+    ids = [str(jobs[run_id]["job_id"]) for run_id in (*alive, chained)]
+    assert len([job_id for job_id in ids if job_id.endswith(";box")]) == 4
+    box.run(["rm", go])
 
 
 @pytest.mark.parametrize("gpu_request", GPU_SITES)

@@ -13,6 +13,14 @@ pytestmark = pytest.mark.cluster
 FINISHED = int(os.environ.get("DEEPHPC_TEST_RUNS", "40"))
 SINGLES = FINISHED // 2
 MANY = 3000
+#: Jobs that were given the id of a run before or since: account, name, submitted how much later.
+OTHERS = (("bob", "old", -900_000), ("alice", "sweep", -800_000), ("alice", "run-x-0000.00000000", 30))
+#: Copies the account of a job into one that failed, of half a million seconds.
+COPY = """create temporary table t
+select * from box_job_table where id_job = {number} and job_name like 'run-%' limit 1;
+update t set job_db_inx = job_db_inx + {place} * 1000, id_user = {user}, job_name = '{name}', state = 5,
+exit_code = 256, time_submit = {at}, time_eligible = {at}, time_start = {at}, time_end = {at} + 500000;
+insert into box_job_table select * from t;"""
 COUNTING = """#!/bin/sh
 echo "$0 $*" >> "$CALLS"
 exec /usr/bin/{name} "$@"
@@ -102,6 +110,24 @@ def test_a_job_that_no_source_knows_is_lost_and_never_completed(cluster: Cluster
         finally:
             cluster.power_on(node)
         assert ended["state"] in ("LOST", "NODE_FAIL", "CANCELLED")
+
+
+def test_other_jobs_of_the_same_id_are_nothing_of_a_runs(cluster: Cluster, alice: Session) -> None:
+    run_id = alice.submit("run", "--time", "5", "--", "sh", "-c", "while [ ! -e go ]; do sleep 0.2; done")
+    number = alice.wait_for(run_id, ["RUNNING"])["job_id"]
+    wait_until(lambda: number in cluster.run(["sacct", "-n", "-o", "JobID"]).stdout.split(), 60, lambda: "no account")
+    for place, (user, name, later_s) in enumerate(OTHERS, 1):
+        facts = {"number": number, "place": place, "name": name, "at": f"unix_timestamp() + {later_s}"}
+        account = cluster.run(["id", "-u", user]).stdout.strip()
+        cluster.root(["mysql", "slurm_acct_db", "-e", COPY.format(**facts, user=account)])
+    with cluster.frozen("slurmctld"):
+        seen = alice.jobs("--limit", "500")[run_id]
+    assert (seen["state"], seen["attempt"], seen["source"]) == ("RUNNING", 1, "accounting")
+    alice.write("go", "")
+    assert alice.deephpc("jobs", "wait", run_id).returncode == 0
+    alice.box.run(["rm", f"{alice.folder}/go"])
+    usage = alice.job(run_id)["usage"]
+    assert (usage["source"], usage["elapsed_s"] < 600) == ("accounting", True)
 
 
 @pytest.mark.sweep

@@ -123,6 +123,17 @@ def test_a_failure_after_an_id_was_printed_is_looked_up():
     assert classify_sbatch_failure(failed(said, stdout="4711\n")) == "ambiguous"
 
 
+@pytest.mark.parametrize("option", ["--cluster", "SBATCH_CLUSTERS", "SLURM_CLUSTERS"])
+def test_a_cluster_that_does_not_exist_is_refused_at_once(option: str):
+    said = (  # of 22.05.8 and 24.11.5
+        "sbatch: error: No cluster 'nope' known by database.\n"
+        f"sbatch: error: 'nope' can't be reached now, or it is an invalid entry for {option}.  "
+        "Use 'sacctmgr list clusters' to see available clusters.\n"
+    )
+    assert classify_sbatch_failure(failed(said)) == "refused"
+    assert "sacctmgr show clusters" in explain_refusal(refusal_reason(said))
+
+
 def test_the_sites_own_words_come_before_slurms():
     said = "sbatch: error: GPU jobs need an account\nsbatch: error: Batch job submission failed: Unspecified error\n"
     assert classify_sbatch_failure(failed(said)) == "refused"

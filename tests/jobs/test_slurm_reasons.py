@@ -197,7 +197,9 @@ def test_every_option_that_a_hint_names_exists():
     known = {option for parameter in command.params for option in parameter.opts}
     named = set(re.findall(r"--[a-z][a-z-]+", inspect.getsource(slurm_reasons)))
     assert "--max-requeues" in named
-    assert named - {"--signal", "--wckey", "--reservation"} <= known  # scancel's, and those for sbatch itself
+    assert (
+        named - {"--signal", "--clusters", "--wckey", "--reservation"} <= known
+    )  # scancel's, and those for sbatch itself
 
 
 def test_every_option_that_a_hint_gives_to_rerun_exists():
