@@ -32,8 +32,7 @@ _SAID_NO = re.compile(
 _NEVER_SENT = re.compile(
     r"invalid directive|unrecognized option|invalid option|requires an argument|ambiguous|Unable to open file"
     r"|sbatch --help|This does not look like a batch script|Batch script is empty|Batch script contains"
-    r"|invalid entry for|invalid .*specification|invalid numeric value|Pathname|unable to resolve"
-    r"|Unable to process configuration",
+    r"|invalid .*specification|invalid numeric value|Pathname|unable to resolve|Unable to process configuration",
     re.IGNORECASE,
 )
 #: How sbatch ends by itself: whatever goes wrong once it has sent the job, it says in the sentence below.

@@ -273,7 +273,6 @@ _REFUSALS = (
     ),
     (r"node count specification|more processors", "ask for fewer --nodes or tasks; `deephpc site show` has the limits"),
     (r"cpu count specification|task count specification", "ask for fewer --cpus-per-task or --tasks-per-node"),
-    (r"invalid entry for", "`sacctmgr show clusters` lists them; SBATCH_CLUSTERS or SLURM_CLUSTERS names yours"),
     (r"invalid account", "choose one of yours with --account; `sacctmgr show associations user=$USER` lists them"),
     (r"invalid qos", "choose another --qos, or leave it out"),
     (r"time limit is invalid", "give --time within the partition's limit; `deephpc site show` has it"),

@@ -26,6 +26,6 @@ def refuse_overlap(source: Path, finals: Iterable[Path], hint: str) -> None:
     for final in finals:
         parent = resolved.get(final.parent) or resolved.setdefault(final.parent, final.parent.resolve())
         lands = parent / final.name
-        if lands.is_relative_to(real) or (is_file and lands.exists() and lands.samefile(real)):
+        if (lands.exists() and lands.samefile(real)) if is_file else lands.is_relative_to(real):
             where = "onto itself" if is_file or parent in (real, real.parent) else f"into itself, to {lands}"
             raise InputError(f"{source} would be copied {where}", hint)

@@ -131,7 +131,7 @@ def test_a_cluster_that_does_not_exist_is_refused_at_once(option: str):
         "Use 'sacctmgr list clusters' to see available clusters.\n"
     )
     assert classify_sbatch_failure(failed(said)) == "refused"
-    assert "sacctmgr show clusters" in explain_refusal(refusal_reason(said))
+    assert "sacctmgr show cluster`" in explain_refusal(refusal_reason(said))
 
 
 def test_the_sites_own_words_come_before_slurms():
