@@ -1,5 +1,6 @@
 """`deephpc data …`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ from deephpc.cli.context import Context, context
 from deephpc.cli.streams import write_answer
 
 if TYPE_CHECKING:
+    from deephpc.data.manifest import LeftOut
     from deephpc.workflows.data import TransferRequest
     from deephpc.workflows.data_places import DataPlaces
 
@@ -28,6 +30,7 @@ ManifestOut = Annotated[
     Path | None, typer.Option("--manifest", help="Write every file's size and sha256 here.", show_default=False)
 ]
 _PARALLEL = 8
+_MANY = 20
 
 
 @app.command("ls")
@@ -45,6 +48,7 @@ def ls(
 
     here = context(ctx)
     listing = list_location(place, _places(here, _PARALLEL), recursive=recursive)
+    _tell(here, listing.left_out, listing.location)
     write_answer(render_listing(listing, as_json=here.json))
 
 
@@ -62,7 +66,7 @@ def get(
     Example: deephpc data get s3://results/plankton ./plankton
     """
     from deephpc.render.data import render_transfer, showing_progress
-    from deephpc.workflows.data import carry_out_get
+    from deephpc.workflows.data import carry_out_get, check_whole
 
     here = context(ctx)
     places = _places(here, parallel)
@@ -70,7 +74,9 @@ def get(
     request = _request(source, target or f"./{name}", manifest, read_back=False)
     with showing_progress(quiet=here.options.quiet) as progress:
         result = carry_out_get(request, places, progress, dry_run=dry_run)
+    _tell(here, result.left_out, result.source)
     write_answer(render_transfer(result, as_json=here.json))
+    check_whole(result)
 
 
 @app.command()
@@ -88,13 +94,15 @@ def put(
     Example: deephpc data put ./results rshare:/results --read-back
     """
     from deephpc.render.data import render_transfer, showing_progress
-    from deephpc.workflows.data import carry_out_put
+    from deephpc.workflows.data import carry_out_put, check_whole
 
     here = context(ctx)
     request = _request(source, target, manifest, read_back=read_back)
     with showing_progress(quiet=here.options.quiet) as progress:
         result = carry_out_put(request, _places(here, parallel), progress, dry_run=dry_run)
+    _tell(here, result.left_out, result.source)
     write_answer(render_transfer(result, as_json=here.json))
+    check_whole(result)
 
 
 @app.command()
@@ -149,6 +157,15 @@ def verify(
         verdict = verify_data(place, places, manifest=manifest, against=against, progress=progress)
     write_answer(render_verdict(verdict, as_json=here.json))
     check_verdict(verdict)
+
+
+def _tell(here: Context, left_out: Sequence["LeftOut"], place: str) -> None:
+    from deephpc.render.answer import visible
+
+    for each in left_out[:_MANY]:
+        here.say(visible(f"note: {each.path or place} {each.reason}"))
+    if len(left_out) > _MANY:
+        here.say(f"note: and {len(left_out) - _MANY} more are left out; all of them with --json")
 
 
 def _places(here: Context, parallel: int) -> "DataPlaces":

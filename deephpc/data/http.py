@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
-from urllib.parse import unquote, urljoin, urlsplit
 
+from deephpc.data.answer import Answer
 from deephpc.data.http_login import HttpLogin
 from deephpc.data.location import join
+from deephpc.data.manifest import entry_named
 from deephpc.data.storage import ByteStream, Entry, Limits, Missing, Refused, Upload
 from deephpc.data.surroundings import Surroundings
+from deephpc.data.url_path import Parts, parse_url
 from deephpc.data.web import Request, Web, clean_base, entry_of, quote_path
 from deephpc.errors import DataError
 from deephpc.retries import persist
@@ -46,13 +48,10 @@ class HttpStorage:
 
     def list_folder(self, path: str) -> Iterator[Entry]:
         """Return what a page of links has directly below; sizes are asked for one by one."""
-        for name in self._links(path):
-            if name.endswith("/"):
-                yield Entry(name[:-1], is_folder=True)
-                continue
-            found = self.look(join(path, name))
+        for each in self._links(path):
+            found = each if each.is_folder or each.left_out else self.look(join(path, each.path))
             if found is not None:
-                yield replace(found, path=name)
+                yield replace(found, path=each.path)
 
     def walk(self, path: str) -> Iterator[Entry]:
         """Return all files below; their sizes and versions become known when they are read."""
@@ -80,19 +79,26 @@ class HttpStorage:
     def _walk(self, path: str, below: str, depth: int) -> Iterator[Entry]:
         if not depth:
             raise DataError(f"{self.show(path)}: folders in folders without end", "name a folder further down")
-        for name in self._links(path):
-            if name.endswith("/"):
-                yield from self._walk(f"{join(path, name[:-1])}/", join(below, name[:-1]), depth - 1)
+        for each in self._links(path):
+            relative = join(below, each.path)
+            if each.is_folder and not each.left_out:
+                yield from self._walk(f"{join(path, each.path)}/", relative, depth - 1)
             else:
-                yield Entry(join(below, name))
+                yield replace(each, path=relative)
 
-    def _links(self, path: str) -> list[str]:
+    def _links(self, path: str) -> Iterator[Entry]:
+        """Return what a page links to: a folder, a file of which no more is known, or what cannot be brought."""
         folder = f"{path.rstrip('/')}/" if path else ""
         request = self._request("GET", folder)
         answer, content = persist(self._patience, lambda: self._web.ask(request))
         if "html" not in answer.headers.get("content-type", ""):
             raise DataError(f"{self.show(folder)} is no folder that the server lists", "name its files one by one")
-        return parse_links(content.decode("utf-8", "replace"), answer.url)
+        page = parse_links(_text(content, answer), answer.url)
+        for name in page.names:
+            yield entry_named(name.removesuffix("/"), is_folder=name.endswith("/"))
+        if page.further and not page.names:
+            where = f"nothing directly below it, but to {page.further} places further down"
+            yield Entry("", left_out=f"has a page that links to {where}")
 
     def _is_page(self, path: str) -> bool:
         """Say whether a page answers to a name with `/` after it; some servers do not redirect to that."""
@@ -115,35 +121,53 @@ class HttpStorage:
         return Request(method, f"{self._base}/{quote_path(path)}{self._query}", self.show(path), {})
 
 
-def parse_links(page: str, url: str) -> list[str]:
-    """Return the names directly below a page's URL that it links to, folders with `/` at their end."""
+def _text(content: bytes, answer: Answer) -> str:
+    """Return a page as text; in a list that is UTF-8 in vain, bytes that are not stay what they are."""
+    try:
+        return content.decode(answer.headers.get_content_charset("utf-8"), "surrogateescape")
+    except LookupError:
+        return content.decode("utf-8", "surrogateescape")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a page of links has directly below it."""
+
+    names: tuple[str, ...]
+    """Folders with `/` at their end."""
+    further: int
+    """How many links lead further down."""
+
+
+def parse_links(page: str, url: str) -> Page:
+    """Read a page of links; a link with a query is no file's (servers sort their lists by them)."""
     parser = _Links()
     parser.feed(page)
-    here = urlsplit(url)
-    found: dict[str, None] = {}
+    here = parse_url("./", parse_url(url))
+    base = parse_url(parser.base, here) if parser.base else here
+    names: dict[str, None] = {}
+    further: set[Parts] = set()
     for link in parser.found:
-        try:
-            target = urlsplit(urljoin(url, link))
-        except ValueError:
+        target = parse_url(link, base or here)
+        below = None if target is None or here is None or target.has_query else target.below(here)
+        if target is None or not below:
             continue
-        if (target.scheme, target.netloc) != (here.scheme, here.netloc) or target.query:
-            continue
-        if not target.path.startswith(here.path) or target.path == here.path:
-            continue
-        name = target.path[len(here.path) :]
-        plain = unquote(name)
-        if "/" in plain.removesuffix("/") or plain.strip("/") in ("", ".", ".."):
-            continue
-        found[plain] = None
-    return list(found)
+        if len(below) > 1:
+            further.add(below)
+        else:
+            names[below[0] + ("/" if target.is_folder else "")] = None
+    return Page(tuple(names), len(further))
 
 
 class _Links(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.found: list[str] = []
+        self.base = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note where an anchor leads."""
+        """Note where an anchor leads, and the first `base`."""
         if tag == "a":
             self.found += [value for name, value in attrs if name == "href" and value]
+        elif tag == "base" and not self.base:
+            self.base = next((value for name, value in attrs if name == "href" and value), "")

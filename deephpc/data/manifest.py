@@ -15,6 +15,7 @@ from deephpc.model import Model
 SCHEMA = "deephpc.manifest/1"
 _LONGEST_NAME_BYTES = 255
 _LONGEST_PATH_BYTES = 4095
+_HINT = "rename it there"
 
 
 class FileFact(Model):
@@ -25,6 +26,14 @@ class FileFact(Model):
     size_bytes: int
     sha256: str
     """Hexadecimal."""
+
+
+class LeftOut(Model):
+    """What stays where it is, since it cannot be brought or sent."""
+
+    path: str
+    """As text can hold it; empty for the place itself."""
+    reason: str
 
 
 class Manifest(Model):
@@ -92,25 +101,57 @@ def check_entries(entries: Iterable[Entry], where: str) -> tuple[Entry, ...]:
     DataError
         A name leads out of the folder or is none here, or is a file's and a folder's at once.
     """
-    found = {each.path: each for each in entries}
-    for path in found:
-        check_path(path, where)
-        for folder in PurePosixPath(path).parents:
-            if str(folder) in found:
-                raise DataError(
-                    f"{where}: {str(folder)!r} is a file and a folder at once", "copy one of them elsewhere"
-                )
-    return tuple(found[path] for path in sorted(found))
+    found, left_out = sort_out(entries)
+    if left_out:
+        raise DataError(f"{where} has a file named {left_out[0].path!r}, which {left_out[0].reason}", _HINT)
+    return found
+
+
+def sort_out(entries: Iterable[Entry]) -> tuple[tuple[Entry, ...], tuple[LeftOut, ...]]:
+    """Return the files of a listing that can lie in one folder here, by path, and what is left out of it."""
+    found: dict[str, Entry] = {}
+    left_out: dict[str, str] = {}
+    for each in entries:
+        reason = each.left_out or fault_of(each.path)
+        if reason:
+            left_out[each.path] = reason
+        else:
+            found[each.path] = each
+    folders = {str(folder) for path in found for folder in PurePosixPath(path).parents}
+    left_out |= {path: "is a file and a folder at once" for path in found if path in folders}
+    facts = (LeftOut(path=shown_name(path), reason=left_out[path]) for path in sorted(left_out))
+    return tuple(found[path] for path in sorted(found) if path not in left_out), tuple(facts)
+
+
+def entry_named(name: str, *, is_folder: bool) -> Entry:
+    """Return an entry of a list that tells names alone; of a name that no file here can have, why it is left out."""
+    return Entry(name, is_folder=is_folder, left_out="has a / in its name" if "/" in name else fault_of(name))
 
 
 def check_path(path: str, where: str) -> None:
     """Refuse a path that would lead out of the folder it is put into, or that no file can have."""
+    fault = fault_of(path)
+    if fault:
+        raise DataError(f"{where} has a file named {shown_name(path)[:60]!r}, which {fault}", _HINT)
+
+
+def fault_of(path: str) -> str:
+    """Return why no file in a folder here can have a path; empty where one can."""
     parts = path.split("/")
     if not path or any(part in ("", ".", "..") for part in parts) or "\0" in path:
-        raise DataError(f"{where} has a file named {path!r}, which cannot lie in a folder here", "rename it there")
+        return "cannot lie in a folder here"
     try:
         sizes = [len(part.encode()) for part in parts]
-    except UnicodeEncodeError as error:
-        raise DataError(f"{where} has a file named {path!r}, which is not UTF-8", "rename it there") from error
+    except UnicodeEncodeError:
+        return "is not UTF-8"
     if max(sizes) > _LONGEST_NAME_BYTES or sum(sizes) + len(sizes) > _LONGEST_PATH_BYTES:
-        raise DataError(f"{where} has a file whose name is too long: {path[:60]!r}…", "rename it there")
+        return "is too long for a name here"
+    return ""
+
+
+def shown_name(name: str) -> str:
+    r"""Return a name as text can hold it: bytes that are not UTF-8 as `\xff`."""
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "backslashreplace").decode()

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime, timezone
-from urllib.parse import unquote_plus
 
 from deephpc.data.answer import Answer
+from deephpc.data.manifest import fault_of
 from deephpc.data.s3_account import find_account
 from deephpc.data.s3_signing import render_query, sign
 from deephpc.data.storage import ByteStream, Entry, Interrupted, Limits, Missing, Upload
 from deephpc.data.surroundings import Surroundings
+from deephpc.data.url_path import decode
 from deephpc.data.web import Request, Web, entry_of, quote_path, version_of
 from deephpc.errors import DataError, InputError
 from deephpc.retries import persist
@@ -169,12 +170,7 @@ class S3Storage:
         query = {"list-type": "2", "prefix": prefix, "encoding-type": "url", **extra}
         while True:
             root = self._document("GET", bucket, query)
-            for each in root.iterfind("{*}Contents"):
-                name = unquote_plus(_find(each, "Key"))[len(prefix) :]
-                if name and not name.endswith("/"):
-                    yield _entry(each, name)
-            for each in root.iterfind("{*}CommonPrefixes"):
-                yield Entry(unquote_plus(_find(each, "Prefix"))[len(prefix) :].rstrip("/"), is_folder=True)
+            yield from parse_page(root, prefix)
             following = _find(root, "NextContinuationToken")
             if _find(root, "IsTruncated") != "true" or not following:
                 return
@@ -221,6 +217,27 @@ class S3Storage:
 
     def _region(self, bucket: str) -> str:
         return self._regions.get(bucket, self._account.region)
+
+
+def parse_page(root: ET.Element, prefix: str) -> Iterator[Entry]:
+    """Return what one page of a list has below a prefix; keys are decoded where it says that they are encoded.
+
+    Servers that know no `encoding-type` list keys as they are, with `+` and `%`.
+    """
+    is_encoded = _find(root, "EncodingType").lower() == "url"
+    for each in (*root.iterfind("{*}Contents"), *root.iterfind("{*}CommonPrefixes")):
+        is_folder = each.tag.endswith("CommonPrefixes")
+        said = _find(each, "Prefix" if is_folder else "Key")
+        key = decode(said.replace("+", " ")) if is_encoded else said
+        name = key.removeprefix(prefix)
+        if not key.startswith(prefix) or not name:
+            continue
+        if is_folder:
+            yield Entry(name.rstrip("/"), is_folder=True, left_out=fault_of(name.removesuffix("/")))
+        elif not name.endswith("/"):
+            yield _entry(each, name)
+        elif _find(each, "Size").strip() not in ("", "0"):  # one without content marks a folder
+            yield Entry(name, left_out="has a / at its end")
 
 
 def part_bytes(size_bytes: int) -> int:

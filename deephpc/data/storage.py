@@ -26,6 +26,8 @@ class Entry:
     is_folder: bool = False
     md5: str = ""
     """Where the storage knows it without reading the file."""
+    left_out: str = ""
+    """Why it is listed, and cannot be brought."""
 
 
 @dataclass(frozen=True, slots=True)

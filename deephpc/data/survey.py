@@ -11,7 +11,7 @@ from deephpc.data.crew import Crew
 from deephpc.data.ledger import Seen
 from deephpc.data.local import entry_of
 from deephpc.data.location import Location, join
-from deephpc.data.manifest import check_entries
+from deephpc.data.manifest import LeftOut, check_entries, sort_out
 from deephpc.data.storage import Entry, Limits, Refused, Storage, missing
 from deephpc.errors import DataError
 
@@ -29,6 +29,8 @@ class Survey:
     entries: tuple[Entry, ...]
     is_file: bool
     """Whether the source is one file rather than a folder."""
+    left_out: tuple[LeftOut, ...] = ()
+    """What is listed there, and cannot lie in a folder here, or cannot be brought."""
 
 
 def survey(storage: Storage, location: Location) -> Survey:
@@ -39,14 +41,15 @@ def survey(storage: Storage, location: Location) -> Survey:
     Missing
         There is nothing.
     DataError
-        A name there cannot lie in a folder here.
+        The one file there has a name that none here can have.
     """
     found = storage.look(location.path)
     if found is None:
         raise missing(str(location))
     if found.is_folder:
         files = (each for each in storage.walk(location.path) if not _ON_ITS_WAY.search(each.path))
-        return Survey(location.path, check_entries(files, str(location)), is_file=False)
+        entries, left_out = sort_out(files)
+        return Survey(location.path, entries, is_file=False, left_out=left_out)
     if location.wants_folder:
         raise DataError(f"{location} is a file, not a folder", "write it without the / at its end")
     top = location.path[: -len(location.name)].rstrip("/") or ("/" if location.path.startswith("/") else "")
@@ -87,6 +90,6 @@ def present_there(storage: Storage, top: str, entries: tuple[Entry, ...]) -> dic
         if storage.look(top) is None:
             return {}
         with contextlib.suppress(Refused):  # among what lies there may be what we do not follow, and do not need
-            return {each.path: each for each in storage.walk(top)}
+            return {each.path: each for each in storage.walk(top) if not each.left_out}
     looked = ((each.path, storage.look(join(top, each.path))) for each in entries)
     return {path: replace(entry, path=path) for path, entry in looked if entry is not None}

@@ -7,6 +7,7 @@ import posixpath
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 from deephpc.data.http_login import HttpLogin
 from deephpc.data.location import join
@@ -50,7 +51,7 @@ class WebdavStorage:
             found = self._propfind(path, "0")
         except Missing:
             return None
-        return found[0] if found else None
+        return next((each for each in found if not each.path), found[0] if found else None)
 
     def list_folder(self, path: str) -> Iterator[Entry]:
         """Return what is directly in a folder."""
@@ -65,10 +66,10 @@ class WebdavStorage:
                 raise DataError(f"{self.show(path)}: folders in folders without end", "name a folder further down")
             for each in self.list_folder(join(path, below)):
                 relative = join(below, each.path)
-                if each.is_folder:
+                if each.is_folder and not each.left_out:
                     waiting.append((relative, depth + 1))
                 else:
-                    yield Entry(relative, each.size_bytes, each.version, each.modified_s)
+                    yield replace(each, path=relative)
 
     def open_range(self, path: str, entry: Entry, start: int, stop: int) -> AbstractContextManager[ByteStream]:
         """Open a file's bytes."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from deephpc.data.ledger import Ledger
 from deephpc.data.location import Location, join
-from deephpc.data.manifest import FileFact, Manifest, check_entries
+from deephpc.data.manifest import FileFact, LeftOut, Manifest, check_entries
 from deephpc.data.opening import opened
 from deephpc.data.plan import plan_transfer
 from deephpc.data.progress import Progress, Silent
@@ -18,7 +18,7 @@ from deephpc.jobs.job import Job
 from deephpc.model import Model
 from deephpc.workflows.data_places import DataPlaces
 from deephpc.workflows.overlap import refuse_overlap
-from deephpc.workflows.results import LeftOut, Piece, list_results, pieces_of
+from deephpc.workflows.results import Piece, list_results, pieces_of
 
 #: Storage that checks a sha256 of what it is sent; what others were sent is read back and hashed.
 _CHECKS_ITSELF = frozenset({"s3"})

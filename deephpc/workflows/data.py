@@ -9,14 +9,14 @@ from pathlib import Path
 from deephpc.data.download import Download, Folder
 from deephpc.data.ledger import Ledger
 from deephpc.data.location import Location, join
-from deephpc.data.manifest import FileFact, Manifest, render_manifest
+from deephpc.data.manifest import FileFact, LeftOut, Manifest, render_manifest
 from deephpc.data.opening import opened
 from deephpc.data.plan import TransferPlan, plan_transfer
 from deephpc.data.progress import Progress, Silent
 from deephpc.data.storage import Entry, Missing, Storage
 from deephpc.data.survey import Survey, complete, present_here, present_there, survey
 from deephpc.data.upload import Sending
-from deephpc.errors import InputError
+from deephpc.errors import DataError, InputError
 from deephpc.jobs.run_folder import write_atomically
 from deephpc.model import Model
 from deephpc.workflows.data_places import DataPlaces
@@ -60,6 +60,8 @@ class TransferResult(Model):
     manifest: Path | None = None
     planned: tuple[PlannedFile, ...] = ()
     """For a dry run."""
+    left_out: tuple[LeftOut, ...] = ()
+    """What the source has and could not be moved."""
 
 
 def carry_out_get(
@@ -86,12 +88,12 @@ def carry_out_get(
         here = present_here(found.entries, {each.path: home.final(each.path, "") for each in found.entries})
         plan = plan_transfer((str(source), str(target)), found.entries, here, pair.ledger.seen)
         if dry_run:
-            return _planned(plan)
+            return _planned(plan, found)
         transfer = Download(storage, found.top, home, pair.ledger, pair.key, places.limits, progress or Silent())
         files = transfer.run(plan)
         if not files:
             home.root.mkdir(parents=True, exist_ok=True)
-        return _result(plan, files, transfer.received_bytes, request.manifest)
+        return _result((plan, found), files, transfer.received_bytes, request.manifest)
 
 
 def carry_out_put(
@@ -125,7 +127,7 @@ def carry_out_put(
         there = place.rename(present_there(storage, place.top, place.renamed(found.entries)))
         plan = plan_transfer((str(source), str(target)), found.entries, there, pair.ledger.seen)
         if dry_run:
-            return _planned(plan)
+            return _planned(plan, found)
         sending = Sending(
             folder=Path(found.top),
             storage=storage,
@@ -137,7 +139,24 @@ def carry_out_put(
             read_back=request.read_back,
         )
         files = sending.run(plan)
-        return _result(plan, files, sending.sent_bytes, request.manifest)
+        return _result((plan, found), files, sending.sent_bytes, request.manifest)
+
+
+def check_whole(result: TransferResult) -> None:
+    """End the command with the code for data where something was left out: all else has arrived.
+
+    Raises
+    ------
+    DataError
+        Something was.
+    """
+    if result.left_out:
+        first, count = result.left_out[0], len(result.left_out)
+        more = f"; and {count - 1} more" if count > 1 else ""
+        raise DataError(
+            f"{result.source}{first.path and ': '}{first.path} {first.reason}{more}",
+            "what is left out can be renamed there; what lies further down can be named by itself",
+        )
 
 
 @dataclass(frozen=True)
@@ -216,7 +235,7 @@ class _Place:
         return {self.old_name if name == self.new_name else name: entry for name, entry in found.items()}
 
 
-def _planned(plan: TransferPlan) -> TransferResult:
+def _planned(plan: TransferPlan, found: Survey) -> TransferResult:
     rows = (
         PlannedFile(path=step.entry.path, size_bytes=step.entry.size_bytes, action=step.action.value)
         for step in plan.steps
@@ -230,12 +249,14 @@ def _planned(plan: TransferPlan) -> TransferResult:
         transferred_files=len(plan.transfers),
         transferred_bytes=plan.transfer_bytes,
         planned=tuple(rows),
+        left_out=found.left_out,
     )
 
 
 def _result(
-    plan: TransferPlan, files: tuple[FileFact, ...], moved_bytes: int, manifest_path: Path | None
+    decided: tuple[TransferPlan, Survey], files: tuple[FileFact, ...], moved_bytes: int, manifest_path: Path | None
 ) -> TransferResult:
+    plan, found = decided
     manifest = Manifest.of(files)
     if manifest_path is not None:
         try:
@@ -252,4 +273,5 @@ def _result(
         transferred_bytes=moved_bytes,
         digest=manifest.digest,
         manifest=manifest_path,
+        left_out=found.left_out,
     )

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from deephpc.data.location import Location, split_data_name
-from deephpc.data.manifest import Manifest, parse_manifest
+from deephpc.data.manifest import LeftOut, Manifest, parse_manifest, shown_name
 from deephpc.data.opening import opened
 from deephpc.data.progress import Progress, Silent
 from deephpc.data.reading_back import Fault, Reading, check_stored, hash_all
@@ -34,6 +34,8 @@ class Listing(Model):
 
     location: str
     entries: tuple[ListedEntry, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    """What is listed there under a name that no file here can have, or cannot be brought."""
 
 
 class Verdict(Model):
@@ -66,6 +68,7 @@ def list_location(text: str, places: DataPlaces, *, recursive: bool) -> Listing:
             entries = list(storage.walk(location.path) if recursive else storage.list_folder(location.path))
     return Listing(
         location=str(location),
+        left_out=tuple(LeftOut(path=shown_name(each.path), reason=each.left_out) for each in entries if each.left_out),
         entries=tuple(
             ListedEntry(
                 path=each.path,
@@ -74,6 +77,7 @@ def list_location(text: str, places: DataPlaces, *, recursive: bool) -> Listing:
                 modified=None if each.modified_s is None else datetime.fromtimestamp(each.modified_s, timezone.utc),
             )
             for each in sorted(entries, key=lambda each: each.path)
+            if not each.left_out
         ),
     )
 
@@ -104,6 +108,7 @@ def verify_data(
         wanted = _load(manifest) if manifest is not None else _manifest_of(against or "", places, watched)
     with _surveyed(location, places, watched) as (found, reading):
         faults = check_stored(reading, {each.path: each for each in found.entries}, wanted)
+        faults += _left_out(found)
     return Verdict(
         location=str(location), against=told, digest=wanted.digest, files=len(wanted.files), faults=tuple(faults)
     )
@@ -152,9 +157,14 @@ def _load(path: Path) -> Manifest:
 def _manifest_of(text: str, places: DataPlaces, progress: Progress) -> Manifest:
     with _surveyed(places.locate(text), places, progress) as (found, reading):
         facts, faults = hash_all(reading, {each.path: each for each in found.entries})
+        faults += _left_out(found)
     if faults:
         raise DataError(f"{text}: {faults[0].path}: {faults[0].reason}", "wait until nobody writes there")
     return Manifest.of(facts.values())
+
+
+def _left_out(found: Survey) -> list[Fault]:
+    return [Fault(path=each.path or "/", reason=f"unreadable: {each.reason}") for each in found.left_out]
 
 
 @contextmanager

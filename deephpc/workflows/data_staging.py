@@ -13,7 +13,7 @@ from deephpc.data.progress import Progress, Silent
 from deephpc.data.staging import Cache, StagedSet
 from deephpc.data.storage import Entry, Missing
 from deephpc.data.survey import complete, survey
-from deephpc.errors import InputError
+from deephpc.errors import DataError, InputError
 from deephpc.model import Model
 from deephpc.workflows.data_places import DataPlaces
 
@@ -129,6 +129,12 @@ def _bring(
     cache = places.cache
     with opened(source, places.around, places.limits) as storage:
         found = complete(storage, survey(storage, source), ledger.seen, places.limits)
+        if found.left_out:  # a training on half of its data looks like one on all of them
+            first = found.left_out[0]
+            raise DataError(
+                f"{source}{first.path and ': '}{first.path} {first.reason}: a data set is staged whole or not at all",
+                "rename it there, or stage what lies further down by itself",
+            )
         plan = plan_transfer((str(source), str(cache.root)), found.entries, _present(cache, ledger), ledger.seen)
         download = Download(storage, found.top, cache, ledger, source.identity, places.limits, progress)
         manifest = Manifest.of(download.run(plan))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from deephpc.data.disk import unreadable
 from deephpc.data.local import entry_of
+from deephpc.data.manifest import LeftOut
 from deephpc.data.storage import Entry
 from deephpc.jobs.job import Job
 from deephpc.model import Model
@@ -24,13 +25,6 @@ class Piece(Model):
     """Files and folders below the run folder; those that are not there are passed over."""
     is_final: bool
     """False while its program runs: only what the program keeps leaves then, not what is being appended to."""
-
-
-class LeftOut(Model):
-    """What does not leave."""
-
-    path: str
-    reason: str
 
 
 def pieces_of(job: Job, task: int | None) -> tuple[Piece, ...]:

@@ -205,6 +205,50 @@ def web(root: Path, tls: Path | None = None) -> Iterator[tuple[str, Mood]]:
         thread.join()
 
 
+@dataclass
+class Said:
+    """What a scripted server answers; nothing is added but a length where none is told."""
+
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    status: int = 200
+
+
+@contextmanager
+def scripted(answer: Callable[[str, str, dict[str, str]], Said]) -> Iterator[str]:
+    """Answer each request as a function of its method, its path as it was written, and its headers; yields the URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_):
+            pass
+
+        def answer(self):
+            said = answer(self.command, self.path, dict(self.headers))
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(said.status)
+            for name, value in {"Content-Length": str(len(said.body)), **said.headers}.items():
+                if value:
+                    self.send_header(name, value)
+            self.close_connection = "Content-Length" in said.headers
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(said.body)
+
+    for method in ("GET", "HEAD", "PROPFIND", "PUT"):
+        setattr(Handler, f"do_{method}", Handler.answer)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     folder: Path
