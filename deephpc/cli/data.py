@@ -10,6 +10,7 @@ from deephpc.cli.context import Context, context
 from deephpc.cli.streams import write_answer
 
 if TYPE_CHECKING:
+    from deephpc.data.discrepancy import Discrepancy
     from deephpc.data.manifest import LeftOut
     from deephpc.workflows.data import TransferRequest
     from deephpc.workflows.data_places import DataPlaces
@@ -74,7 +75,7 @@ def get(
     request = _request(source, target or f"./{name}", manifest, read_back=False)
     with showing_progress(quiet=here.options.quiet) as progress:
         result = carry_out_get(request, places, progress, dry_run=dry_run)
-    _tell(here, result.left_out, result.source)
+    _tell(here, (*result.left_out, *result.discrepancies), result.source)
     write_answer(render_transfer(result, as_json=here.json))
     check_whole(result)
 
@@ -100,7 +101,7 @@ def put(
     request = _request(source, target, manifest, read_back=read_back)
     with showing_progress(quiet=here.options.quiet) as progress:
         result = carry_out_put(request, _places(here, parallel), progress, dry_run=dry_run)
-    _tell(here, result.left_out, result.source)
+    _tell(here, (*result.left_out, *result.discrepancies), result.source)
     write_answer(render_transfer(result, as_json=here.json))
     check_whole(result)
 
@@ -129,6 +130,7 @@ def stage(
         return
     with showing_progress(quiet=here.options.quiet) as progress:
         result = carry_out_stage(source, places, progress, copy=copy)
+    _tell(here, result.discrepancies, result.source)
     write_answer(render_staged(result, as_json=here.json))
 
 
@@ -155,17 +157,18 @@ def verify(
     places = _places(here, parallel)
     with showing_progress(quiet=here.options.quiet) as progress:
         verdict = verify_data(place, places, manifest=manifest, against=against, progress=progress)
+    _tell(here, verdict.discrepancies, verdict.location)
     write_answer(render_verdict(verdict, as_json=here.json))
     check_verdict(verdict)
 
 
-def _tell(here: Context, left_out: Sequence["LeftOut"], place: str) -> None:
+def _tell(here: Context, found: Sequence["LeftOut | Discrepancy"], place: str) -> None:
     from deephpc.render.answer import visible
 
-    for each in left_out[:_MANY]:
+    for each in found[:_MANY]:
         here.say(visible(f"note: {each.path or place} {each.reason}"))
-    if len(left_out) > _MANY:
-        here.say(f"note: and {len(left_out) - _MANY} more are left out; all of them with --json")
+    if len(found) > _MANY:
+        here.say(f"note: and {len(found) - _MANY} more such files; all of them with --json")
 
 
 def _places(here: Context, parallel: int) -> "DataPlaces":

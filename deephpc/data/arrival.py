@@ -3,23 +3,28 @@
 import hashlib
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from deephpc.data.discrepancy import find_discrepancy
 from deephpc.data.disk import made_folder_for, unwritable
 from deephpc.data.ledger import Seen
 from deephpc.data.local import entry_of
 from deephpc.data.location import join
 from deephpc.data.part_file import BLOCK_BYTES, Block, PartFile, runs_of
-from deephpc.data.plan import transfer_key
-from deephpc.data.storage import Changed, Entry, Interrupted, Piece, changed, missing
+from deephpc.data.plan import listed_as, transfer_key
+from deephpc.data.storage import ENDLESS, ByteStream, Changed, Entry, Interrupted, Piece, changed, missing
 from deephpc.data.transport import Transport
 from deephpc.errors import DataError
 from deephpc.retries import Retries
 
-_ENDLESS = 1 << 62
 _READ_BYTES = 1 << 20
+
+
+class _ListedOtherwise(Exception):  # noqa: N818 - says what happened
+    """The first answer tells of another size or version than the list."""
 
 
 class Arrival:
@@ -27,7 +32,9 @@ class Arrival:
 
     def __init__(self, download: Transport, entry: Entry, note: Callable[[Seen], None]) -> None:
         self._download = download
-        self._entry = entry
+        self._listed = self._entry = entry
+        self._is_settled = download.storage.is_certain and entry.size_bytes is not None
+        self._pinned = self._came = entry if download.storage.is_certain else Entry(entry.path)
         self._note = note
         self._path = join(download.top, entry.path)
         self._part: PartFile | None = None
@@ -64,17 +71,24 @@ class Arrival:
                     self._part.close()
 
     def _begin(self) -> None:
-        download = self._download
-        download.crew.check()
-        if self._entry.size_bytes is None and self._bring_unlisted():
+        self._download.crew.check()
+        try:
+            self._bring_as_told()
+        except _ListedOtherwise:
+            if self._part is not None:
+                self._download.progress.advance(-self._part.start_over())
+                self._part.discard()
+            self._part = None
+            self._bring_as_told()
+
+    def _bring_as_told(self) -> None:
+        """Bring the file: a small one, or one whose size nobody tells, in one go, a large one in blocks."""
+        size = self._entry.size_bytes
+        if (size is None or (size <= BLOCK_BYTES and not self._is_settled)) and self._bring_in_one():
             return
-        part = self._open_part()
-        if self._entry.size_bytes is None:
-            self._bring_unknown(part)
-            self._finish(part)
-            return
+        download, part = self._download, self._open_part()
         missing = [block for block in part.blocks if block.at < block.stop]
-        alone = 0 if download.storage.can_range and len(missing) > 1 else 1
+        alone = 0 if download.storage.is_certain and len(missing) > 1 else 1
         if not missing or self._bring(part, missing[:alone], is_first=True) or not missing[alone:]:
             self._finish(part)
             return
@@ -94,34 +108,65 @@ class Arrival:
         download.progress.advance(part.open())
         return part
 
-    def _bring_unlisted(self) -> bool:
-        """Ask for a file whose size no list told; True when it came with the answer, as a small one does."""
+    def _bring_in_one(self) -> bool:
+        """Ask for the whole file; False when it turns out to be a large one, which is better brought in blocks."""
         download = self._download
         retries = Retries(download.limits.patience, download.crew.stop, Interrupted)
         while True:
             try:
-                with download.storage.open_range(self._path, self._entry, 0, _ENDLESS) as stream:
-                    self._learn(stream.told or download.storage.look(self._path))
-                    if self._entry.size_bytes is None or self._entry.size_bytes > BLOCK_BYTES:
+                with download.storage.open_range(self._path, self._pinned, 0, ENDLESS) as stream:
+                    if not self._is_settled:
+                        self._settle(stream.told)
+                    if self._entry.size_bytes is not None and self._entry.size_bytes > BLOCK_BYTES:
                         return False
                     part = self._part or self._open_part()
-                    self._fill_all(part, stream.chunks, retries)
+                    if self._entry.size_bytes is None:
+                        self._fill_unknown(part, stream, retries)
+                    else:
+                        self._fill_all(part, stream.chunks, retries)
                 self._finish(part)
                 return True
             except Interrupted as error:
                 download.crew.check()
                 retries.again(error)
 
-    def _learn(self, told: Entry | None) -> None:
-        """Take the size and version that a server tells of a file it listed without."""
-        if self._entry.size_bytes is not None:
-            return
+    def _settle(self, told: Entry | None) -> bool:
+        """Take what the first answer tells of the file for what it is; False where a list told otherwise."""
+        self._is_settled, listed = True, self._entry
         if told is None:
-            raise missing(self._shown)
+            told = (
+                self._told_by_look()
+                if listed.size_bytes is None
+                else replace(listed, size_bytes=listed.size_bytes or None)
+            )
         if told.is_folder:
             raise changed(self._shown)
-        self._entry = replace(told, path=self._entry.path)
-        self._download.progress.expect(told.size_bytes or 0, 0)
+        is_otherwise = find_discrepancy(listed, told) is not None
+        if is_otherwise and self._download.is_one_file:
+            self._refuse_if_changed(told)
+        self._came = self._pinned = Entry(listed.path, told.size_bytes, told.version)
+        is_otherwise = is_otherwise or (listed.size_bytes is not None and told.size_bytes is None)
+        self._entry = replace(
+            listed,
+            size_bytes=told.size_bytes,
+            version=told.version if is_otherwise or not listed.version else listed.version,
+            modified_s=told.modified_s if is_otherwise or listed.modified_s is None else listed.modified_s,
+            md5="" if is_otherwise else listed.md5,
+        )
+        self._download.progress.expect((told.size_bytes or 0) - (listed.size_bytes or 0), 0)
+        return not is_otherwise
+
+    def _told_by_look(self) -> Entry:
+        told = self._download.storage.look(self._path)
+        if told is None:
+            raise missing(self._shown)
+        return told
+
+    def _refuse_if_changed(self, told: Entry) -> None:
+        """Look again: that tells a change from a server that always says one thing and sends another."""
+        again = self._told_by_look()
+        if find_discrepancy(self._listed, again) is not None and find_discrepancy(again, told) is None:
+            raise changed(self._shown)
 
     def _bring_all(self, part: PartFile, runs: deque[list[Block]]) -> None:
         """Bring one run after the other; the last to find none left finishes the file."""
@@ -145,7 +190,7 @@ class Arrival:
         while left:
             start, stop = left[0].at, left[-1].stop
             try:
-                with self._download.storage.open_range(self._path, self._entry, start, stop) as stream:
+                with self._open_range(start, stop, is_first=is_first) as stream:
                     if not stream.whole and stream.start == start:
                         self._fill(part, left, stream.chunks, retries)
                     elif is_first and stream.start == 0:
@@ -160,6 +205,26 @@ class Arrival:
                     self._download.progress.advance(-part.start_over())
                 retries.again(error)
         return False
+
+    @contextmanager
+    def _open_range(self, start: int, stop: int, *, is_first: bool) -> Iterator[ByteStream]:
+        """Open a range of the file; the first answer says what the file is.
+
+        Raises
+        ------
+        _ListedOtherwise
+            That is another one than was listed.
+        """
+        try:
+            with self._download.storage.open_range(self._path, self._pinned, start, stop) as stream:
+                if is_first and not self._is_settled and not self._settle(stream.told):
+                    raise _ListedOtherwise
+                yield stream
+        except Changed:
+            if self._is_settled:
+                raise
+            self._entry = replace(self._entry, size_bytes=None)  # it has no such range: all of it tells what it is
+            raise _ListedOtherwise from None
 
     def _fill(self, part: PartFile, left: deque[Block], chunks: Iterable[Piece], retries: Retries) -> None:
         """Fill blocks from where the first one ends so far; whole ones leave the queue."""
@@ -207,24 +272,22 @@ class Arrival:
             at += len(taken)
             self._count(len(taken))
 
-    def _bring_unknown(self, part: PartFile) -> None:
-        """Bring a file whose size the server does not tell, in one go."""
-        retries = Retries(self._download.limits.patience, self._download.crew.stop, Interrupted)
-        while True:
-            block = part.blocks_of_unknown_size()
-            try:
-                with self._download.storage.open_range(self._path, self._entry, 0, _ENDLESS) as stream:
-                    for chunk in stream.chunks:
-                        self._download.crew.check()
-                        part.write(block, chunk)
-                        self._count(len(chunk))
-                        self._go_farther(block.at, retries)
-                part.resize(block.at)
-                return
-            except Interrupted as error:
-                self._download.progress.advance(-block.at)
+    def _fill_unknown(self, part: PartFile, stream: ByteStream, retries: Retries) -> None:
+        """Fill a file whose size the server does not tell, from its beginning."""
+        block = part.blocks_of_unknown_size()
+        try:
+            for chunk in stream.chunks:
                 self._download.crew.check()
-                retries.again(error)
+                part.write(block, chunk)
+                self._count(len(chunk))
+                self._go_farther(block.at, retries)
+            part.resize(block.at)
+        finally:
+            is_whole = stream.ends_surely or block.at >= (self._listed.size_bytes or 0)
+            if not is_whole or part.size_bytes != block.at:
+                self._download.progress.advance(-block.at)
+        if not is_whole:
+            raise Interrupted(f"{self._shown} broke off after {block.at} bytes")
 
     def _go_farther(self, at: int, retries: Retries) -> None:
         """Count only what no earlier try had as progress."""
@@ -249,7 +312,11 @@ class Arrival:
         except OSError as error:
             raise unwritable(part.path.parent, error) from error
         part.forget_state()
-        self._note(Seen(entry.path, part.size_bytes, sha256, entry.version, seen.version))
+        found = find_discrepancy(self._listed, replace(self._came, size_bytes=part.size_bytes))
+        if found is not None:
+            download.discrepancies.append(found)
+        version = listed_as(self._listed) if found else self._listed.version or entry.version
+        self._note(Seen(entry.path, part.size_bytes, sha256, version, seen.version))
         download.progress.finish_file()
 
     def _refuse_if_certain(self, part: PartFile) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from deephpc.data.arrival import Arrival
 from deephpc.data.crew import Crew
+from deephpc.data.discrepancy import Discrepancy
 from deephpc.data.disk import check_room
 from deephpc.data.ledger import Ledger, Seen
 from deephpc.data.local import entry_of
@@ -48,6 +49,8 @@ class Download:
         The path at the source that the entries are below.
     pair
         Names source and home, so that two commands never write one part file.
+    is_one_file
+        Whether the source is one file that was looked at: a second look can tell then that it changed.
     """
 
     storage: Storage
@@ -57,7 +60,10 @@ class Download:
     pair: str
     limits: Limits = field(default_factory=Limits)
     progress: Progress = field(default_factory=Silent)
+    is_one_file: bool = False
     received_bytes: int = 0
+    discrepancies: list[Discrepancy] = field(default_factory=list)
+    """The files that were listed otherwise than they came."""
     _counting: threading.Lock = field(default_factory=threading.Lock)
     crew: Crew = field(init=False)
 

@@ -24,7 +24,7 @@ class FsspecStorage:
 
     parallel = 1
     can_write = True
-    can_range = False
+    is_certain = False
 
     def __init__(self, prefix: str, settings: Mapping[str, str], limits: Limits, around: Surroundings) -> None:
         del limits, around

@@ -17,7 +17,8 @@ from deephpc.errors import DataError
 from deephpc.retries import persist
 
 _MAX_DEPTH = 64
-_NO_HEAD = frozenset({403, 405, 501})
+#: With what servers refuse HEAD alone: anything; about 429 there is no doubt.
+_NO_HEAD = frozenset(range(400, 600)) - {401, 407, 429}
 
 
 class HttpStorage:
@@ -25,7 +26,7 @@ class HttpStorage:
 
     parallel = 64
     can_write = False
-    can_range = False
+    is_certain = False
 
     def __init__(self, prefix: str, settings: Mapping[str, str], limits: Limits, around: Surroundings) -> None:
         self._prefix = prefix
@@ -41,7 +42,7 @@ class HttpStorage:
     def look(self, path: str) -> Entry | None:
         """Ask for a file by HEAD, or by a GET whose body is not read; a page at `…/` is a folder."""
         try:
-            found = persist(self._patience, lambda: self._head(path))
+            found = entry_of(persist(self._patience, lambda: self._headers(path)))
         except Missing:
             return Entry("", is_folder=True) if self._is_page(path) else None
         return Entry("", is_folder=True) if path.endswith("/") or not path or found.is_folder else found
@@ -105,17 +106,21 @@ class HttpStorage:
         if not path or path.endswith("/"):
             return False
         try:
-            answer, _ = persist(self._patience, lambda: self._web.ask(self._request("HEAD", f"{path}/"), _NO_HEAD))
+            answer = persist(self._patience, lambda: self._headers(f"{path}/"))
         except Missing:
             return False
-        return answer.is_success and "html" in answer.headers.get("content-type", "")
+        return "html" in answer.headers.get("content-type", "")
 
-    def _head(self, path: str) -> Entry:
-        answer, _ = self._web.ask(self._request("HEAD", path), _NO_HEAD)
-        if answer.status in _NO_HEAD:
-            with self._web.send(self._request("GET", path)) as answer:
-                return entry_of(answer)
-        return entry_of(answer)
+    def _headers(self, path: str) -> Answer:
+        """Ask by HEAD, or where that is refused by a GET whose body is not read."""
+        try:
+            with self._web.send(self._request("HEAD", path), _NO_HEAD) as answer:
+                if answer.is_success:
+                    return answer
+        except Refused:
+            pass
+        with self._web.send(self._request("GET", path)) as answer:
+            return answer
 
     def _request(self, method: str, path: str) -> Request:
         return Request(method, f"{self._base}/{quote_path(path)}{self._query}", self.show(path), {})

@@ -20,7 +20,7 @@ class LocalStorage:
 
     parallel = 8
     can_write = True
-    can_range = True
+    is_certain = True
 
     def __init__(self, prefix: str, settings: Mapping[str, str], limits: Limits, around: Surroundings) -> None:
         del settings, limits, around

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from deephpc.data.ledger import Seen
@@ -71,6 +71,11 @@ def transfer_key(pair: str, entry: Entry) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
+def listed_as(entry: Entry) -> str:
+    """Return what a list told of a file that came as another: the same words again stand for the same file."""
+    return f"{entry.version} of {entry.size_bytes} bytes"
+
+
 def _step(source: Entry, target: Entry | None, seen: Seen | None) -> Step:
     if target is None or target.is_folder or target.size_bytes is None:
         return Step(source, Action.TRANSFER)
@@ -78,12 +83,15 @@ def _step(source: Entry, target: Entry | None, seen: Seen | None) -> Step:
         seen is not None
         and source.version != ""
         and target.version != ""
-        and (seen.source, seen.target) == (source.version, target.version)
+        and seen.target == target.version
         and target.size_bytes == seen.size_bytes
-        and source.size_bytes in (None, seen.size_bytes)
+        and (
+            (seen.source == source.version and source.size_bytes in (None, seen.size_bytes))
+            or seen.source == listed_as(source)
+        )
     )
     if seen is not None and is_known:
-        return Step(source, Action.SKIP, seen.sha256)
+        return Step(replace(source, size_bytes=seen.size_bytes), Action.SKIP, seen.sha256)
     if target.size_bytes == source.size_bytes and _same_time(source, target):
         return Step(source, Action.HASH)
     return Step(source, Action.TRANSFER)

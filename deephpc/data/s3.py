@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime, timezone
+from email.utils import format_datetime
 
 from deephpc.data.answer import Answer
 from deephpc.data.manifest import fault_of
@@ -18,7 +19,7 @@ from deephpc.data.s3_signing import render_query, sign
 from deephpc.data.storage import ByteStream, Entry, Interrupted, Limits, Missing, Upload
 from deephpc.data.surroundings import Surroundings
 from deephpc.data.url_path import decode
-from deephpc.data.web import Request, Web, entry_of, quote_path, version_of
+from deephpc.data.web import Request, Web, entry_of, parse_number, quote_path, version_of
 from deephpc.errors import DataError, InputError
 from deephpc.retries import persist
 
@@ -34,7 +35,7 @@ class S3Storage:
 
     parallel = 64
     can_write = True
-    can_range = True
+    is_certain = False
 
     def __init__(self, prefix: str, settings: Mapping[str, str], limits: Limits, around: Surroundings) -> None:
         self._prefix = prefix
@@ -52,7 +53,7 @@ class S3Storage:
         bucket, key = _split(path)
         if key and not key.endswith("/"):
             try:
-                answer, _ = persist(self._patience, lambda: self._ask("HEAD", path))
+                answer = persist(self._patience, lambda: self._head(path))
             except Missing:
                 pass
             else:
@@ -104,6 +105,19 @@ class S3Storage:
     def close(self) -> None:
         """End the connections."""
         self._web.close()
+
+    def _head(self, path: str) -> Answer:
+        """Ask for an object's headers, by a GET whose body is not read where HEAD is refused."""
+        try:
+            return self._ask("HEAD", path)[0]
+        except (Missing, Interrupted):
+            raise
+        except DataError as error:
+            try:
+                with self._web.send(self._request("GET", path)) as answer:
+                    return answer
+            except DataError:
+                raise error from None
 
     def _write_parts(self, path: str, upload: Upload) -> str:
         size = part_bytes(upload.size_bytes)
@@ -267,10 +281,14 @@ def _entry(element: ET.Element, name: str) -> Entry:
     etag = _find(element, "ETag")
     modified = _find(element, "LastModified")
     try:
-        modified_s: float | None = datetime.fromisoformat(modified.replace("Z", "+00:00")).timestamp()
+        time = datetime.fromisoformat(modified.replace("Z", "+00:00")).astimezone(timezone.utc)
     except ValueError:
-        modified_s = None
-    return Entry(name, int(_find(element, "Size") or 0), version_of(etag, modified), modified_s, md5=_md5_of(etag))
+        time = None
+    modified_s = None if time is None else time.timestamp()
+    told = "" if time is None else format_datetime(time, usegmt=True)  # as an answer spells it
+    return Entry(
+        name, parse_number(_find(element, "Size").strip()), version_of(etag, told), modified_s, md5=_md5_of(etag)
+    )
 
 
 def _md5_of(etag: str) -> str:

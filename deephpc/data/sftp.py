@@ -32,7 +32,7 @@ class SftpStorage:
 
     parallel = 6  # sshd allows ten sessions on a connection (sshd_config(5), MaxSessions)
     can_write = True
-    can_range = True
+    is_certain = True
 
     def __init__(self, prefix: str, settings: Mapping[str, str], limits: Limits, around: Surroundings) -> None:
         self._prefix = prefix

@@ -9,6 +9,8 @@ from deephpc.errors import DataError
 from deephpc.retries import BrokenOff, Patience
 
 Piece = bytes | memoryview
+#: Where a file ends of which nobody knows where it does.
+ENDLESS = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,9 @@ class ByteStream:
     whole: bool = False
     """Whether the server paid no heed to the range, so that the bytes go on to the file's end."""
     told: Entry | None = None
-    """What the answer tells of the file, where that may be more than was listed."""
+    """What the answer tells of the whole file; None where that is no more than the storage knew before."""
+    ends_surely: bool = True
+    """Whether the bytes tell themselves where they end; else a broken connection looks like their end."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,11 @@ class Storage(Protocol):
     parallel: int
     """How many transfers at once it takes."""
     can_write: bool
-    can_range: bool
-    """Whether reading may begin in the middle for certain; False too where nobody knows yet."""
+    is_certain: bool
+    """Whether what it tells of a file is so, and reading may begin in the middle, as in a file system.
+
+    What others list is a hint: the first answer with bytes decides, and the others must be of the same file.
+    """
 
     def show(self, path: str) -> str:
         """Return a path's full name for people, without credentials."""

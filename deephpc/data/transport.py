@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Protocol
 
 from deephpc.data.crew import Crew
+from deephpc.data.discrepancy import Discrepancy
 from deephpc.data.progress import Progress
 from deephpc.data.storage import Limits, Storage
 
@@ -45,6 +46,10 @@ class Transport(Protocol):
     limits: Limits
     progress: Progress
     crew: Crew
+    is_one_file: bool
+    """Whether the source is one file that was looked at, rather than a list's."""
+    discrepancies: list[Discrepancy]
+    """Files that were listed otherwise than they came; their arrivals add to it."""
 
     def received(self, size_bytes: int) -> None:
         """Note bytes that came over the network."""

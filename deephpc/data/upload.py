@@ -3,10 +3,11 @@
 import threading
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from deephpc.data.crew import Crew
+from deephpc.data.discrepancy import Discrepancy, find_discrepancy
 from deephpc.data.disk import unreadable
 from deephpc.data.ledger import Ledger, Seen
 from deephpc.data.manifest import FileFact
@@ -44,6 +45,8 @@ class Sending:
     progress: Progress = field(default_factory=Silent)
     read_back: bool = False
     sent_bytes: int = 0
+    discrepancies: list[Discrepancy] = field(default_factory=list)
+    """The files that the target lists otherwise than they were sent."""
     crew: Crew = field(init=False)
     _counting: threading.Lock = field(default_factory=threading.Lock)
 
@@ -88,9 +91,12 @@ class Sending:
             raise unreadable(local, error) from error
         if seen is None:
             raise changed(self.storage.show(path))
-        if self.read_back and hash_stored(self.storage, path, seen, self.limits, self.crew, Silent())[0] != sha256:
+        if self.read_back and hash_stored(self.storage, path, seen, self.limits, self.crew, Silent()).sha256 != sha256:
             self.storage.remove(path)
             raise DataError(f"{self.storage.show(path)} reads back as something else; removed", "say it again")
+        listed_otherwise = find_discrepancy(replace(seen, path=entry.path), Entry(entry.path, entry.size_bytes))
+        if listed_otherwise is not None:
+            self.discrepancies.append(listed_otherwise)
         self.ledger.note(Seen(entry.path, entry.size_bytes or 0, sha256, entry.version, seen.version))
         found[entry.path] = _fact(entry, sha256)
 

@@ -15,8 +15,20 @@ from urllib.parse import quote, unquote, urlsplit
 from deephpc import __version__
 from deephpc.data.answer import Answer, Broken, Silent
 from deephpc.data.connections import Connections, Message, Misled, Unreachable
+from deephpc.data.discrepancy import same_version
 from deephpc.data.http_login import HttpLogin
-from deephpc.data.storage import ByteStream, Entry, Interrupted, Limits, Missing, Refused, Unwritable, changed, missing
+from deephpc.data.storage import (
+    ENDLESS,
+    ByteStream,
+    Entry,
+    Interrupted,
+    Limits,
+    Missing,
+    Refused,
+    Unwritable,
+    changed,
+    missing,
+)
 from deephpc.errors import DataError
 
 _BUSY = frozenset({408, 423, 425, 429, 500, 502, 503, 504})
@@ -119,17 +131,19 @@ class Web:
             The GET without its Range.
         """
         headers = dict(request.headers)
-        whole = start == 0 and (entry.size_bytes is None or stop >= entry.size_bytes)
+        whole = start == 0 and stop >= (ENDLESS if entry.size_bytes is None else entry.size_bytes)
         if not whole:
-            headers["Range"] = f"bytes={start}-{stop - 1}"
+            headers["Range"] = f"bytes={start}-{'' if stop >= ENDLESS else stop - 1}"
         ranged = replace(request, headers=headers)
         with self.send(ranged, frozenset({416})) as answer:
             if answer.status == 416:
                 raise changed(request.shown)
             part = _part_of(answer)
             begins = _check_answer(answer, part, entry, start, request.shown)
+            told = entry_of(answer) if part is None else replace(entry_of(answer), size_bytes=part.total)
+            ends_surely = answer.length is not None or bool(answer.chunked)
             ignored = not whole and part is None
-            yield ByteStream(begins, answer.chunks(), whole=ignored, told=entry_of(answer) if whole else None)
+            yield ByteStream(begins, answer.chunks(), whole=ignored, told=told, ends_surely=ends_surely)
 
 
 def entry_of(answer: Answer) -> Entry:
@@ -214,7 +228,7 @@ def _part_of(answer: Answer) -> _Part | None:
 
 
 def _check_answer(answer: Answer, part: _Part | None, entry: Entry, start: int, shown: str) -> int:
-    """Return where the body begins, once it is sure to be of the file that was listed."""
+    """Return where the body begins, once it is sure to be of the file that the first answer was of."""
     begins, total = 0, parse_number(answer.headers.get("content-length", ""))
     if part is not None:
         if part.first != start:
@@ -223,14 +237,9 @@ def _check_answer(answer: Answer, part: _Part | None, entry: Entry, start: int, 
     if total is not None and entry.size_bytes is not None and total != entry.size_bytes:
         raise changed(shown)
     seen = version_of(answer.headers.get("etag", ""), answer.headers.get("last-modified", ""))
-    if entry.version and seen and _comparable(entry.version, seen) and seen != entry.version:
+    if not same_version(entry.version, seen):
         raise changed(shown)
     return begins
-
-
-def _comparable(one: str, other: str) -> bool:
-    """Say whether two versions are of one kind: both ETags, or both times."""
-    return one.partition(":")[0] == other.partition(":")[0]
 
 
 def _refusal(request: Request, answer: Answer) -> DataError:

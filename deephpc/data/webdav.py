@@ -12,7 +12,7 @@ from dataclasses import replace
 from deephpc.data.http_login import HttpLogin
 from deephpc.data.location import join
 from deephpc.data.nextcloud import CHUNK_BYTES, ChunkedUpload, chunks_url
-from deephpc.data.storage import ByteStream, Entry, Interrupted, Limits, Missing, Refused, Upload
+from deephpc.data.storage import ENDLESS, ByteStream, Entry, Interrupted, Limits, Missing, Refused, Upload
 from deephpc.data.surroundings import Surroundings
 from deephpc.data.web import Request, Web, clean_base, quote_path
 from deephpc.data.webdav_listing import FIELDS, parse_listing
@@ -30,7 +30,7 @@ class WebdavStorage:
 
     parallel = 64
     can_write = True
-    can_range = False
+    is_certain = False
 
     def __init__(self, prefix: str, settings: Mapping[str, str], limits: Limits, around: Surroundings) -> None:
         self._prefix = prefix
@@ -81,9 +81,14 @@ class WebdavStorage:
         if not self._write_chunks(path, upload):
             self._write_draft(path, upload)
         seen = self.look(path)
-        if seen is None or seen.size_bytes != upload.size_bytes:
+        if seen is None or (seen.size_bytes != upload.size_bytes and self._count(path) != upload.size_bytes):
             raise Interrupted(f"{self.show(path)} has not the size that was sent")
         return seen
+
+    def _count(self, path: str) -> int:
+        """Return how many bytes a file has, where what is listed of it is in doubt: by reading it."""
+        with self.open_range(path, Entry(""), 0, ENDLESS) as stream:
+            return sum(map(len, stream.chunks))
 
     def remove(self, path: str) -> None:
         """Remove a file."""

@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from deephpc.data.discrepancy import Discrepancy, by_path
 from deephpc.data.download import Download, Folder
 from deephpc.data.ledger import Ledger
 from deephpc.data.location import Location, join
@@ -62,6 +63,8 @@ class TransferResult(Model):
     """For a dry run."""
     left_out: tuple[LeftOut, ...] = ()
     """What the source has and could not be moved."""
+    discrepancies: tuple[Discrepancy, ...] = ()
+    """Files that a server lists otherwise than their bytes are; the bytes were moved."""
 
 
 def carry_out_get(
@@ -90,10 +93,12 @@ def carry_out_get(
         if dry_run:
             return _planned(plan, found)
         transfer = Download(storage, found.top, home, pair.ledger, pair.key, places.limits, progress or Silent())
+        transfer.is_one_file = found.is_file
         files = transfer.run(plan)
         if not files:
             home.root.mkdir(parents=True, exist_ok=True)
-        return _result((plan, found), files, transfer.received_bytes, request.manifest)
+        result = _result((plan, found), files, transfer.received_bytes, request.manifest)
+        return result.model_copy(update={"discrepancies": by_path(transfer.discrepancies)})
 
 
 def carry_out_put(
@@ -139,7 +144,8 @@ def carry_out_put(
             read_back=request.read_back,
         )
         files = sending.run(plan)
-        return _result((plan, found), files, sending.sent_bytes, request.manifest)
+        result = _result((plan, found), files, sending.sent_bytes, request.manifest)
+        return result.model_copy(update={"discrepancies": by_path(sending.discrepancies)})
 
 
 def check_whole(result: TransferResult) -> None:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
+from deephpc.data.discrepancy import Discrepancy, by_path
 from deephpc.data.location import Location, split_data_name
 from deephpc.data.manifest import LeftOut, Manifest, parse_manifest, shown_name
 from deephpc.data.opening import opened
@@ -47,6 +48,8 @@ class Verdict(Model):
     """Of the manifest it was held against."""
     files: int
     faults: tuple[Fault, ...]
+    discrepancies: tuple[Discrepancy, ...] = ()
+    """Files that a server lists otherwise than their bytes are; the bytes were compared."""
 
 
 def list_location(text: str, places: DataPlaces, *, recursive: bool) -> Listing:
@@ -107,10 +110,15 @@ def verify_data(
         told = str(manifest) if manifest is not None else str(places.locate(against or ""))
         wanted = _load(manifest) if manifest is not None else _manifest_of(against or "", places, watched)
     with _surveyed(location, places, watched) as (found, reading):
-        faults = check_stored(reading, {each.path: each for each in found.entries}, wanted)
-        faults += _left_out(found)
+        findings = check_stored(reading, {each.path: each for each in found.entries}, wanted)
+        faults = findings.faults + _left_out(found)
     return Verdict(
-        location=str(location), against=told, digest=wanted.digest, files=len(wanted.files), faults=tuple(faults)
+        location=str(location),
+        against=told,
+        digest=wanted.digest,
+        files=len(wanted.files),
+        faults=tuple(faults),
+        discrepancies=by_path(findings.discrepancies),
     )
 
 
@@ -156,11 +164,11 @@ def _load(path: Path) -> Manifest:
 
 def _manifest_of(text: str, places: DataPlaces, progress: Progress) -> Manifest:
     with _surveyed(places.locate(text), places, progress) as (found, reading):
-        facts, faults = hash_all(reading, {each.path: each for each in found.entries})
-        faults += _left_out(found)
+        findings = hash_all(reading, {each.path: each for each in found.entries})
+        faults = findings.faults + _left_out(found)
     if faults:
         raise DataError(f"{text}: {faults[0].path}: {faults[0].reason}", "wait until nobody writes there")
-    return Manifest.of(facts.values())
+    return Manifest.of(findings.facts.values())
 
 
 def _left_out(found: Survey) -> list[Fault]:

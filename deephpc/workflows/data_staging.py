@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from deephpc.data.data_source import DataSource
+from deephpc.data.discrepancy import Discrepancy, by_path
 from deephpc.data.download import Download
 from deephpc.data.ledger import Ledger
 from deephpc.data.location import Location, split_data_name
@@ -46,6 +47,8 @@ class StageResult(Model):
     transferred_files: int = 0
     transferred_bytes: int = 0
     """0 when everything was in the cache."""
+    discrepancies: tuple[Discrepancy, ...] = ()
+    """Files that a server lists otherwise than their bytes are; the bytes were staged."""
 
 
 def plan_stage(text: str, places: DataPlaces, *, copy: bool = False) -> StagePlan:
@@ -111,6 +114,7 @@ def stage(
                 size_bytes=staged.size_bytes,
                 transferred_files=count,
                 transferred_bytes=transfer.received_bytes,
+                discrepancies=by_path(transfer.discrepancies),
             )
     raise Missing(f"parts of {source} vanish from {cache.root} while it is staged", "is somebody cleaning the cache?")
 
@@ -137,6 +141,7 @@ def _bring(
             )
         plan = plan_transfer((str(source), str(cache.root)), found.entries, _present(cache, ledger), ledger.seen)
         download = Download(storage, found.top, cache, ledger, source.identity, places.limits, progress)
+        download.is_one_file = found.is_file
         manifest = Manifest.of(download.run(plan))
     return cache.add(manifest), download, len(plan.transfers), found.is_file
 

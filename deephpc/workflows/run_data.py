@@ -34,6 +34,8 @@ def bring_data(
     for each in sources:
         staged = stage(each, places, progress)
         tell(_told(staged))
+        for listed in staged.discrepancies:
+            tell(f"data {staged.name}: {listed.path} {listed.reason}; the bytes count")
         found.append(_of(staged))
     return tuple(found)
 

@@ -236,7 +236,7 @@ def scripted(answer: Callable[[str, str, dict[str, str]], Said]) -> Iterator[str
             if self.command != "HEAD":
                 self.wfile.write(said.body)
 
-    for method in ("GET", "HEAD", "PROPFIND", "PUT"):
+    for method in ("GET", "HEAD", "PROPFIND", "PUT", "MOVE", "MKCOL"):
         setattr(Handler, f"do_{method}", Handler.answer)
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True

@@ -86,7 +86,7 @@ def test_all_files_of_a_real_servers_page_come(desk: Desk, name: str):
         assert get(desk, f"{url}/{quote(TOP)}/") == files
 
 
-def dav(*rows: tuple[str, int | None]) -> bytes:
+def dav(*rows: tuple[str, int | str | None]) -> bytes:
     """Return a multistatus answer: hrefs as they are written, and sizes; None for a folder."""
     kind = "<d:resourcetype><d:collection/></d:resourcetype>"
     facts = (
