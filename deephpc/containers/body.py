@@ -1,11 +1,14 @@
 """Reads the body of an answer: only so much of it, and only for so long, since servers may send without end."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 
 from deephpc.containers.source import Interrupted
 from deephpc.errors import EngineError
+from deephpc.unpacking import NotUnpackable, Truncated, coding_of, unpack
 
 
 def read_body(response: httpx.Response, limit_bytes: int, deadline_s: float) -> bytes:
@@ -21,10 +24,22 @@ def read_body(response: httpx.Response, limit_bytes: int, deadline_s: float) -> 
     where = f"{response.url.host}{response.url.path}"
     until = time.monotonic() + deadline_s
     content = bytearray()
-    for chunk in response.iter_raw():
-        content += chunk
-        if len(content) > limit_bytes:
-            raise EngineError(f"{where} answers more than {limit_bytes} bytes", "take another image or registry")
-        if time.monotonic() > until:
-            raise Interrupted(f"{where} is too slow: {len(content)} bytes in {deadline_s:.0f} s")
+    with translating(where):
+        for chunk in unpack(response.iter_raw(), coding_of(response.headers.get("content-encoding", "")))[0]:
+            content += chunk
+            if len(content) > limit_bytes:
+                raise EngineError(f"{where} answers more than {limit_bytes} bytes", "take another image or registry")
+            if time.monotonic() > until:
+                raise Interrupted(f"{where} is too slow: {len(content)} bytes in {deadline_s:.0f} s")
     return bytes(content)
+
+
+@contextmanager
+def translating(where: str) -> Iterator[None]:
+    """Say in our words that a body is packed otherwise than it says."""
+    try:
+        yield
+    except Truncated as error:
+        raise Interrupted(f"{where} broke off: {error}") from error
+    except NotUnpackable as error:
+        raise EngineError(f"{where}: {error}", "tell the registry's administrators: no Content-Encoding") from error

@@ -22,13 +22,14 @@ import httpx
 
 from deephpc import __version__
 from deephpc.containers.auth import Credentials
-from deephpc.containers.body import read_body
+from deephpc.containers.body import read_body, translating
 from deephpc.containers.manifest import INDEXES, MANIFESTS, MAX_DOCUMENT_BYTES, media_type_of
 from deephpc.containers.reference import DOCKER_HUB, RegistryImage, is_digest, is_tag
 from deephpc.containers.registry_token import Authority, parse_challenge
 from deephpc.containers.source import BlobStream, Corrupt, Document, Interrupted
 from deephpc.errors import EngineError, SiteError
 from deephpc.retries import Patience, persist
+from deephpc.unpacking import coding_of, unpack
 
 _HUB_HOST = "registry-1.docker.io"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -134,9 +135,21 @@ class Registry:
             elif start and response.status_code == 416:
                 raise Corrupt(f"{digest} is shorter at {self._host} than its manifest says", "take another tag")
             said = response.headers.get("content-length", "")
-            if said.isascii() and said.isdigit() and len(said) < 20 and begins + int(said) != size:
+            length = begins + int(said) if said.isascii() and said.isdigit() and len(said) < 20 else None
+            coding = coding_of(response.headers.get("content-encoding", ""))
+            if coding and length != size:  # else a layer that is packed itself, and labelled with that
+                if begins:
+                    raise EngineError(
+                        f"{self._host} sends {digest} in parts packed with {coding}, though it was asked for as it is",
+                        "tell the registry's administrators",
+                    )
+                with translating(self._host):  # without a length a packed layer's own packing may be what is meant
+                    body, _ = unpack(response.iter_raw(), coding, "" if length else "layer.gz")
+                    yield BlobStream(0, map(bytes, body))
+                return
+            if length not in (None, size):
                 raise Corrupt(
-                    f"{digest} measures {begins + int(said)} bytes at {self._host}, its manifest says {size}",
+                    f"{digest} measures {length} bytes at {self._host}, its manifest says {size}",
                     "the image is broken there; tell the registry's administrators",
                 )
             yield BlobStream(begins, response.iter_raw())

@@ -132,6 +132,8 @@ def hash_stored(storage: Storage, path: str, entry: Entry, limits: Limits, crew:
                 break
         except Interrupted as error:
             crew.check()
+            if known.size_bytes is None:  # such a file comes in one go
+                digest, at = hashlib.sha256(), 0
             retries.again(error)
             continue
         if known.size_bytes is None or at < known.size_bytes:

@@ -57,7 +57,7 @@ class S3Storage:
             except Missing:
                 pass
             else:
-                found = entry_of(answer)
+                found = entry_of(answer, as_stored=True)
                 is_sealed = "kms" in answer.headers.get("x-amz-server-side-encryption", "") or bool(
                     answer.headers.get("x-amz-server-side-encryption-customer-algorithm")
                 )
@@ -83,7 +83,7 @@ class S3Storage:
 
     def open_range(self, path: str, entry: Entry, start: int, stop: int) -> AbstractContextManager[ByteStream]:
         """Open an object's bytes."""
-        return self._web.open_range(self._request("GET", path), entry, start, stop)
+        return self._web.open_range(self._request("GET", path), entry, start, stop, as_stored=True)
 
     def write(self, path: str, upload: Upload) -> Entry:
         """Put an object; it appears when its last byte is there. Every part is signed with its sha256."""

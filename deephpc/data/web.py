@@ -30,6 +30,7 @@ from deephpc.data.storage import (
     missing,
 )
 from deephpc.errors import DataError
+from deephpc.unpacking import NotUnpackable, Truncated, coding_of, unpack
 
 _BUSY = frozenset({408, 423, 425, 429, 500, 502, 503, 504})
 _CREDENTIALS_HINT = "check the user and password of the remote (`rclone config`, ~/.netrc)"
@@ -102,6 +103,10 @@ class Web:
                         raise Interrupted(f"{request.shown}: the server refuses the old token")
                     raise _refusal(request, answer)
                 yield answer
+        except Truncated as error:
+            raise Interrupted(f"{request.shown}: the server broke off: {error}") from error
+        except NotUnpackable as error:
+            raise DataError(f"{request.shown}: {error}", "ask its administrators, or take another protocol") from error
         except Silent as error:
             raise Interrupted(f"{request.shown}: the server was silent for too long") from error
         except Misled as error:
@@ -115,20 +120,25 @@ class Web:
         """Send a request and read its whole answer."""
         with self.send(request, also_fine) as answer:
             content = bytearray()
-            for chunk in answer.chunks():
+            chunks, _ = unpack(answer.chunks(), _coding_of(answer))
+            for chunk in chunks:
                 content += chunk
                 if len(content) > _MAX_DOCUMENT_BYTES:
                     raise DataError(f"{request.shown}: an endless answer", "is this the right address?")
             return answer, bytes(content)
 
     @contextmanager
-    def open_range(self, request: Request, entry: Entry, start: int, stop: int) -> Iterator[ByteStream]:
+    def open_range(
+        self, request: Request, entry: Entry, start: int, stop: int, *, as_stored: bool = False
+    ) -> Iterator[ByteStream]:
         """Open bytes of a file by a GET; see `Storage.open_range`.
 
         Parameters
         ----------
         request
             The GET without its Range.
+        as_stored
+            Whether the bytes are the file's however they are labelled, as those of an object.
         """
         headers = dict(request.headers)
         whole = start == 0 and stop >= (ENDLESS if entry.size_bytes is None else entry.size_bytes)
@@ -140,19 +150,30 @@ class Web:
                 raise changed(request.shown)
             part = _part_of(answer)
             begins = _check_answer(answer, part, entry, start, request.shown)
-            told = entry_of(answer) if part is None else replace(entry_of(answer), size_bytes=part.total)
             ends_surely = answer.length is not None or bool(answer.chunked)
+            coding = "" if as_stored or begins else _coding_of(answer)  # what begins in the middle began as it is
+            chunks, is_unpacked = unpack(answer.chunks(), coding, unquote(urlsplit(request.url).path))
+            told = entry_of(answer, as_stored=not is_unpacked)
+            if part is not None:
+                told = replace(told, size_bytes=None if is_unpacked else part.total)
             ignored = not whole and part is None
-            yield ByteStream(begins, answer.chunks(), whole=ignored, told=told, ends_surely=ends_surely)
+            yield ByteStream(begins, chunks, whole=ignored, told=told, ends_surely=ends_surely or is_unpacked)
 
 
-def entry_of(answer: Answer) -> Entry:
-    """Return what the headers of an answer tell of a file; a folder, where a server redirected a name to that."""
+def entry_of(answer: Answer, *, as_stored: bool = False) -> Entry:
+    """Return what the headers of an answer tell of a file; a folder, where a server redirected a name to that.
+
+    Parameters
+    ----------
+    as_stored
+        Whether the length is the file's, although the answer says that it is packed.
+    """
     headers = answer.headers
     modified = http_time(headers.get("last-modified", ""))
+    is_packed = not as_stored and _coding_of(answer) != ""
     return Entry(
         "",
-        size_bytes=parse_number(headers.get("content-length", "")),
+        size_bytes=None if is_packed else parse_number(headers.get("content-length", "")),
         version=version_of(headers.get("etag", ""), headers.get("last-modified", "")),
         modified_s=modified,
         is_folder=answer.was_redirected and answer.url.partition("?")[0].endswith("/"),
@@ -199,6 +220,10 @@ def is_loopback(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _coding_of(answer: Answer) -> str:
+    return coding_of(answer.headers.get("content-encoding", ""))
 
 
 @dataclass(frozen=True)
