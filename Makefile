@@ -28,7 +28,7 @@ test: $(VENV)/.has-test $(VENV)/.has-train cluster-packages ## All tests, those 
 	$(BIN)/pytest $(SIDE_BY_SIDE) --durations=10 $(if $(CHECKED),-m "cluster or slow")
 
 test-long: $(VENV)/.has-test cluster-packages ## 10 000 cases of each property, sweeps at their full size, and a table of both (by hand, up to an hour)
-	HYPOTHESIS_PROFILE=full DEEPHPC_TEST_FILES=1000 DEEPHPC_TEST_LARGE_MIB=200 DEEPHPC_TEST_RUNS=200 \
+	HYPOTHESIS_PROFILE=full DEEPHPC_TEST_FILES=1000 DEEPHPC_TEST_LARGE_MIB=200 DEEPHPC_TEST_RUNS=200 DEEPHPC_TEST_NAMES=200 \
 	$(BIN)/pytest -q -m "hypothesis or sweep" -p tests.long_table $(SIDE_BY_SIDE)
 	for release in 2.1.0 2.3.2 2.5.2; do DEEPHPC_TEST_DEEPAAS=$$release $(BIN)/pytest -q tests/oracle || exit; done
 
