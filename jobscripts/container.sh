@@ -277,7 +277,10 @@ bind_folders() { # a module's data and models: what it writes there goes to the 
         fi
         ;;
     esac
-    is_asked "$folder" && continue # the user's own lies there
+    if is_asked "$folder"; then # the user's own lies there
+      [ "$role:$keeps_folders" != models:yes ] || note "what is bound over $folder takes the module's models: none go to the run's output"
+      continue
+    fi
     [ -z "$kept" ] || binds+=("$kept:$folder")
     if [ "$role" = data ] && [ ${#data_sets[@]} -gt 0 ]; then show_data "$folder" "$kept"; fi
     show_asked "$folder" "$kept"

@@ -212,7 +212,11 @@ def _tell_misuse(error: typer.TyperException, debug: bool) -> int:
 
 def _usage_hint(error: Exception) -> str:
     context = getattr(error, "ctx", None)
-    return f"see `{context.command_path} --help`" if context is not None else "see `deephpc --help`"
+    if context is None:
+        return "see `deephpc --help`"
+    own = "what is your program's or module's own goes behind `--`; " if context.info_name in ("train", "run") else ""
+    is_option = type(error).__name__ == "NoSuchOption"
+    return f"{own if is_option else ''}see `{context.command_path} --help`"
 
 
 def _tell(message: str, hint: str, code: int, error: BaseException | None) -> int:

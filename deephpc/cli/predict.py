@@ -21,7 +21,7 @@ from deephpc.cli.submitting import (
     fit_to_module,
     stay,
     submit,
-    with_variables_as_trained,
+    with_surroundings_as_trained,
 )
 from deephpc.errors import InputError
 
@@ -152,7 +152,9 @@ def predict(
         return
     draft = _load_draft(here, words, target, resume)
     if models is not None:
-        request, variables = with_variables_as_trained(here, _with_models(here, draft.request, models), draft.variables)
+        request, variables = with_surroundings_as_trained(
+            here, _with_models(here, draft.request, models), draft.variables
+        )
         draft = replace(draft, request=request, variables=variables)
     asked = BatchWords(draft.request.target, tuple(inputs or ()), tuple(arg or ()), accept, tasks, at_once)
     _submit(here, draft, asked, dry_run=dry_run, wait=wait)
@@ -169,12 +171,22 @@ def _load_draft(here: Context, words: JobOptionWords, target: str | None, resume
     options, variables = load_options(words, here.environ, Path.cwd(), here.settings.pass_env)
     before = _ended_run(here, resume) if resume is not None else None
     if target is not None:
+        _check_no_run(here, target)
         request = load_module_request("predict", target, ("predict",), Path.cwd(), options)
         return _Draft(fit_to_module(here, request, "inference"), variables, before)
     if before is None:
         raise InputError("there is nothing to predict with", "name a module, or an image: deephpc predict plankton …")
     request, kept = load_rerun(before)
     return _Draft(request.changed(options), {**kept, **variables}, before)
+
+
+def _check_no_run(here: Context, target: str) -> None:
+    with here.open_record_if_any() as record:
+        if record is not None and record.has(target):
+            raise InputError(
+                f"{target} is a run; predictions need its module or image as well",
+                f"deephpc predict MODULE --models {target} --input …; `deephpc serve start {target}` needs no more",
+            )
 
 
 def _with_models(here: Context, request: "JobRequest", models: str) -> "JobRequest":

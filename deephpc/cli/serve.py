@@ -20,7 +20,7 @@ from deephpc.cli.submitting import (
     enclose,
     fit_to_module,
     submit,
-    with_variables_as_trained,
+    with_surroundings_as_trained,
 )
 from deephpc.errors import InputError
 
@@ -236,7 +236,7 @@ def _submit(here: Context, words: JobOptionWords, asked: "ServeWords", *, dry_ru
     missing = check_jupyter(draft, here.settings.environment, here.environ.get("PATH", os.defpath))
     if missing:
         here.say(f"note: {missing}")
-    draft, variables = with_variables_as_trained(here, fit_to_module(here, draft, "inference"), variables)
+    draft, variables = with_surroundings_as_trained(here, fit_to_module(here, draft, "inference"), variables)
     enclosed, description = enclose(here, draft, dry_run=dry_run)
     if enclosed is not None and enclosed.container is not None and not dry_run:
         _look_for_program(here, draft, enclosed.container, variables)

@@ -107,13 +107,13 @@ def submit(
     return job
 
 
-def with_variables_as_trained(
+def with_surroundings_as_trained(
     here: "Context", request: "JobRequest", variables: dict[str, str]
 ) -> "tuple[JobRequest, dict[str, str]]":
-    """Complete a request's `--env` by that of the training whose models it takes, and say so."""
-    from deephpc.workflows.trained import variables_as_trained
+    """Complete a request's `--env` and `--bind` by those of the training whose models it takes, and say so."""
+    from deephpc.workflows.trained import surroundings_as_trained
 
-    request, completed, added = variables_as_trained(request, variables)
+    request, completed, added = surroundings_as_trained(request, variables)
     if added:
         here.say(f"note: {', '.join(added)} as the training had {'it' if len(added) == 1 else 'them'}")
     return request, completed
@@ -194,7 +194,7 @@ def described(here: "Context", request: "JobRequest") -> "ModuleDescription":
     if description is None:
         raise EngineError(
             f"the module of {request.target} cannot be asked on this machine",
-            "it needs the engine here, and an image that is converted: `deephpc doctor` tells what is missing",
+            "a note above may say why; else it needs the engine here, and a converted image: `deephpc doctor`",
         )
     return description
 

@@ -200,5 +200,7 @@ def _parse_module(text: str) -> ModuleImage:
     name, colon, tag = rest.partition(":")
     if not _MODULE.fullmatch(name) or (colon and not _TAG.fullmatch(tag)):
         hint = f"an image in a registry is written docker://{text}" if "/" in text else _HINT
+        if text.startswith(("/", "./", "../", "~")):
+            hint = f"an image on disk is written oci:{text} (a folder), oci-archive:{text} or docker-archive:{text}"
         raise InputError(f"{text!r} is neither a module's name nor an image", hint)
     return ModuleImage(module=name, tag=tag or None, digest=digest)

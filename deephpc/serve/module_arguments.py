@@ -139,6 +139,8 @@ def _pairs(words: Sequence[str], declared: Sequence[Argument]) -> list[tuple[str
     rest = list(words)
     while rest:
         word = rest.pop(0)
+        if word == "-h":
+            find_argument("help", ())
         if not word.startswith("--") or word == "--":
             raise InputError(f"{word!r} belongs to no argument", "write each as --name value or --name=value")
         name, equals, text = word.removeprefix("--").partition("=")

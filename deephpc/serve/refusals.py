@@ -6,7 +6,7 @@ import httpx
 
 from deephpc.errors import DeephpcError, InputError, ProgramError, SiteError
 
-LOGS = "`deephpc serve logs` may say more"
+LOGS = "its log may say more (`deephpc serve logs ID`)"
 LOOK = "`deephpc serve status` tells how it stands; from elsewhere it takes a `deephpc tunnel`"
 
 

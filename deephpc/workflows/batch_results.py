@@ -110,7 +110,7 @@ def merge_results(folder: RunFolder) -> BatchSummary:
         results=results,
         table=table,
         failures=tuple(failures),
-        opened=tell_opened(folder),
+        opened=tell_opened(folder) if counts[True] else "",
     )
 
 

@@ -117,7 +117,7 @@ def gather_server(job: Job) -> Server:
         reason=(last.reason if last and last.stage in ("failed", "ready") else "") or job.reason,
         started_at=job.started_at,
         stages=stages,
-        opened=tell_opened(job.files),
+        opened=tell_opened(job.files) if any(stage.stage == "ready" for stage in stages) else "",
         last_lines=last.last_lines if last else (),
         folder=str(job.folder),
     )

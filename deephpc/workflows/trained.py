@@ -34,6 +34,8 @@ def find_models(models: str, record: Record | None, cwd: Path) -> Path:
     """
     folder = (cwd / models).absolute()
     if not folder.is_dir():
+        if "/" in models:
+            raise InputError(f"--models {models}: there is no such folder", "check the name")
         if record is None:
             raise InputError(f"--models {models}: there is no such folder, and no run is recorded", "check the name")
         folder = models_of(record.resolve(models)[0])
@@ -72,7 +74,7 @@ def choose_answering(models: Path | None, description: ModuleDescription | None)
     unfinished = (
         f"{folder.path.name} ended {ended}: its models may be unfinished" if ended not in (None, "COMPLETED") else ""
     )
-    shipped = (read_text(files.shipped_models) or "").splitlines()
+    shipped = _shipped(files)
     trained = [each for each in models.iterdir() if each.name not in shipped and not each.name.startswith(".")]
     words, told = _choose(trained, shipped, description)
     if shipped and not trained:
@@ -95,6 +97,9 @@ def tell_opened(folder: RunFolder) -> str:
     opened = sorted({line for text in noted for line in text.splitlines()})
     if not opened:
         return f"no file in {models} was opened for its answers: they may be those of another model"
+    elsewhere = [name for name in opened if not (models / name).exists()]
+    if elsewhere:  # inside, it lies over them
+        return f"opened for its answers: {_listed(elsewhere)} of what is bound over the models, not of {models}"
     if not _is_of_a_run(models):
         return f"opened for its answers: {_listed(opened)}"
     training = RunFolder(models.parent.parent)
@@ -113,13 +118,16 @@ def _is_of_a_run(models: Path) -> bool:
 
 def _unchanged(models: Path, files: TaskFolder) -> set[str]:
     """Return the models that the image had before a training and that are as they were, by the time it began."""
-    shipped = read_text(files.shipped_models)
-    if shipped is None:
+    shipped = _shipped(files)
+    if not shipped:
         return set()
     began = files.shipped_models.stat().st_mtime
-    return {
-        name for name in shipped.splitlines() if all(each.stat().st_mtime <= began for each in _files(models / name))
-    }
+    return {name for name in shipped if all(each.stat().st_mtime <= began for each in _files(models / name))}
+
+
+def _shipped(files: TaskFolder) -> list[str]:
+    """Return the models that the image had before a training; `.gitignore` and its like are none."""
+    return [name for name in (read_text(files.shipped_models) or "").splitlines() if not name.startswith(".")]
 
 
 def _tell_of_shipped(shipped: Sequence[str], unchanged: Collection[str]) -> str:
@@ -184,24 +192,31 @@ def with_models(request: JobRequest, folder: Path) -> JobRequest:
     return request.model_copy(update={"options": request.options.model_copy(update={"image": image})})
 
 
-def variables_as_trained(
+def surroundings_as_trained(
     request: JobRequest, variables: Mapping[str, str]
 ) -> tuple[JobRequest, dict[str, str], tuple[str, ...]]:
-    """Complete a request's `--env` by that of the training whose models it takes: modules find their models by it.
+    """Complete `--env` and `--bind` by those of the training whose models a request takes: by them these are found.
 
     Returns
     -------
     tuple
-        The request, its variables, and the names of those that came so.
+        The request, its variables, and what came so: names of variables, and binds.
     """
     models = request.options.image.models
-    file = RunFolder(models.parent.parent).secret_env if models is not None else None
-    if file is None or not _is_private(file):  # what others wrote is nobody's environment
+    if models is None:
         return request, dict(variables), ()
-    then = secret_variables(RunFolder(file.parent.parent))
+    training = RunFolder(models.parent.parent)  # what others wrote is nobody's environment
+    then = secret_variables(training) if _is_private(training.secret_env) else {}
+    plan = load_plan(training) if _is_private(training.plan) else None
+    own = request.options.image.binds
+    binds = [bind for bind in (plan.request.options.image.binds if plan else ()) if bind not in own]
+    if not then and not binds:
+        return request, dict(variables), ()
     completed = {**then, **variables}
-    options = request.options.model_copy(update={"variable_names": tuple(sorted(completed))})
-    return request.model_copy(update={"options": options}), completed, tuple(sorted(set(then) - set(variables)))
+    image = request.options.image.model_copy(update={"binds": (*binds, *own)})
+    options = request.options.model_copy(update={"variable_names": tuple(sorted(completed)), "image": image})
+    added = (*sorted(then.keys() - variables.keys()), *(f"--bind {bind}" for bind in binds))
+    return request.model_copy(update={"options": options}), completed, added
 
 
 def _is_private(file: Path) -> bool:

@@ -276,7 +276,7 @@ scratch=${TMPDIR:-/tmp}
 private=$(mktemp -d "$scratch/deephpc-$host-$run_id.XXXXXX") || stop "no private folder can be made in $scratch on $host"
 exec {kept}<"$private" && flock -s -n "$kept" # held until the last process of this job ends
 find "$scratch" -maxdepth 1 -type d -name "deephpc-$host-*" -user "$(id -u)" -mmin +2 2>/dev/null | while IFS= read -r left; do
-  if flock -n "$left" true 2>/dev/null; then chmod -R u+w "$left"; rm -rf "$left"; fi # of jobs that were killed
+  if flock -n "$left" true 2>/dev/null; then chmod -R u+w "$left" 2>/dev/null; rm -rf "$left"; fi # of jobs that were killed
 done
 leave() { write_result FAILED 1 null script "the job script ended early"; chmod -R u+w "$private" 2>/dev/null; rm -rf "$private"; }
 trap leave EXIT

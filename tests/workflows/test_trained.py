@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 
+from deephpc.containers.container import ImageOptions
+from deephpc.errors import InputError
 from deephpc.jobs.job import Job
 from deephpc.jobs.record import Record
 from deephpc.jobs.state import JobState
@@ -20,8 +22,8 @@ from deephpc.workflows.trained import (
     choose_answering,
     find_models,
     models_of,
+    surroundings_as_trained,
     tell_opened,
-    variables_as_trained,
     with_models,
 )
 from tests.fakes.samples import NOON, a_container, settings_in
@@ -109,7 +111,7 @@ def test_the_variables_of_a_training_go_with_its_models(tmp_path: Path) -> None:
     secrets.mkdir(mode=0o700)
     (secrets / "env.sh").write_text("export MODELS_URI='/m n'\nexport TOKEN='a\"b'\n")
     (secrets / "env.sh").chmod(0o600)
-    request, variables, added = variables_as_trained(request_with(models, tmp_path), {"TOKEN": "mine", "OWN": "1"})
+    request, variables, added = surroundings_as_trained(request_with(models, tmp_path), {"TOKEN": "mine", "OWN": "1"})
     assert variables == {"MODELS_URI": "/m n", "TOKEN": "mine", "OWN": "1"}
     assert (added, request.options.variable_names) == (("MODELS_URI",), ("MODELS_URI", "OWN", "TOKEN"))
 
@@ -124,7 +126,7 @@ def test_a_file_that_others_may_have_written_is_nobodys_environment(tmp_path: Pa
         file.chmod(mode)
     for found in (models, None):
         request = request_with(found, tmp_path)
-        assert variables_as_trained(request, {"OWN": "1"}) == (request, {"OWN": "1"}, ())
+        assert surroundings_as_trained(request, {"OWN": "1"}) == (request, {"OWN": "1"}, ())
 
 
 PLACES = {"MODELS_PATH": "/storage/m n", "APP_INPUT_OUTPUT_BASE_DIR": "/srv/app's", "DATA_PATH": "/data/µ"}
@@ -166,7 +168,7 @@ def test_where_a_training_was_told_that_its_places_are_is_told_to_what_uses_it(
     with Record(tmp_path / "state" / "deephpc.db") as record:
         runs = Runs(tmp_path, record)
         trained = runs.train(PLACES)
-        request, variables, added = variables_as_trained(runs.use(kind, trained), own)
+        request, variables, added = surroundings_as_trained(runs.use(kind, trained), own)
         job = runs.submit(request, variables)
     assert secret_variables(job.files) == {**PLACES, **own}
     assert set(added) == PLACES.keys() - own.keys()
@@ -197,6 +199,8 @@ def test_which_model_answered_is_told_by_what_was_opened(
         for name in ("base", "coco"):
             (models_of(trained) / name).mkdir()
             (models_of(trained) / name / "weights.pt").touch()
+        for name in opened:
+            (models_of(trained) / name).touch()
         os.utime(models_of(trained) / "base" / "weights.pt", (1e9, 1e9))
         trained.files.task(None).shipped_models.write_text("base\ncoco\n")
         os.utime(trained.files.task(None).shipped_models, (2e9, 2e9))
@@ -218,3 +222,49 @@ def test_what_was_opened_of_a_folder_of_the_users_own_is_told(tmp_path: Path) ->
         job = Runs(tmp_path, record).submit(request_with(models, tmp_path), {})
     job.files.task(None).opened_models.write_text("best.pt\n")
     assert tell_opened(job.files) == "opened for its answers: best.pt"
+
+
+def test_what_lies_over_the_models_is_not_taken_for_them(tmp_path: Path) -> None:
+    with Record(tmp_path / "state" / "deephpc.db") as record:
+        runs = Runs(tmp_path, record)
+        trained = runs.train({})
+        (models_of(trained) / "2026" / "best.pt").touch()
+        trained.files.task(None).shipped_models.write_text(".gitignore\n.keep\n")
+        job = runs.submit(runs.use("serve", trained), {})
+    assert choose_answering(models_of(trained), module()).note == "", "hidden files are no models"
+    over = "of what is bound over the models"
+    for opened, told in {
+        "2026/best.pt\n": f"2026/best.pt of {trained.run_id}",
+        "simple/finger.pb\nsimple/model.pb\n": f"simple/finger.pb, simple/model.pb {over}",
+        "2026/best.pt\nother.h5\n": f"other.h5 {over}",
+    }.items():
+        job.files.task(None).opened_models.write_text(opened)
+        assert told in tell_opened(job.files)
+
+
+@pytest.mark.parametrize(
+    ("then", "own"), [(["/a:/srv/x/models"], ()), (["/a:/srv/a", "/b:/srv/b"], ("/b:/srv/b",)), ([], ("/c",))]
+)
+@pytest.mark.parametrize("kind", ["serve", "predict"])
+def test_the_binds_of_a_training_go_with_its_models(
+    tmp_path: Path, kind: str, then: list[str], own: tuple[str, ...]
+) -> None:
+    with Record(tmp_path / "state" / "deephpc.db") as record:
+        runs = Runs(tmp_path, record)
+        options = JobOptions(image=ImageOptions(binds=tuple(then)))
+        job = runs.submit(load_train_request(LEAVES, [], tmp_path, options), {})
+        (models_of(job) / "2026").mkdir(parents=True)
+        done = {"state": JobState.COMPLETED}
+        trained = record.change(job.run_id, lambda known: known.model_copy(update=done), NOON)
+        request = runs.use(kind, trained)
+    image = request.options.image.model_copy(update={"binds": own})
+    request = request.model_copy(update={"options": request.options.model_copy(update={"image": image})})
+    completed, _, added = surroundings_as_trained(request, {})
+    assert completed.options.image.binds == (*(bind for bind in then if bind not in own), *own)
+    assert added == tuple(f"--bind {bind}" for bind in then if bind not in own)
+
+
+@pytest.mark.parametrize("place", ["/nowhere/models", "./none", "models/none"])
+def test_a_path_is_told_as_no_folder_and_not_as_no_run(tmp_path: Path, place: str) -> None:
+    with pytest.raises(InputError, match="there is no such folder"), Record(tmp_path / "s.db") as record:
+        find_models(place, record, tmp_path)
