@@ -202,9 +202,18 @@ def test_a_job_kept_by_a_limit_of_its_account_says_which_and_what_to_do(
     box.root(f"{change} {limit}")
     user.submit("run", "--time", "10", "--", "sleep", "600")
     run_id = user.submit("run", "--time", "10", "--cpus-per-task", "2", "--", "true")
-    wait_until(lambda: reason in user.deephpc("why", run_id).stdout, 20, lambda: user.deephpc("why", run_id).stdout)
-    box.root(f"{change} {limit.rpartition('=')[0]}=-1")
-    assert next_step in user.deephpc("why", run_id).stdout
+    told = ""
+
+    def is_kept() -> bool:
+        nonlocal told
+        told = user.deephpc("why", run_id).stdout
+        return reason in told
+
+    try:
+        wait_until(is_kept, 60, lambda: told)
+    finally:
+        box.root(f"{change} {limit.rpartition('=')[0]}=-1")
+    assert next_step in told
 
 
 @pytest.mark.parametrize("release", ["24.11", "22.05"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+from typing import Any
 
 import pytest
 
@@ -112,6 +113,11 @@ def test_a_job_that_no_source_knows_is_lost_and_never_completed(cluster: Cluster
         assert ended["state"] in ("LOST", "NODE_FAIL", "CANCELLED")
 
 
+def look(alice: Session, run_id: str, seen: dict[str, Any]) -> dict[str, Any]:
+    seen.update(alice.jobs("--limit", "500")[run_id])
+    return seen
+
+
 def test_other_jobs_of_the_same_id_are_nothing_of_a_runs(cluster: Cluster, alice: Session) -> None:
     run_id = alice.submit("run", "--time", "5", "--", "sh", "-c", "while [ ! -e go ]; do sleep 0.2; done")
     number = alice.wait_for(run_id, ["RUNNING"])["job_id"]
@@ -120,9 +126,10 @@ def test_other_jobs_of_the_same_id_are_nothing_of_a_runs(cluster: Cluster, alice
         facts = {"number": number, "place": place, "name": name, "at": f"unix_timestamp() + {later_s}"}
         account = cluster.run(["id", "-u", user]).stdout.strip()
         cluster.root(["mysql", "slurm_acct_db", "-e", COPY.format(**facts, user=account)])
-    with cluster.frozen("slurmctld"):
-        seen = alice.jobs("--limit", "500")[run_id]
-    assert (seen["state"], seen["attempt"], seen["source"]) == ("RUNNING", 1, "accounting")
+    seen: dict[str, Any] = {}
+    with cluster.frozen("slurmctld"):  # accounting that was silent a moment ago is left alone for a minute
+        wait_until(lambda: look(alice, run_id, seen)["source"] == "accounting", 120, lambda: f"accounting: {seen}")
+    assert (seen["state"], seen["attempt"]) == ("RUNNING", 1)
     alice.write("go", "")
     assert alice.deephpc("jobs", "wait", run_id).returncode == 0
     alice.box.run(["rm", f"{alice.folder}/go"])
