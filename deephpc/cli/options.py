@@ -176,12 +176,12 @@ def load_options(
     from deephpc.jobs.launcher import parse_launcher
     from deephpc.jobs.slurm_ids import parse_array
     from deephpc.jobs.slurm_options import check_raw_options
-    from deephpc.workflows.passed_on import chosen_variables
+    from deephpc.workflows.passed_on import chosen_names
     from deephpc.workflows.request import JobOptions, checked_name, find_active_venv, load_variables
 
     around = Surroundings(environ, Path(environ["HOME"]), cwd)
-    asked = load_variables(words.env or (), words.env_file, environ)
-    variables = {**chosen_variables(environ, pass_env), **asked}
+    usual = load_variables(chosen_names(environ, pass_env), None, environ)
+    variables = {**usual, **load_variables(words.env or (), words.env_file, environ)}
     options = JobOptions(
         resources=_resources(words),
         array=_checked("--array", words.array, parse_array),

@@ -70,7 +70,6 @@ def submit(
     ProgramError
         The run did not complete (only with `wait`).
     """
-    from deephpc.jobs.slurm_environment import contradicting_sbatch_variables
     from deephpc.render.jobs import render_plan, render_submitted
     from deephpc.serve.secret_arguments import PRIVATE_ARGUMENTS, parse_secrets
     from deephpc.workflows.launch import Asked, launch, prepare
@@ -81,10 +80,8 @@ def submit(
         enclosed, _ = enclose(here, request, dry_run=dry_run, kept=parse_secrets(more.files.get(PRIVATE_ARGUMENTS)))
     data = stage_data(here, request, dry_run=dry_run)
     asked = Asked(request, variables, here.environ, enclosed, more.files, more.copies, data)
-    for name in contradicting_sbatch_variables(here.environ):
-        here.say(f"note: {name} is set in your shell and is not passed on; deephpc decides that itself")
+    _tell_of_variables(here, variables)
     _tell_of_grace(here, request)
-    _tell_of_left_out(here, variables)
     _tell_of_limits(here, request)
     if dry_run:
         with here.open_record_if_any() as record:
@@ -250,10 +247,13 @@ def _own_options() -> tuple[str, ...]:
     return tuple(f"--{name.replace('_', '-')}" for name in names)
 
 
-def _tell_of_left_out(here: "Context", variables: "Mapping[str, str]") -> None:
-    """Note which variables that are set here may be missed by the run."""
+def _tell_of_variables(here: "Context", variables: Mapping[str, str]) -> None:
+    """Note which variables that are set here the run does not follow, or may miss."""
+    from deephpc.jobs.slurm_environment import contradicting_sbatch_variables
     from deephpc.workflows.passed_on import left_out
 
+    for name in contradicting_sbatch_variables(here.environ):
+        here.say(f"note: {name} is set in your shell and is not passed on; deephpc decides that itself")
     given = {*variables, *here.settings.environment.variables}
     missed = left_out(here.environ, here.settings.pass_env, given)
     if missed:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from deephpc.jobs.slurm_controller import CONTROLLER_VARIABLES
+from deephpc.workflows.request import may_be_set
 
 _PASSED_ON = re.compile(
     r"HOME|USER|LOGNAME|SHELL|PATH|LANG|LANGUAGE|LC_\w+|TZ|LD_LIBRARY_PATH|LIBRARY_PATH|PYTHONPATH|VIRTUAL_ENV|CONDA_\w+"
@@ -27,15 +28,19 @@ def is_passed_on(name: str) -> bool:
     return name in CONTROLLER_VARIABLES or _PASSED_ON.fullmatch(name) is not None
 
 
-def chosen_variables(environ: Mapping[str, str], pass_env: Sequence[str]) -> dict[str, str]:
-    """Return the variables that the setting `pass_env` gives to every run, as `--env` gives them to one.
+def chosen_names(environ: Mapping[str, str], pass_env: Sequence[str]) -> tuple[str, ...]:
+    """Return the variables that the setting `pass_env` gives to every run, as `--env NAME` gives them to one.
+
+    A pattern does not take what jobs inherit anyway (an image has a PATH of its own), nor what `--env` refuses.
 
     Parameters
     ----------
     pass_env
         Names, or patterns with `*`; behind a `!` those that are meant to stay here. The last that fits decides.
     """
-    return {name: value for name, value in environ.items() if _choice(name, pass_env) is True}
+    return tuple(
+        name for name in environ if _choice(name, pass_env) is True and may_be_set(name) and not is_passed_on(name)
+    )
 
 
 def left_out(environ: Mapping[str, str], pass_env: Sequence[str], given: Collection[str]) -> tuple[str, ...]:

@@ -287,11 +287,17 @@ def _checked_workdir(cwd: Path) -> Path:
     return cwd
 
 
+def may_be_set(name: str) -> bool:
+    """Whether a user may give a run a variable of this name: it is one, and nobody else sets it."""
+    is_others = name.startswith(("SLURM_", "SBATCH_", "DEEPHPC_")) or name in _SHELLS_OWN
+    return _VARIABLE.fullmatch(name) is not None and not is_others
+
+
 def _assignment(text: str, environ: Mapping[str, str], where: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not _VARIABLE.fullmatch(name):
         raise InputError(f"{where}{text.partition('=')[0]!r} is not a variable's name", "write NAME=VALUE")
-    if name.startswith(("SLURM_", "SBATCH_", "DEEPHPC_")) or name in _SHELLS_OWN:
+    if not may_be_set(name):
         raise InputError(f"{where}{name} is not yours to set: the job gets it from elsewhere", "choose another name")
     if not equals:
         if name not in environ:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from deephpc.workflows.plan import JobPlan, load_plan
 from deephpc.workflows.request import JobOptions, JobRequest
 
 _SHOWN = 4
+_MANGLED = re.compile("[?\ufffd]")
+"""In names of which lines of text do not hold every byte (deepaas_opened.py)."""
 _WATCH = ("--watch-models",)
 """For the program that drives a module: note which of the models are opened, in RUN/opened-models.txt."""
 
@@ -97,19 +100,26 @@ def tell_opened(folder: RunFolder) -> str:
     opened = sorted({line for text in noted for line in text.splitlines()})
     if not opened:
         return f"no file in {models} was opened for its answers: they may be those of another model"
-    elsewhere = [name for name in opened if not (models / name).exists()]
-    if elsewhere:  # inside, it lies over them
-        return f"opened for its answers: {_listed(elsewhere)} of what is bound over the models, not of {models}"
+    return f"opened for its answers: {_describe_opened(opened, models)}"
+
+
+def _describe_opened(opened: Sequence[str], models: Path) -> str:
+    """Return files that were opened as models, with whose they are."""
+    if not models.is_dir():
+        return f"{_listed(opened)}; {models} is not there any more"
+    elsewhere = [name for name in opened if not (models / name).exists() and not _MANGLED.search(name)]
+    if elsewhere:
+        return f"{_listed(elsewhere)}, not in {models}: a bind of yours may lie over it"
     if not _is_of_a_run(models):
-        return f"opened for its answers: {_listed(opened)}"
+        return _listed(opened)
     training = RunFolder(models.parent.parent)
     shipped = _unchanged(models, training.task(None))
     others = [name for name in opened if name.split("/", 1)[0] in shipped]
     trained = [name for name in opened if name not in others]
     if not trained:
-        return f"opened for its answers: {_listed(others)} alone, which the image had before {training.path.name}"
+        return f"{_listed(others)} alone, which the image had before {training.path.name}"
     beside = f", beside {_listed(others)} of the image" if others else ""
-    return f"opened for its answers: {_listed(trained)} of {training.path.name}{beside}"
+    return f"{_listed(trained)} of {training.path.name}{beside}"
 
 
 def _is_of_a_run(models: Path) -> bool:

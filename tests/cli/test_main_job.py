@@ -63,6 +63,24 @@ def test_what_the_shell_has_and_the_job_has_not_is_told_once_and_can_be_passed(d
     assert "hunter2" not in (folder / "job.sh").read_text() + (folder / "plan.json").read_text()
 
 
+@pytest.mark.parametrize("words", [("train", "t.py", "--epochs", "3"), ("run", "--lr=1", "--", "true")])
+def test_an_option_of_the_programs_own_before_the_dashes_is_told_where_it_belongs(
+    deephpc: CommandLine, words: tuple[str, ...]
+):
+    told = deephpc(*words)
+    assert told.returncode == 2
+    assert "goes behind `--`; see `deephpc" in told.stderr
+    assert "behind" not in deephpc("jobs", "list", "--epochs", "3").stderr
+
+
+def test_a_run_in_place_of_a_module_is_told_with_what_predicts(deephpc: CommandLine, sent: str):
+    told = deephpc("predict", sent, "--input", "image=a.png")
+    assert told.returncode == 2
+    assert is_one_line_with_a_hint(told.stderr)
+    assert f"{sent} is a run" in told.stderr
+    assert f"--models {sent}" in told.stderr
+
+
 def test_the_dry_run_sends_nothing_writes_nothing_and_shows_the_real_script(deephpc: CommandLine):
     words = ("run", "--time", "10", "--env", "KEY=hunter2", "--", "echo", "a\nb")
     before = everything(deephpc.home)

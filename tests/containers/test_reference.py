@@ -124,3 +124,10 @@ def test_an_image_without_its_scheme_is_pointed_to_it() -> None:
     with pytest.raises(InputError) as caught:
         parse_target("deephdc/deep-oc")
     assert "docker://deephdc/deep-oc" in caught.value.hint
+
+
+@pytest.mark.parametrize("path", ["/scratch/images/digits", "./digits", "../a/digits.tar", "~/digits"])
+def test_a_path_is_pointed_to_the_schemes_of_the_disk(path: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_target(path)
+    assert f"oci:{path} (a folder), oci-archive:{path}" in caught.value.hint

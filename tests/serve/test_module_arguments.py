@@ -253,7 +253,8 @@ def test_a_hint_names_a_dozen_arguments_and_where_the_others_are(count: int) -> 
     assert ("module show" in hint) is (count > 12)
 
 
-def test_help_is_told_where_it_is() -> None:
+@pytest.mark.parametrize("words", [("--help",), ("-h",), ("--epochs", "3", "-h")])
+def test_help_is_told_where_it_is(words: tuple[str, ...]) -> None:
     with pytest.raises(InputError) as caught:
-        check_arguments(("--help",), (Argument(name="epochs"),))
+        check_arguments(words, (Argument(name="epochs"),))
     assert "deephpc module show" in (caught.value.hint or "")

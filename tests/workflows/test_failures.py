@@ -52,28 +52,33 @@ ENDS = {
     "library": (f"{PYTHON} -c 'import ctypes; ctypes.CDLL(\"libnothing.so.7\")'", "has no library libnothing.so.7"),
 }
 SAID = {
-    # PyTorch 2.13: c10/cuda/CUDACachingAllocator.cpp, torch/cuda/__init__.py, c10d/ProcessGroupNCCL.cpp, gloo/transport
-    "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total": "GPU's memory",
-    "RuntimeError: CUDA out of memory. Tried to allocate 20.00 MiB (GPU 0; 7.79 GiB total capacity": "GPU's memory",
-    "2026-01-02 W tensorflow/core/framework/op_kernel.cc:1839] OP_REQUIRES failed at conv_ops.cc: RESOURCE_EXHAUSTED: "
-    "OOM when allocating tensor with shape[64,128]": "GPU's memory",
-    "AssertionError: Torch not compiled with CUDA enabled": "looked for a GPU, and the job had asked for none",
-    "RuntimeError: Found no NVIDIA driver on your system. Please check": "looked for a GPU",
-    "[rank1]:[E ProcessGroupNCCL.cpp:632] [Rank 1] Watchdog caught collective operation timeout: WorkNCCL(": "ranks",
+    # from logs that people published
+    "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 146.00 MiB.": "GPU's memory",
+    "torch.OutOfMemoryError: HIP out of memory. Tried to allocate 76.00 MiB.": "GPU's memory",
+    "ResourceExhaustedError: OOM when allocating tensor with shape[200,75,75,64] and type float on /job:localhost/"
+    "replica:0/task:0/device:GPU:0 by allocator GPU_0_bfc": "GPU's memory",
+    "OOM when allocating tensor with shape[209715200,30] and type double.": "more memory than there was",
+    "XlaRuntimeError: RESOURCE_EXHAUSTED: Out of memory while trying to allocate 17 bytes": "GPU's",
+    "RuntimeError: Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU": "looked for a GPU",
+    "[rank0]:[E1218 ProcessGroupNCCL.cpp:629] [Rank 0] Watchdog caught collective operation timeout: WorkNCCL"
+    "(SeqNum=1, OpType=BROADCAST": "ranks",
+    "[E ProcessGroupNCCL.cpp:414] Some NCCL operations have failed or timed out. Due to the asynchronous": "ranks",
     "torch.distributed.DistBackendError: NCCL error in: ../torch/csrc/distributed/c10d/NCCLUtils.hpp:317": "ranks",
-    "RuntimeError: [../third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 1800000ms for recv "
-    "operation to complete": "ranks",
+    # as they stand in PyTorch 2.13.0, glibc 2.36, libstdc++ 12
+    "AssertionError: Torch not compiled with CUDA enabled": "looked for a GPU, and the job had asked for none",
+    "RuntimeError: No CUDA GPUs are available": "looked for a GPU, and the job had asked for none",
+    "RuntimeError: [unbound_buffer.cc:81] Timed out waiting 1800000ms for recv operation to complete": "ranks",
     "RuntimeError: DataLoader worker (pid 4711) is killed by signal: Bus error. It is possible that": "shared memory",
-    # glibc's loader, requests 2.32, curl 7.88, wget 1.21, the kernel's EDQUOT
     "python3: /lib/x86_64-linux-gnu/libc.so.6: version `GLIBC_2.38' not found (required by /x/lib.so)": "newer system",
-    "requests.exceptions.ConnectionError: HTTPSConnectionPool(host='huggingface.co', port=443): Max retries exceeded "
-    "with url: /bert (Caused by NameResolutionError": "could not reach huggingface.co",
-    "curl: (6) Could not resolve host: example.org": "could not reach example.org",
-    "wget: unable to resolve host address ‘example.org’": "could not reach example.org",
     "OSError: [Errno 122] Disk quota exceeded: '/home/me/model.pt'": "quota is used up: /home/me/model.pt",
     "OSError: [Errno 28] No space left on device: '/dev/shm/torch_1_2'": "shared memory (/dev/shm) is full",
     "terminate called after throwing an instance of 'std::bad_alloc'": "more memory than there was",
     "PermissionError: [Errno 13] Permission denied: '/data/labels.csv'": "may not use /data/labels.csv",
+    # of requests 2.34.2, curl 7.88.1, wget 1.21.3
+    "requests.exceptions.ConnectionError: HTTPConnectionPool(host='no-such-host.invalid', port=80): Max retries "
+    "exceeded with url: /x (Caused by NameResolutionError": "could not reach no-such-host.invalid",
+    "curl: (6) Could not resolve host: no-such-host.invalid": "could not reach no-such-host.invalid",
+    "wget: unable to resolve host address ‘no-such-host.invalid’": "could not reach no-such-host.invalid",
 }
 
 

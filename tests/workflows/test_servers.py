@@ -81,3 +81,12 @@ def test_a_server_whose_folder_is_gone_hides_no_other(tmp_path: Path):
 def test_another_run_is_no_server(tmp_path: Path):
     with pytest.raises(InputError, match="is no server"):
         gather_server(a_job(tmp_path))
+
+
+@pytest.mark.parametrize(("events", "is_told"), [((LISTENING, WARMING), False), ((LISTENING, READY), True)])
+def test_what_a_server_opened_is_told_once_it_has_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: tuple[str, ...], is_told: bool
+):
+    monkeypatch.setattr("deephpc.workflows.servers.tell_opened", lambda _: "opened for its answers: a.pt")
+    job = a_server(tmp_path, *events, state=JobState.RUNNING)
+    assert bool(gather_server(job).opened) is is_told

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -232,14 +233,18 @@ def test_what_lies_over_the_models_is_not_taken_for_them(tmp_path: Path) -> None
         trained.files.task(None).shipped_models.write_text(".gitignore\n.keep\n")
         job = runs.submit(runs.use("serve", trained), {})
     assert choose_answering(models_of(trained), module()).note == "", "hidden files are no models"
-    over = "of what is bound over the models"
+    over = f"not in {models_of(trained)}: a bind of yours may lie over it"
     for opened, told in {
         "2026/best.pt\n": f"2026/best.pt of {trained.run_id}",
-        "simple/finger.pb\nsimple/model.pb\n": f"simple/finger.pb, simple/model.pb {over}",
-        "2026/best.pt\nother.h5\n": f"other.h5 {over}",
+        "simple/finger.pb\nsimple/model.pb\n": f"simple/finger.pb, simple/model.pb, {over}",
+        "2026/best.pt\nother.h5\n": f"answers: other.h5, {over}",
     }.items():
         job.files.task(None).opened_models.write_text(opened)
         assert told in tell_opened(job.files)
+    job.files.task(None).opened_models.write_bytes(b"2026/caf\xe9.pt\n2026/two?lines.pt\n")
+    assert f"2026/two?lines.pt of {trained.run_id}" in tell_opened(job.files)
+    shutil.rmtree(models_of(trained))
+    assert tell_opened(job.files).endswith(f"{models_of(trained)} is not there any more")
 
 
 @pytest.mark.parametrize(
