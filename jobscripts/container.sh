@@ -278,7 +278,7 @@ bind_folders() { # a module's data and models: what it writes there goes to the 
         ;;
     esac
     if is_asked "$folder"; then # the user's own lies there
-      [ "$role:$keeps_folders" != models:yes ] || note "what is bound over $folder takes the module's models: none go to the run's output"
+      [ "$role:$keeps_folders" != models:yes ] || note "what is bound over $folder takes the models that are written there: they do not go to the run's output"
       continue
     fi
     [ -z "$kept" ] || binds+=("$kept:$folder")

@@ -181,6 +181,7 @@ def test_a_folder_bound_over_a_modules_own_is_never_copied(alice: Session) -> No
         output = answer_of(alice, run_id, "output/train.json")["result"]["output"]
         assert "big.bin" in output["data"]
         assert used_mib(alice, run_id) < 50
+    assert f"what is bound over {HOME}/models takes the models" in alice.deephpc("logs", run_id).stdout
     left = alice.box.run(f"ls {alice.folder}/checkout/models", user="alice").stdout.splitlines()
     assert left == ["as told.bin", "predictions", "trained.bin"]
 
