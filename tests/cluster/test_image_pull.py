@@ -119,10 +119,19 @@ def test_killed_midway_only_the_rest_is_fetched(registry: Registry, alice: Sessi
         kept = partial_bytes(alice)
     again = alice.deephpc("image", "pull", f"docker://{HOST}/demo/half")
     assert again.returncode == 0, again.stderr
-    status, sent = registry.sent(pushed["layers"][0])[-1]
-    assert status == 206
-    assert sent < size - kept + 20_000
+    (rest,) = rests_sent(registry, pushed["layers"][0])
+    assert rest < size - kept + 20_000
     assert alice.deephpc("image", "verify", "half").returncode == 0
+
+
+def rests_sent(registry: Registry, digest: str) -> list[int]:
+    """Return the bytes of each answer with the rest of a blob; one that was cut off is noted when its end is seen."""
+
+    def rests() -> list[int]:
+        return [sent for status, sent in registry.sent(digest) if status == 206]
+
+    wait_until(lambda: rests() != [], 10, lambda: f"the registry sent no rest: {registry.sent(digest)}")
+    return rests()
 
 
 def test_eight_processes_on_two_login_nodes_fetch_it_once(registry: Registry, alice: Session) -> None:
@@ -146,7 +155,7 @@ def test_a_login_node_that_dies_in_mid_pull_keeps_no_lock(registry: Registry, al
     try:
         pulled = alice.deephpc("image", "pull", f"docker://{HOST}/demo/dying")
         assert pulled.returncode == 0, pulled.stderr
-        assert registry.sent(pushed["layers"][0])[-1][0] == 206
+        assert len(rests_sent(registry, pushed["layers"][0])) == 1
     finally:
         box.power_on("c2")
 
