@@ -92,35 +92,26 @@ start() { # WORDS…: becomes the program
 # shellcheck disable=SC2034  # listener.sh reads it
 noted_in=$private/deephpc/pid-$DEEPHPC_LOCAL_RANK
 
-listens() { # SIGNAL: whether the program has a handler of its own; others would die of it
-  local word mask caught=0
-  while read -r word mask; do [ "$word" != SigCgt: ] || caught=$mask; done <"/proc/$(listener)/status"
-  ((0x$caught >> ($(kill -l "$1") - 1) & 1))
-} 2>/dev/null
-
 pass_on() { # SIGNAL
   interrupted=yes
   if [ "$1" = TERM ]; then
     [ -z "$is_over" ] || return 0
     is_over=yes
-    kill -TERM "$(listener)" 2>/dev/null
+    end_program
     [ ! -e "$ranks/failed" ] || end_soon &
-  elif listens "$1"; then
-    kill -s "$1" "$(listener)" 2>/dev/null
-  elif [ "$1" = USR1 ]; then
+  elif ! tell "$1" && [ "$1" = USR1 ]; then
     remind >/dev/null 2>&1 &
   fi
 }
 
 remind() { # a program that was still loading when its end came near is told as soon as it listens
-  until sleep 2; [ ! -d "/proc/$program" ] || listens USR1; do :; done
-  kill -s USR1 "$(listener)"
+  until sleep 2; [ ! -d "/proc/$program" ] || tell USR1; do :; done
 }
 
 end_soon() { # another rank has failed: there is nothing left to save
   trap - TERM
   sleep 3
-  kill -KILL "$(listener)" "$program" 2>/dev/null
+  kill -KILL "$(own_process)" "$program" 2>/dev/null
 }
 
 start "$@" </dev/null &

@@ -1,8 +1,9 @@
 # shellcheck shell=bash disable=SC2154,SC2034  # set and read by the script it is part of
 # How a run goes on over many attempts: part of the job script. A program that ends with exit code 75 (EX_TEMPFAIL of
 # sysexits.h) asks to be continued: its job is queued again or, with --chain, a successor of the job is submitted, which
-# finds the same run folder. It ends where two attempts in a row leave no newer checkpoint. An attempt that did its work, until
-# its end was near or for a minute and more, goes on for free; any other start again is one of the requeues that are allowed.
+# finds the same run folder. It ends where two attempts in a row leave no newer checkpoint. After an attempt that left a newer
+# one, and worked until its end was near or for a minute and more, the next start is free, whoever asked for it; any other
+# start again is one of the requeues that are allowed.
 continue_code=75
 least_work_s=60
 
@@ -17,9 +18,25 @@ begun() { # how many attempts this run, or this task of it, has begun
 used_requeues() {
   local line used=$((attempt - 1))
   while IFS= read -r line; do
-    [[ $line != *'"event":"continued"'*'"earned":true'* ]] || ((--used))
+    [[ $line != *'"event":"started"'*'"free":true'* ]] || ((--used))
   done <"$here/events.jsonl"
   printf '%d' "$used"
+} 2>/dev/null
+
+is_free() { # NEWEST CHECKPOINT: whether this start costs no requeue, by what the attempt before it did
+  local LC_ALL=C line began='' found='' told='' earned=''
+  while IFS= read -r line; do
+    if [[ $line =~ ^\{\"at\":\"([^\"]*)\",\"event\":\"started\" ]]; then
+      began=${BASH_REMATCH[1]} found='' told='' earned=''
+      [[ ! $line =~ \"checkpoint\":\"([^\"]*)\" ]] || found=${BASH_REMATCH[1]}
+    elif [[ $line == *'"event":"continued"'*'"earned":true'* ]]; then
+      earned=yes
+    elif [[ $line == *'"event":"grace"'* ]]; then
+      told=yes
+    fi
+  done <"$here/events.jsonl"
+  [ -z "$earned" ] || return 0
+  [ -n "$began" ] && [[ $1 > $found ]] && { [ -n "$told" ] || [ $(($(TZ=UTC0 date -d "$1" +%s) - $(date -d "$began" +%s))) -ge "$least_work_s" ]; }
 } 2>/dev/null
 
 claim_file() { # a run that was handed on to a successor has a claim of its own for each: who is first takes the next one
@@ -46,11 +63,42 @@ makes_room() { # whether this job is being ended for one of higher priority: a l
 }
 
 is_to_make_room() { # whether Slurm has begun to end this job so; steps are told when the grace period begins, this shell is not
-  [[ $(outside_of_any_job timeout 10 scontrol --oneliner show job "${SLURM_JOB_ID:-none}" 2>/dev/null) =~ PreemptTime=[0-9] ]]
+  [[ $(facts_now) =~ PreemptTime=[0-9] ]]
+}
+
+own_name() { # what Slurm calls this job; a task of an array by its own name: the id of its last task is the whole array's
+  printf '%s' "${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}"
+  [ -n "${SLURM_ARRAY_JOB_ID:-}" ] || printf '%s' "${SLURM_JOB_ID:-none}"
+}
+
+facts_now() { outside_of_any_job timeout 10 scontrol --oneliner show job "$(own_name)" 2>/dev/null </dev/null; }
+
+seconds_of() { # [DAYS-]HOURS:MINUTES:SECONDS
+  [[ $1 =~ ^(([0-9]+)-)?([0-9]+):([0-9]+):([0-9]+)$ ]] || return 1
+  printf '%d' $((((10#${BASH_REMATCH[2]:-0} * 24 + 10#${BASH_REMATCH[3]}) * 60 + 10#${BASH_REMATCH[4]}) * 60 + 10#${BASH_REMATCH[5]}))
+}
+
+seconds_left() { # until the time limit as it is now, which may have been changed since the start; nothing where none is known
+  local facts='' limit ran end=${SLURM_JOB_END_TIME:-${DEEPHPC_LOCAL_END_TIME:-}}
+  [ -z "${SLURM_JOB_ID:-}" ] || facts=$(facts_now)
+  if [[ $facts =~ [[:space:]]RunTime=([0-9:-]+)[[:space:]]+TimeLimit=([^[:space:]]+) ]]; then # not EndTime: a job that is cancelled has now
+    ran=${BASH_REMATCH[1]} limit=${BASH_REMATCH[2]}
+    limit=$(seconds_of "$limit") && printf '%d' $((limit - $(seconds_of "$ran")))
+  elif [ -n "$end" ]; then
+    printf '%d' $((end - $(TZ=UTC0 printf '%(%s)T' -1)))
+  elif [ "$walltime_s" -gt 0 ]; then
+    printf '%d' $((walltime_s - SECONDS))
+  fi
+}
+
+is_over() { # whether this job's time is over
+  local left
+  left=$(seconds_left)
+  [ -n "$left" ] && [ "$left" -le 1 ]
 }
 
 asks_to_continue() { # as do ranks that ended because they were told that their job is to make room
-  [ -z "$failed_setup" ] && { [ -z "$told" ] || { at_limit && [ -z "$preempted" ]; }; } || return 1
+  [ -z "$failed_setup" ] && { [ -z "$told" ] || { [ -n "$at_limit" ] && [ -z "$preempted" ]; }; } || return 1
   [ "$code" -ne "$continue_code" ] || return 0
   [ "$code" -ne 0 ] && [ -z "$told" ] && [ -n "${DEEPHPC_LAUNCHER:-}" ] && [ "$max_requeues" -gt 0 ] && is_to_make_room
 }
@@ -104,12 +152,10 @@ hand_over() {
   fi
 }
 
-requeue() { # a task of an array by its own name: the id of its last task is the whole array's
-  local me=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID} said=''
-  me=${me:-${SLURM_JOB_ID:-}}
-  local tries
+requeue() {
+  local said='' tries
   for tries in {1..6}; do
-    said=$(outside_of_any_job timeout 60 scontrol requeue "$me" 2>&1 </dev/null) && return
+    said=$(outside_of_any_job timeout 60 scontrol requeue "$(own_name)" 2>&1 </dev/null) && return
     case $said in *[Uu]'nable to contact'* | *'imed out'* | *onnect*) sleep $((tries * 5)) ;; *) break ;; esac
   done
   why_not="$asked, but the cluster did not queue it again: ${said:-scontrol gave no answer}"

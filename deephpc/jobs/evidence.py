@@ -51,6 +51,12 @@ class Attempt(Model):
     state: JobState | None = None
     exit_code: int | None = None
     signal: int | None = None
+    free: bool = False
+    """Whether this start is no requeue: the attempt before it worked, and left a newer checkpoint."""
+    edited: tuple[str, ...] = ()
+    """Files of its command that were edited between the submission and this start."""
+    told: bool | None = None
+    """Whether something in the program heard that its end was near; None where nobody was to be told."""
     was_terminated: bool = False
     """Told to end by SIGTERM, whether or not it managed to write how it ended."""
     at_limit: bool = False
@@ -158,8 +164,15 @@ def _fold(attempts: list[Attempt], event: dict[str, Any]) -> None:
                 cpus=event.get("cpus"),
                 memory_mib=event.get("memory_mib"),
                 started_at=event["at"],
+                free=event.get("free", False),
             )
         )
+    elif attempts and event["event"] == "edited":
+        edited = (*attempts[-1].edited, str(event["file"]))
+        attempts[-1] = attempts[-1].model_copy(update={"edited": edited})
+    elif attempts and event["event"] == "grace":
+        told = attempts[-1].told is True or event["told"] is True
+        attempts[-1] = attempts[-1].model_copy(update={"told": told})
     elif attempts and event["event"] == "terminated":
         attempts[-1] = attempts[-1].model_copy(update={"was_terminated": True, "at_limit": event["at_limit"] is True})
     elif attempts and event["event"] == "continued":

@@ -62,6 +62,7 @@ def render_script(spec: JobSpec, directives: Sequence[str]) -> str:
         controller_variables=" ".join(sorted(CONTROLLER_VARIABLES)),
         continue_by="chain" if spec.chain else "requeue",
         alarm_s=_alarm_s(spec),
+        grace_s=int(spec.grace.total_seconds()),
         cpus=(spec.resources.tasks_per_node or 1) * (spec.resources.cpus_per_task or 1),
     )
     if len(text.encode()) > LONGEST_SCRIPT_BYTES:
@@ -69,12 +70,17 @@ def render_script(spec: JobSpec, directives: Sequence[str]) -> str:
     return text
 
 
-def _alarm_s(spec: JobSpec) -> int:
-    """Return after how many seconds the script itself tells the program of its end; 0 where Slurm's signal does it."""
+def _alarm_s(spec: JobSpec) -> int | None:
+    """Return after how many seconds the script itself tells the program of its end; None where Slurm's signal does it.
+
+    0 where no time limit was asked for: the script asks Slurm for the one it has.
+    """
     walltime = spec.resources.walltime
-    if walltime is None or not spec.grace or has_room_for(spec.grace, walltime) or walltime <= spec.grace:
+    if not spec.grace or has_room_for(spec.grace, walltime):
+        return None
+    if walltime is None:
         return 0
-    return int((walltime - spec.grace).total_seconds())
+    return max(1, int((walltime - spec.grace).total_seconds())) if walltime > spec.grace else None
 
 
 @cache

@@ -35,7 +35,8 @@ def render_directives(spec: JobSpec, dialect: Dialect) -> tuple[str, ...]:
 
     stderr goes along with stdout, since no `--error` is given. Paths are relative: the job is submitted from inside its
     run folder. Slurm sends `--signal` up to a minute early, so a job whose time limit is no longer than the grace
-    period and that minute gets none: it would be told to stop as it starts.
+    period and that minute gets none: it would be told to stop as it starts. Neither does one without a limit of its
+    own, which may be as short. The job script tells these itself.
     """
     words = [*_identity(spec), *_resources(spec, dialect), *_life(spec)]
     raw = [word for word in spec.raw_options if not is_cluster_option(word)]  # sbatch is given those itself
@@ -44,8 +45,8 @@ def render_directives(spec: JobSpec, dialect: Dialect) -> tuple[str, ...]:
 
 
 def has_room_for(grace: timedelta, walltime: timedelta | None) -> bool:
-    """Whether a job of this time limit runs for a while before it is told of its end; unknown limits may well do."""
-    return walltime is None or walltime > grace + _SIGNAL_IS_EARLY
+    """Whether Slurm's signal can tell a job of its end: one of this time limit runs for a while before it."""
+    return walltime is not None and walltime > grace + _SIGNAL_IS_EARLY
 
 
 def check_raw_options(raw: Sequence[str]) -> tuple[str, ...]:

@@ -136,6 +136,9 @@ def render_detail(detail: "JobDetail", *, as_json: bool) -> str:
     if plan is not None and plan.source is not None:
         dirty = " with uncommitted changes (source.diff)" if plan.source.is_dirty else ""
         blocks.append(f"code       {plan.source.commit[:12] or 'no commit yet'} {plan.source.branch}{dirty}")
+    edited = sorted({file for attempt in detail.attempts for file in attempt.edited})
+    if edited:
+        blocks.append(visible(f"edited     {', '.join(edited)}, after the submission: the newer one ran"))
     if detail.events:
         blocks.append("history\n" + "\n".join(_event_line(event) for event in detail.events))
     blocks.append("places\n" + "\n".join(f"  {name:<12} {path}" for name, path in detail.places.items()))
@@ -255,6 +258,9 @@ def _attempt_lines(attempts: "Sequence[Attempt]") -> list[str]:
     return [_attempt_line(attempt, is_last=attempt is attempts[-1]) for attempt in attempts]
 
 
+_HEARD = {None: "", True: ", told that its end was near", False: ", nothing in it listened for SIGUSR1"}
+
+
 def _attempt_line(attempt: "Attempt", *, is_last: bool) -> str:
     if attempt.continues:
         end = f"to be continued, exit code {attempt.exit_code} {local_time(attempt.ended_at)}"
@@ -265,7 +271,7 @@ def _attempt_line(attempt: "Attempt", *, is_last: bool) -> str:
         end = f"{attempt.state.value}{code} {local_time(attempt.ended_at)}"
     else:
         end = "told to end" if attempt.was_terminated else "no end recorded"
-    return f"  {attempt.number}  on {attempt.nodes}, {local_time(attempt.started_at)} → {end}"
+    return f"  {attempt.number}  on {attempt.nodes}, {local_time(attempt.started_at)} → {end}{_HEARD[attempt.told]}"
 
 
 def _transfer_line(delivery: "Delivery") -> str:

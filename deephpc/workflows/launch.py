@@ -25,7 +25,7 @@ from deephpc.workflows.in_image import Enclosed
 from deephpc.workflows.overlap import refuse_overlap
 from deephpc.workflows.plan import NewRun, plan_job
 from deephpc.workflows.request import JobRequest
-from deephpc.workflows.source import load_source_state
+from deephpc.workflows.source import COMMAND_FILES, load_source_state, render_command_files
 from deephpc.workflows.submit import Ready, carry_out, find_unfinished
 from deephpc.workflows.work_dirs import remember_work_dir
 
@@ -88,6 +88,9 @@ def prepare(asked: Asked, settings: Settings, record: Record | None, now: dateti
     files = {**asked.files, **render_secrets(secrets)}
     if request.service is not None:
         files[SERVICE] = render_service(request.service)
+    own = render_command_files(request.command, request.workdir) if request.program == "own" else ""
+    if own:
+        files[COMMAND_FILES] = own
     return Ready(plan.with_data(asked.data), script, diff, asked.variables, files, asked.copies), resumed
 
 

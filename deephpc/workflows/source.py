@@ -1,5 +1,7 @@
-"""Records which code a run used: the git commit, the uncommitted changes, the untracked files (login node)."""
+"""Records which code a run used: its git commit and what differs from it; its command's files by their content."""
 
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from deephpc.errors import SiteError
@@ -9,6 +11,10 @@ from deephpc.shell import CommandNotFound, Completed, run
 _GIT_TIMEOUT_S = 20.0
 _MOST_UNTRACKED = 1000
 _LONGEST_DIFF = 10 * 1024 * 1024
+#: By this file of its run folder a job finds what was edited meanwhile: it is one for `sha256sum --check` of coreutils.
+COMMAND_FILES = "code.sha256"
+_LARGEST_FILE = 16 * 1024 * 1024
+_MOST_WORDS = 100
 
 
 class SourceState(Model):
@@ -56,6 +62,21 @@ def load_source_state(folder: Path) -> tuple[SourceState | None, str]:
         note=_note(diff, untracked, len(names)),
     )
     return state, diff.stdout if diff.ok and len(diff.stdout) <= _LONGEST_DIFF else ""
+
+
+def render_command_files(command: Sequence[str], workdir: Path) -> str:
+    """Return a line for each of the first 100 words of a command that names a file of up to 16 MiB.
+
+    What cannot be read is left out, and so are names with a newline or a backslash, which coreutils would escape.
+    """
+    lines: dict[Path, str] = {}
+    for path in (workdir / word for word in command[:_MOST_WORDS]):
+        try:
+            if path.is_file() and path.stat().st_size <= _LARGEST_FILE and not {"\n", "\\"} & set(str(path)):
+                lines[path] = f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path}\n"
+        except (OSError, ValueError):  # ValueError: a NUL in the word
+            continue
+    return "".join(lines.values())
 
 
 def _note(diff: Completed, untracked: Completed, names: int) -> str:

@@ -2,11 +2,12 @@
 
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from deephpc.jobs.evidence import Result, load_attempts, load_result
+from deephpc.jobs.evidence import Attempt, Result, load_attempts, load_result
 from deephpc.jobs.job import Job, Standing
 from deephpc.jobs.record import Record
 from deephpc.jobs.run_folder import TaskFolder
@@ -26,6 +27,11 @@ _TELLING_LINES = 200
 _LOG_TELLS = (JobState.FAILED, JobState.OUT_OF_MEMORY, JobState.TIMEOUT, JobState.NODE_FAIL, JobState.LOST)
 _OLD_CHECKPOINTS = "a rerun gets a new checkpoint folder; the old checkpoints lie in"
 _SITES_DOING = (JobState.NODE_FAIL, JobState.PREEMPTED, JobState.BOOT_FAIL, JobState.FAILED)
+_CONTINUE = 75
+"""With which a program asks to be continued (EX_TEMPFAIL of sysexits.h)."""
+_ASKED_TOO_EARLY = "it had asked to be continued (exit code 75), which is done at a time limit alone"
+_UNHEARD = "nothing in its program listened for SIGUSR1, which tells it before its end (--grace)"
+_LISTEN = "to save what it has, let it listen: docs/how-to/survive-the-time-limit.md"
 _CRASHES = frozenset({6, 7, 11})
 _CRASHED = re.compile(r"signal (6|7|11)\b")
 _PROOT = "or proot itself crashed, as it does now and then: try --engine apptainer or udocker-r"
@@ -49,7 +55,7 @@ _SETUP_HINTS = {
     "udocker-f shows nothing": "--engine takes another one, which binds there",
     "apptainer is not on": "`deephpc site probe --nodes` looks again; --engine takes another one",
     "apptainer cannot": "`deephpc image verify` checks the image; the whole story is in the log",
-    "started": "submit it with more --max-requeues, or see `deephpc logs RUN` for why it kept ending",
+    "started": "`deephpc jobs show RUN` and `logs RUN` tell why it kept ending; submit it with more --max-requeues",
 }
 
 
@@ -207,6 +213,7 @@ def _explain_end(one: Job, files: TaskFolder) -> Explanation:
         )
     if one.state is JobState.NODE_FAIL:
         ended = replace(ended, text=_lost_node(one, files))
+    ended = _with_what_it_heard(ended, one, attempts, fate.exit_code)
     plan = load_plan(one.files) if one.state is JobState.FAILED else None
     if one.state is JobState.FAILED and files.log.is_file():
         known = recognise(_last_lines(files.log, _TELLING_LINES), plan)
@@ -226,6 +233,15 @@ def _explain_end(one: Job, files: TaskFolder) -> Explanation:
     if files.checkpoints.is_dir() and any(files.checkpoints.iterdir()):
         ended = replace(ended, next_step=f"{ended.next_step}; {_OLD_CHECKPOINTS} {files.checkpoints}")
     return replace(ended, text=f"{ended.text} ({reason})") if reason and one.state is JobState.FAILED else ended
+
+
+def _with_what_it_heard(ended: Explanation, one: Job, attempts: Sequence[Attempt], code: int | None) -> Explanation:
+    """Add that nobody in it listened when its end was near, or that it asked to go on where that is not done."""
+    if one.state in (JobState.TIMEOUT, JobState.PREEMPTED) and attempts and attempts[-1].told is False:
+        return Explanation(f"{ended.text}; {_UNHEARD}", f"{ended.next_step}; {_LISTEN}")
+    if one.state is JobState.CANCELLED and code == _CONTINUE:
+        return replace(ended, text=f"{ended.text}; {_ASKED_TOO_EARLY}")
+    return ended
 
 
 def _closed_place(log: Path) -> str | None:
@@ -262,11 +278,12 @@ def _lost_node(one: Job, files: TaskFolder) -> str:
     allowed = plan.spec.max_requeues if plan else None
     if allowed == 0:
         among += "; it may not be queued again (--max-requeues 0)"
-    elif allowed is not None and sum(not one.earned for one in attempts) > allowed:
+    elif allowed is not None and sum(not one.free for one in attempts[1:]) >= allowed:
         among += f"; its {allowed} requeues are used"
     return which + among
 
 
 def _explain_setup(result: Result) -> Explanation:
     hints = (hint for start, hint in _SETUP_HINTS.items() if result.reason.startswith(start))
-    return Explanation(f"the program never started: {result.reason}", next(hints, "see the end of `deephpc logs RUN`"))
+    begun = result.reason if result.reason.startswith("started") else f"the program never started: {result.reason}"
+    return Explanation(begun, next(hints, "see the end of `deephpc logs RUN`"))

@@ -96,8 +96,9 @@ cpus() { local n=${SLURM_CPUS_ON_NODE:-}; [ -n "$n" ] || n=8; printf '%d' "$n"; 
 # shellcheck shell=bash disable=SC2154,SC2034  # set and read by the script it is part of
 # How a run goes on over many attempts: part of the job script. A program that ends with exit code 75 (EX_TEMPFAIL of
 # sysexits.h) asks to be continued: its job is queued again or, with --chain, a successor of the job is submitted, which
-# finds the same run folder. It ends where two attempts in a row leave no newer checkpoint. An attempt that did its work, until
-# its end was near or for a minute and more, goes on for free; any other start again is one of the requeues that are allowed.
+# finds the same run folder. It ends where two attempts in a row leave no newer checkpoint. After an attempt that left a newer
+# one, and worked until its end was near or for a minute and more, the next start is free, whoever asked for it; any other
+# start again is one of the requeues that are allowed.
 continue_code=75
 least_work_s=60
 
@@ -112,9 +113,25 @@ begun() { # how many attempts this run, or this task of it, has begun
 used_requeues() {
   local line used=$((attempt - 1))
   while IFS= read -r line; do
-    [[ $line != *'"event":"continued"'*'"earned":true'* ]] || ((--used))
+    [[ $line != *'"event":"started"'*'"free":true'* ]] || ((--used))
   done <"$here/events.jsonl"
   printf '%d' "$used"
+} 2>/dev/null
+
+is_free() { # NEWEST CHECKPOINT: whether this start costs no requeue, by what the attempt before it did
+  local LC_ALL=C line began='' found='' told='' earned=''
+  while IFS= read -r line; do
+    if [[ $line =~ ^\{\"at\":\"([^\"]*)\",\"event\":\"started\" ]]; then
+      began=${BASH_REMATCH[1]} found='' told='' earned=''
+      [[ ! $line =~ \"checkpoint\":\"([^\"]*)\" ]] || found=${BASH_REMATCH[1]}
+    elif [[ $line == *'"event":"continued"'*'"earned":true'* ]]; then
+      earned=yes
+    elif [[ $line == *'"event":"grace"'* ]]; then
+      told=yes
+    fi
+  done <"$here/events.jsonl"
+  [ -z "$earned" ] || return 0
+  [ -n "$began" ] && [[ $1 > $found ]] && { [ -n "$told" ] || [ $(($(TZ=UTC0 date -d "$1" +%s) - $(date -d "$began" +%s))) -ge "$least_work_s" ]; }
 } 2>/dev/null
 
 claim_file() { # a run that was handed on to a successor has a claim of its own for each: who is first takes the next one
@@ -141,11 +158,42 @@ makes_room() { # whether this job is being ended for one of higher priority: a l
 }
 
 is_to_make_room() { # whether Slurm has begun to end this job so; steps are told when the grace period begins, this shell is not
-  [[ $(outside_of_any_job timeout 10 scontrol --oneliner show job "${SLURM_JOB_ID:-none}" 2>/dev/null) =~ PreemptTime=[0-9] ]]
+  [[ $(facts_now) =~ PreemptTime=[0-9] ]]
+}
+
+own_name() { # what Slurm calls this job; a task of an array by its own name: the id of its last task is the whole array's
+  printf '%s' "${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}"
+  [ -n "${SLURM_ARRAY_JOB_ID:-}" ] || printf '%s' "${SLURM_JOB_ID:-none}"
+}
+
+facts_now() { outside_of_any_job timeout 10 scontrol --oneliner show job "$(own_name)" 2>/dev/null </dev/null; }
+
+seconds_of() { # [DAYS-]HOURS:MINUTES:SECONDS
+  [[ $1 =~ ^(([0-9]+)-)?([0-9]+):([0-9]+):([0-9]+)$ ]] || return 1
+  printf '%d' $((((10#${BASH_REMATCH[2]:-0} * 24 + 10#${BASH_REMATCH[3]}) * 60 + 10#${BASH_REMATCH[4]}) * 60 + 10#${BASH_REMATCH[5]}))
+}
+
+seconds_left() { # until the time limit as it is now, which may have been changed since the start; nothing where none is known
+  local facts='' limit ran end=${SLURM_JOB_END_TIME:-${DEEPHPC_LOCAL_END_TIME:-}}
+  [ -z "${SLURM_JOB_ID:-}" ] || facts=$(facts_now)
+  if [[ $facts =~ [[:space:]]RunTime=([0-9:-]+)[[:space:]]+TimeLimit=([^[:space:]]+) ]]; then # not EndTime: a job that is cancelled has now
+    ran=${BASH_REMATCH[1]} limit=${BASH_REMATCH[2]}
+    limit=$(seconds_of "$limit") && printf '%d' $((limit - $(seconds_of "$ran")))
+  elif [ -n "$end" ]; then
+    printf '%d' $((end - $(TZ=UTC0 printf '%(%s)T' -1)))
+  elif [ "$walltime_s" -gt 0 ]; then
+    printf '%d' $((walltime_s - SECONDS))
+  fi
+}
+
+is_over() { # whether this job's time is over
+  local left
+  left=$(seconds_left)
+  [ -n "$left" ] && [ "$left" -le 1 ]
 }
 
 asks_to_continue() { # as do ranks that ended because they were told that their job is to make room
-  [ -z "$failed_setup" ] && { [ -z "$told" ] || { at_limit && [ -z "$preempted" ]; }; } || return 1
+  [ -z "$failed_setup" ] && { [ -z "$told" ] || { [ -n "$at_limit" ] && [ -z "$preempted" ]; }; } || return 1
   [ "$code" -ne "$continue_code" ] || return 0
   [ "$code" -ne 0 ] && [ -z "$told" ] && [ -n "${DEEPHPC_LAUNCHER:-}" ] && [ "$max_requeues" -gt 0 ] && is_to_make_room
 }
@@ -199,12 +247,10 @@ hand_over() {
   fi
 }
 
-requeue() { # a task of an array by its own name: the id of its last task is the whole array's
-  local me=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID} said=''
-  me=${me:-${SLURM_JOB_ID:-}}
-  local tries
+requeue() {
+  local said='' tries
   for tries in {1..6}; do
-    said=$(outside_of_any_job timeout 60 scontrol requeue "$me" 2>&1 </dev/null) && return
+    said=$(outside_of_any_job timeout 60 scontrol requeue "$(own_name)" 2>&1 </dev/null) && return
     case $said in *[Uu]'nable to contact'* | *'imed out'* | *onnect*) sleep $((tries * 5)) ;; *) break ;; esac
   done
   why_not="$asked, but the cluster did not queue it again: ${said:-scontrol gave no answer}"
@@ -283,7 +329,15 @@ printf -- '--- deephpc: %s%s, attempt %d, job %s on %s, %s\n' "$run_id" "${task:
 if [ -e "$here/result.json" ]; then # an earlier attempt was told to end and the job was queued again
   mkdir -p "$here/attempts" && mv -f "$here/result.json" "$here/attempts/result-$((attempt - 1)).json"
 fi
-event started ",\"nodes\":\"$(text "$nodes")\",\"cpus\":$(cpus),\"memory_mib\":$(memory_mib)"
+checkpoint_before=$(newest_checkpoint)
+read -r day clock _ <<<"$checkpoint_before"
+free=false
+[ "$attempt" -eq 1 ] || ! is_free "$day $clock" || free=true
+event started ",\"nodes\":\"$(text "$nodes")\",\"cpus\":$(cpus),\"memory_mib\":$(memory_mib),\"checkpoint\":\"$day $clock\",\"free\":$free"
+sha256sum --check code.sha256 2>/dev/null | sed -n 's/: FAILED$//p' | while IFS= read -r file; do
+  event edited ",\"file\":\"$(text "$file")\""
+  printf 'deephpc: %s was edited after this run was submitted; it runs as it is now\n' "$file"
+done
 leave() { write_result FAILED 1 null script "the job script ended early"; }
 trap leave EXIT
 trap 'write_result CANCELLED 143 15 signal "told to end before the program started"; exit 143' TERM INT
@@ -349,19 +403,125 @@ oom_kills() { # how many processes of this job the kernel killed for memory: cgr
   printf '%d' "$total"
 }
 
-listener() { printf '%d' "$program"; }
+noted_in=
+# shellcheck shell=bash disable=SC2154  # noted_in and program are set where it is used
+# Whom a signal is for: part of the job script, and sourced by launch_rank.sh. What was started as the program may be an
+# engine, a shell that waits for another, or a starter of several: they have no handler, and would die of what those below them
+# want to hear. So a process with a handler of its own is told, and none below it, since it may have handed it on.
+own_process() { # the program's own process, which inside.sh notes in $noted_in, when it can be seen from here; else the engine's
+  local noted parent
+  read -r noted <"$noted_in" && parent=$noted
+  while [ "${parent:-0}" -gt 1 ] && [ "$parent" != "$program" ]; do
+    parent=$(sed 's/.*) [A-Za-z] //; s/ .*//' "/proc/$parent/stat") # field 4 of proc_pid_stat(5)
+  done
+  if [ "${parent:-0}" = "$program" ]; then printf '%d' "$noted"; else printf '%d' "$program"; fi
+} 2>/dev/null
+
+children_of() { cat "/proc/$1/task/"*/children; } 2>/dev/null
+
+is_shell() { # PID
+  case $(readlink "/proc/$1/exe") in */bash | */sh | */dash | */busybox | */ksh* | */zsh) ;; *) return 1 ;; esac
+}
+
+is_srun() { [ "$(cat "/proc/$1/comm")" = srun ]; } 2>/dev/null
+
+has_handler() { # PID SIGNAL: proc_pid_status(5)
+  local word mask caught=0
+  while read -r word mask; do [ "$word" != SigCgt: ] || caught=$mask; done <"/proc/$1/status"
+  ((0x$caught >> ($(kill -l "$2") - 1) & 1))
+} 2>/dev/null
+
+listens() { # PID SIGNAL: bash with a trap for its end catches SIGILL and all other signals that end it, to run that trap and die
+  has_handler "$1" "$2" && { ! is_shell "$1" || ! has_handler "$1" ILL || names "$1" "$2"; }
+}
+
+names() { # PID SIGNAL: whether the words of a shell, or the script it runs, name the signal
+  local word file found=1
+  while [ "$found" -ne 0 ] && IFS= read -r -d '' word; do
+    case $word in /*) file=/proc/$1/root$word ;; *) file=/proc/$1/cwd/$word ;; esac
+    if [[ $word == *"$2"* ]] || { [ -f "$file" ] && grep -q -e "$2" "$file"; }; then found=0; fi
+  done <"/proc/$1/cmdline"
+  return "$found"
+} 2>/dev/null
+
+listeners() { # SIGNAL PID…: those of these processes and of all below them that listen
+  local signal=$1 pid below
+  shift
+  for pid; do
+    if is_srun "$pid"; then
+      step_listeners "$signal" "$pid"
+    elif listens "$pid" "$signal"; then
+      printf '%d ' "$pid"
+    else
+      below=$(children_of "$pid")
+      # shellcheck disable=SC2086  # numbers
+      [ -z "$below" ] || listeners "$signal" $below
+    fi
+  done
+}
+
+step_listeners() { # SIGNAL PID: who listens among the tasks that srun has started; it hands a signal on to all on all nodes
+  local file pid here='' deaf=
+  [ "$1" != TERM ] || return 0 # Slurm has told the tasks of it itself, and srun would kill them
+  for file in /proc/[0-9]*/environ; do
+    if grep -qzx "SLURM_JOB_ID=${SLURM_JOB_ID:-}" "$file" && grep -qz '^SLURM_STEP_ID=' "$file"; then
+      pid=${file//[!0-9]/}
+      if listens "$pid" "$1"; then here+="$pid "; else deaf=yes; fi
+    fi
+  done 2>/dev/null
+  if [ -z "$deaf" ] && [ -n "$here" ]; then printf '%d ' "$2"; else printf '%s' "$here"; fi
+}
+
+tell() { # SIGNAL: tell the program, wherever in its tree it listens; false where nobody does
+  local told_pids
+  told_pids=$(listeners "$1" "$(own_process)" | tr ' ' '\n' | sort -u)
+  # shellcheck disable=SC2086  # numbers
+  [ -n "$told_pids" ] && kill -s "$1" $told_pids 2>/dev/null
+}
+
+end_program() { # SIGTERM to who listens, else to what a shell waits for: a wrapper that died of it would take its exit code along
+  local top pids
+  top=$(own_process)
+  pids=$(listeners TERM "$top")
+  [ -n "$pids" ] || pids=$(working "$top")
+  # shellcheck disable=SC2086  # numbers
+  [ -z "$pids" ] || kill -TERM $pids 2>/dev/null
+  [ "${pids% }" = "$top" ] || end_rest "$top" "$pids" </dev/null >/dev/null 2>&1 &
+}
+
+working() { # PID…: the processes themselves; of shells, those that they wait for; of srun's tasks none, Slurm has told them
+  local pid below
+  for pid; do
+    below=
+    ! is_shell "$pid" || below=$(children_of "$pid")
+    # shellcheck disable=SC2086  # numbers
+    if is_srun "$pid"; then :; elif [ -n "$below" ]; then working $below; else printf '%d ' "$pid"; fi
+  done
+}
+
+end_rest() { # PID PIDS: once those that were told have ended, a shell has five seconds more, and starts nothing that goes on after them
+  local pid pids
+  for pid in $2; do while [ -d "/proc/$pid" ]; do sleep 0.5; done; done
+  for _ in {1..10}; do
+    sleep 0.5
+    [ -d "/proc/$1" ] || return
+  done
+  while is_shell "$1" && pids=$(working "$1") && [ -n "$pids" ]; do
+    # shellcheck disable=SC2086  # numbers
+    kill -TERM "$1" $pids
+    sleep 1
+  done
+}
+
 
 program=
 missed= # signals that came before there was a program to tell
 warned=
 told=
+at_limit= # whether it was told to end because its time is over
 preempted=
-warn() { # tell the program that its end is near, if it listens; the signal would kill one that does not
-  local word mask caught=0 pid
-  if [ -z "$program" ] || [ -s "$here/.setup" ]; then return 1; fi # the set-up goes on, and listens to nothing
-  pid=$(listener)
-  while read -r word mask; do [ "$word" != SigCgt: ] || caught=$mask; done <"/proc/$pid/status"
-  ((0x$caught >> ($(kill -l USR1) - 1) & 1)) && kill -USR1 "$pid" 2>/dev/null
+warn() { # tell the program that its end is near, if it listens
+  [ -n "$program" ] && [ ! -s "$here/.setup" ] && tell USR1 # while the set-up goes on, nothing listens
 }
 on_grace() { # the time limit is near
   local is_told=true
@@ -369,6 +529,7 @@ on_grace() { # the time limit is near
   if ! warn; then
     is_told=false
     if [ -n "$program" ]; then remind </dev/null >/dev/null 2>&1 & else missed+=' USR1'; fi
+    printf 'deephpc: the end of this job is near, and nothing in the program listens for SIGUSR1 yet: what is not saved by itself is lost\n'
   fi
   event grace ",\"told\":$is_told,\"elapsed_s\":$SECONDS"
 }
@@ -379,23 +540,19 @@ remind() { # a program that was still loading when its end came near is told as 
 on_term() {
   interrupted=yes told=yes
   ! makes_room || preempted=yes
-  event terminated ",\"at_limit\":$(at_limit && echo true || echo false),\"elapsed_s\":$SECONDS"
-  if [ -z "$program" ]; then missed+=' TERM'; elif [ -z "$preempted" ] || ! warn; then kill -TERM "$(listener)" 2>/dev/null; fi
-}
-at_limit() {
-  local end=${SLURM_JOB_END_TIME:-${DEEPHPC_LOCAL_END_TIME:-}}
-  if [ -n "$end" ]; then [ "$(TZ=UTC0 printf '%(%s)T' -1)" -ge $((end - 1)) ]; else [ "$walltime_s" -gt 0 ] && [ "$SECONDS" -ge $((walltime_s - 1)) ]; fi
+  if [ -z "$program" ]; then missed+=' TERM'; elif [ -z "$preempted" ] || ! warn; then end_program; fi
+  ! is_over || at_limit=yes # asked after the program was told: a controller that is silent takes none of its time
+  event terminated ",\"at_limit\":$([ -n "$at_limit" ] && echo true || echo false),\"elapsed_s\":$SECONDS"
 }
 
 oom_before=$(oom_kills)
-checkpoint_before=$(newest_checkpoint)
 trap on_grace USR1
 trap on_term TERM INT
 SECONDS=0
 printf 'the set-up of the job ended early' >"$here/.setup"
 become_program "${command[@]}" </dev/null 9>>"$here/.setup" &
 program=$!
-case $missed in *TERM*) kill -TERM "$program" 2>/dev/null ;; *USR1*) remind </dev/null >/dev/null 2>&1 & ;; esac
+case $missed in *TERM*) end_program ;; *USR1*) remind </dev/null >/dev/null 2>&1 & ;; esac
 sampler=
 if command -v python3 >/dev/null 2>&1 && [ -r sample_usage.py ]; then
   python3 sample_usage.py "$program" "$here/usage.jsonl" </dev/null >/dev/null 2>&1 &
@@ -418,7 +575,7 @@ if asks_to_continue && continue_run; then exit "$code"; fi
 if [ "$code" -gt 128 ] && [ "$code" -le 192 ]; then signal=$((code - 128)); fi
 if [ -n "$told" ]; then
   if [ -n "$preempted" ]; then write_result PREEMPTED "$code" "$signal" signal "had to make room for another job"
-  elif at_limit; then write_result TIMEOUT "$code" "$signal" signal "${why_not:-ended at its time limit}"; else write_result CANCELLED "$code" "$signal" signal "told to end (SIGTERM)"; fi
+  elif [ -n "$at_limit" ]; then write_result TIMEOUT "$code" "$signal" signal "${why_not:-ended at its time limit}"; else write_result CANCELLED "$code" "$signal" signal "told to end (SIGTERM)"; fi
 elif [ -n "$failed_setup" ]; then
   write_result FAILED "$code" null setup "$failed_setup"
 elif [ "$code" -eq 0 ]; then

@@ -24,7 +24,9 @@ from tests.jobs.test_script import Run
 #: Counts the attempts in a checkpoint, and is done in the third.
 COUNTS = 'echo >> "$DEEPHPC_CHECKPOINT_DIR/steps"; [ "$(wc -l < "$DEEPHPC_CHECKPOINT_DIR/steps")" -ge 3 ] || exit 75'
 SCONTROL = """#!/bin/sh
-if [ "$1" = --oneliner ]; then echo "JobId=4711 PreemptTime=${PREEMPTED:-None} Priority=1"; exit; fi
+if [ "$1" = --oneliner ]; then
+  echo "JobId=4711 PreemptTime=${PREEMPTED:-None} ${LIMIT:+RunTime=00:01:28 TimeLimit=$LIMIT }TimeMin=N/A"; exit
+fi
 echo "$@" >> "$SAID"
 [ -z "$ANSWER" ] || { echo "$ANSWER" >&2; exit 1; }
 """
@@ -226,6 +228,58 @@ def test_told_to_end_before_its_limit_it_is_cancelled_whatever_its_exit_code(slu
     assert slurm.requests == []
 
 
+@pytest.mark.parametrize(
+    ("limit", "state"),
+    [
+        ("00:01:00", "PENDING"),
+        ("00:01:29", "PENDING"),
+        ("1-00:00:00", "CANCELLED"),
+        ("UNLIMITED", "CANCELLED"),
+        ("00:30:00", "CANCELLED"),
+    ],
+)
+def test_the_limit_counts_that_the_job_has_when_it_is_told_to_end(
+    slurm: Slurms, tmp_path: Path, limit: str, state: str
+):
+    """It may have been changed since: RunTime and TimeLimit decide, as scontrol of 22.05 and 24.11 writes them."""
+    asked = Resources(walltime=timedelta(seconds=3600 if state == "PENDING" else 1))
+    run = slurm.run(sys.executable, "-c", SAVES, max_requeues=3, resources=asked, grace=timedelta(0))
+    process = slurm.start(run, LIMIT=limit)
+    wait_until((tmp_path / "ready").exists)
+    process.terminate()
+    assert run.end(process)[0] == 75
+    result = load_result(run.task())
+    assert (result.state.value if result else "PENDING") == state
+    assert slurm.requests == (["requeue 4711"] if state == "PENDING" else [])
+
+
+def test_without_a_limit_of_its_own_a_program_is_told_by_the_one_that_slurm_gives(slurm: Slurms):
+    run = slurm.run(sys.executable, "-c", SAVES, max_requeues=3)
+    assert "--signal" not in run.files.script.read_text()
+    assert slurm(run, LIMIT="00:01:28")[0] == 75
+    assert list(dict.fromkeys(run.events())) == ["started", "grace", "continued"]  # told again once it listens
+
+
+def test_attempts_that_saved_are_free_whoever_asked_for_the_next(slurm: Slurms, tmp_path: Path):
+    """A program that queues its own job again (as Lightning does) is ended by Slurm, and says nothing to deephpc."""
+    saves = 'date -d "+2 minutes" > c; touch -d "+2 minutes" c; mv c "$DEEPHPC_CHECKPOINT_DIR/$DEEPHPC_ATTEMPT"'
+    run = slurm.run(
+        "bash", "-c", f'[ "$DEEPHPC_ATTEMPT" -gt 4 ] || {{ {saves}; sleep 0.01; }}; kill -KILL $PPID', max_requeues=1
+    )
+    while not run.task().result.exists():
+        slurm(run)
+    # four saved, so the fifth start was the last free one; the sixth was a requeue, the seventh one too many
+    assert [attempt.free for attempt in load_attempts(run.task())] == [False, True, True, True, True, False, False]
+
+
+def test_attempts_that_save_as_soon_as_they_begin_are_not_free(slurm: Slurms):
+    program = 'date > "$DEEPHPC_CHECKPOINT_DIR/$DEEPHPC_ATTEMPT"; kill -KILL $PPID'
+    run = slurm.run("bash", "-c", program, max_requeues=1)
+    for _ in range(3):
+        slurm(run)
+    assert load_result(run.task()) is not None
+
+
 def test_a_limit_too_short_for_slurms_own_signal_is_told_by_the_script(slurm: Slurms):
     program = "trap 'date > \"$DEEPHPC_CHECKPOINT_DIR/saved\"; exit 75' USR1; while :; do sleep 0.05; done"
     limits = {"resources": Resources(walltime=timedelta(seconds=60)), "grace": timedelta(seconds=58)}
@@ -277,6 +331,65 @@ def test_a_program_that_still_loads_when_its_end_comes_near_is_told_once_it_list
     assert [path.name for path in run.task().checkpoints.iterdir()] == ["SIGUSR1"]
     told = [event["told"] for event in read_json_lines(run.task().events) if event["event"] == "grace"]
     assert told == [False, True]
+
+
+# --- who is told ---
+
+STARTER = "import subprocess, sys; children = [subprocess.Popen(sys.argv[1:]) for _ in range(2)]; " \
+    "sys.exit(max(child.wait() for child in children))"  # fmt: skip
+
+
+def saving(tmp_path: Path) -> str:
+    (tmp_path / "saves.py").write_text(SAVES)
+    return f"{sys.executable} {tmp_path}/saves.py"
+
+
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        "{saves}; exit $?",
+        "trap 'echo left' EXIT; {saves}",
+        "trap 'echo left' EXIT; set -o pipefail; {saves} | tee log",
+        "(bash -c '{saves}; exit $?'; exit $?)",
+        "python3 -c '{starter}' {saves}; exit $?",
+    ],
+)
+@pytest.mark.parametrize("sent", ["SIGUSR1", "SIGTERM"])
+def test_who_listens_below_the_program_is_told_and_its_exit_code_counts(
+    slurm: Slurms, tmp_path: Path, wrapper: str, sent: str
+):
+    words = wrapper.format(saves=saving(tmp_path), starter=STARTER)
+    run = slurm.run("bash", "-c", words, max_requeues=3, resources=Resources(walltime=timedelta(hours=1)))
+    process = slurm.start(run, LIMIT="00:01:00")
+    wait_until((tmp_path / "ready").exists)
+    process.send_signal(signal.Signals[sent])
+    assert run.end(process)[0] == 75
+    assert slurm.requests == ["requeue 4711"]
+    assert [path.name for path in run.task().checkpoints.iterdir()] == [sent]
+
+
+@pytest.mark.parametrize("trap", ["", "trap 'echo left > left' EXIT; ", "trap 'echo left > left' EXIT HUP; "])
+def test_where_nobody_listens_nothing_is_killed_and_it_is_said(slurm: Slurms, tmp_path: Path, trap: str):
+    run = slurm.run("bash", "-c", f"{trap}touch ready; while [ ! -e go ]; do sleep 0.05; done; [ ! -e left ] && exit 5")
+    process = slurm.start(run)
+    wait_until((tmp_path / "ready").exists)
+    process.send_signal(signal.SIGUSR1)
+    wait_until(lambda: "grace" in run.events())
+    (tmp_path / "go").touch()
+    code, out = run.end(process)
+    assert code == 5
+    assert "nothing in the program listens for SIGUSR1" in out
+    assert [attempt.told for attempt in load_attempts(run.task())] == [False]
+
+
+def test_a_wrapper_that_goes_on_after_its_program_was_told_to_end_is_ended(slurm: Slurms, tmp_path: Path):
+    run = slurm.run("bash", "-c", f"{saving(tmp_path)}; echo $? > code; sleep 600; touch never; sleep 600")
+    process = slurm.start(run)
+    wait_until((tmp_path / "ready").exists)
+    process.terminate()
+    assert run.end(process)[0] == 143
+    assert (tmp_path / "code").read_text() == "75\n"
+    assert not (tmp_path / "never").exists()
 
 
 # --- preempted ---

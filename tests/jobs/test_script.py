@@ -22,6 +22,7 @@ from deephpc.jobs.slurm_options import Dialect, render_directives
 from deephpc.jobs.spec import Array, Collection, Dependency, Environment, Gateway, JobSpec, Mail, Resources
 from deephpc.jobs.state import JobState
 from deephpc.places import shipped
+from deephpc.workflows.source import COMMAND_FILES, render_command_files
 from tests.fakes.samples import a_spec
 from tests.fakes.waiting import DEADLINE_S, wait_until
 
@@ -310,6 +311,25 @@ def test_a_program_that_does_not_listen_is_not_killed_by_being_told(make, tmp_pa
     (tmp_path / "go").touch()
     assert run.end(process)[0] == 5
     assert [event["told"] for event in read_json_lines(run.task().events) if event["event"] == "grace"] == [False]
+
+
+def test_files_that_were_edited_while_the_job_waited_are_named(make, tmp_path: Path):
+    for name in ("same.py", "edited ü.py", "removed.py"):
+        (tmp_path / name).write_text("print(1)\n")
+    (tmp_path / "huge.bin").write_bytes(bytes(17 * 1024 * 1024))
+    run = make("cat", "same.py", "edited ü.py")
+    words = ("cat", "same.py", "edited ü.py", "removed.py", "huge.bin", "no such", "a\0b", ".")
+    kept = render_command_files(words, tmp_path)
+    assert len(kept.splitlines()) == 3
+    (run.files.path / COMMAND_FILES).write_text(kept)
+    (tmp_path / "edited ü.py").write_text("print(2)\n")
+    (tmp_path / "removed.py").unlink()
+    code, out = run()
+    assert code == 0
+    assert out.count("was edited after this run was submitted") == 1
+    assert f"{tmp_path}/edited ü.py was edited" in out
+    ((edited,),) = (attempt.edited for attempt in load_attempts(run.task()))
+    assert edited.replace("??", "?") == f"{tmp_path}/edited ?.py"  # one of each byte where the locale is C
 
 
 def test_told_to_end_is_cancelled_and_the_program_is_told(make, tmp_path: Path):

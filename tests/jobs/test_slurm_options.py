@@ -161,13 +161,13 @@ def test_every_fact_has_one_line_in_a_fixed_order():
 
 
 def test_a_job_that_asks_for_nothing_leaves_resources_to_the_site():
+    """Slurm's signal too: its partition's time limit may leave no room for it, so the job script asks and tells."""
     assert render_directives(spec(), GPUS_PER_NODE) == (
         "#SBATCH --job-name=train-x-7f3a.01234567",
         "#SBATCH --comment=deephpc:train-x-7f3a:0123456789abcdef",
         "#SBATCH --output=job.log",
         "#SBATCH --open-mode=append",
         "#SBATCH --no-requeue",
-        "#SBATCH --signal=B:USR1@60",
     )
 
 
