@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from deephpc.data.storage import Changed, Missing
+from deephpc.data.storage import Changed, Missing, Unfit
 from deephpc.errors import DataError
 from deephpc.retries import Stopped
 
@@ -87,7 +87,7 @@ class Crew:
         Raises
         ------
         DataError
-            At once for what concerns all files; at the end for files that vanished or changed.
+            At once for what concerns all files; at the end for files that vanished, changed or are not taken.
         """
         self._waiting.extend(work)
         threads = [threading.Thread(target=self._labour, daemon=True) for _ in range(self.parallel)]
@@ -121,7 +121,7 @@ class Crew:
             error = self._attempt(work)
             with self._changed:
                 self._busy -= 1
-                if isinstance(error, Missing | Changed):
+                if isinstance(error, Missing | Changed | Unfit):
                     self._failures.append(error)
                 elif error is not None and self._fatal is None:
                     self._fatal = error

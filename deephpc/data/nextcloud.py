@@ -1,8 +1,10 @@
-"""Sends a large file to Nextcloud in chunks, several at once, so that an upload that broke off goes on.
+"""Nextcloud and ownCloud: how they are known, and large files in chunks, so that an upload that broke off goes on.
 
 Source: Nextcloud developer manual 28 and 30, "Chunked file upload", version 2: chunks are called 1 to 10000, hold 5 MB
 to 5 GB each but for the last, are put together in the order of their names, and are thrown away after 24 idle hours.
-Every request names the destination.
+Every request names the destination. A file in one piece is written to a part file and renamed by the server, which
+reserves such names to itself from release 30 on (apps/dav/lib/Connector/Sabre/File.php, `put`;
+lib/private/Files/FilenameValidator.php).
 """
 
 import re
@@ -17,7 +19,22 @@ from deephpc.retries import Patience, Retries, persist
 CHUNK_BYTES = 16 << 20
 _MAX_CHUNKS = 10_000
 _THERE = frozenset({405})  # the answer to an MKCOL for what is there (RFC 4918, 9.3.1)
+_VENDORS = frozenset({"nextcloud", "owncloud"})
+_ADDRESS = re.compile(r"/(remote|public)\.php/(web)?dav(/|$)")
+#: No earlier times are taken (Nextcloud 30, apps/dav/lib/Connector/Sabre/MtimeSanitizer.php).
+_FIRST_DAY_S = 24 * 60 * 60
 _FILE = re.compile(r"(?P<top>https?://.*?/remote\.php/dav)/files/(?P<user>[^/]+)/.+")
+
+
+def is_own_cloud(url: str, vendor: str) -> bool:
+    """Say whether a server is a Nextcloud or an ownCloud, by what rclone's configuration calls it or by its address."""
+    return vendor in _VENDORS or _ADDRESS.search(url) is not None
+
+
+def time_told(upload: Upload) -> dict[str, str]:
+    """Return the header that tells them when a file was changed."""
+    at = int(upload.modified_s)
+    return {"X-OC-Mtime": str(at)} if at > _FIRST_DAY_S else {}
 
 
 def chunks_url(url: str, key: str) -> str | None:
@@ -97,7 +114,7 @@ class ChunkedUpload:
 
     def _put_together(self, upload: Upload) -> None:
         """Have the file made of its chunks; a server that is at it for longer than we wait finishes all the same."""
-        said = {"X-OC-Mtime": str(int(upload.modified_s)), "Overwrite": "T", **_total(upload)}
+        said = {**time_told(upload), "Overwrite": "T", **_total(upload)}
         retries = Retries(self.patience)
         is_first = True
         while True:

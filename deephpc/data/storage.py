@@ -131,6 +131,10 @@ class Refused(DataError):  # noqa: N818 - says what happened
     """The storage does not let us."""
 
 
+class Unfit(DataError):  # noqa: N818 - says what happened
+    """The storage takes other files, and not this one: its name, its kind."""
+
+
 class Missing(DataError):  # noqa: N818 - says what happened
     """There is no such file or folder."""
 

@@ -1,28 +1,29 @@
 """WebDAV as storage, Nextcloud's and ownCloud's too.
 
-Source: RFC 4918; for OC-Checksum and X-OC-Mtime the Nextcloud developer manual, "WebDAV basics".
+Source: RFC 4918.
 """
 
 import posixpath
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 
 from deephpc.data.http_login import HttpLogin
 from deephpc.data.location import join
-from deephpc.data.nextcloud import CHUNK_BYTES, ChunkedUpload, chunks_url
-from deephpc.data.storage import ENDLESS, ByteStream, Entry, Interrupted, Limits, Missing, Refused, Upload
+from deephpc.data.nextcloud import CHUNK_BYTES, ChunkedUpload, chunks_url, is_own_cloud, time_told
+from deephpc.data.storage import ENDLESS, ByteStream, Entry, Interrupted, Limits, Missing, Refused, Unfit, Upload
 from deephpc.data.surroundings import Surroundings
 from deephpc.data.web import Request, Web, clean_base, quote_path
 from deephpc.data.webdav_listing import FIELDS, parse_listing
 from deephpc.errors import DataError
-from deephpc.retries import persist
+from deephpc.retries import Patience, persist
 
 _MAX_DEPTH = 64
 _SEND_BYTES = 1 << 18
 _EXISTS = frozenset({405, 409})
-_OWN_CLOUDS = frozenset({"nextcloud", "owncloud"})
+#: How servers refuse a file for its name: a bad request, forbidden, an unsupported type, unprocessable.
+_FORBIDS = frozenset({400, 403, 415, 422})
 
 
 class WebdavStorage:
@@ -36,7 +37,9 @@ class WebdavStorage:
         self._prefix = prefix
         self._base = clean_base(settings["url"])
         self._patience = limits.patience
-        self._tells_times = settings.get("vendor", "") in _OWN_CLOUDS
+        self._is_own_cloud = is_own_cloud(self._base, settings.get("vendor", ""))
+        self._takes_drafts: bool | None = None  # not known yet
+        self._in_part: set[str] = set()
         self._web = Web(self._base, HttpLogin(settings, around.home), limits)
         self._folders: set[str] = set()
         self._making = threading.Lock()
@@ -47,15 +50,11 @@ class WebdavStorage:
 
     def look(self, path: str) -> Entry | None:
         """Ask for one resource."""
-        try:
-            found = self._propfind(path, "0")
-        except Missing:
-            return None
-        return next((each for each in found if not each.path), found[0] if found else None)
+        return self._look(path, self._patience)
 
     def list_folder(self, path: str) -> Iterator[Entry]:
         """Return what is directly in a folder."""
-        yield from (each for each in self._propfind(path, "1") if each.path)
+        yield from (each for each in self._propfind(path, "1", self._patience) if each.path)
 
     def walk(self, path: str) -> Iterator[Entry]:
         """Return all files below, folder by folder: servers refuse to list without end (RFC 4918, 9.1)."""
@@ -76,10 +75,13 @@ class WebdavStorage:
         return self._web.open_range(self._request("GET", path), entry, start, stop)
 
     def write(self, path: str, upload: Upload) -> Entry:
-        """Put a file in its place: a large one in chunks where the server is Nextcloud, any other by way of a draft."""
+        """Put a file in its place, in one step for those who look where the server lets us.
+
+        Nextcloud and ownCloud write to a part file of their own; others get a draft beside its place, which is moved.
+        """
         self._make_folders(posixpath.dirname(path))
         if not self._write_chunks(path, upload):
-            self._write_draft(path, upload)
+            (self._put if self._is_own_cloud else self._write_draft)(path, upload)
         seen = self.look(path)
         if seen is None or (seen.size_bytes != upload.size_bytes and self._count(path) != upload.size_bytes):
             raise Interrupted(f"{self.show(path)} has not the size that was sent")
@@ -103,18 +105,56 @@ class WebdavStorage:
         folder = chunks_url(url, upload.key)
         if folder is None or upload.size_bytes <= CHUNK_BYTES:
             return False
-        return ChunkedUpload(self._web, self._patience, folder, url, self.show(path)).send(upload)
+        with _telling_unfit():
+            return ChunkedUpload(self._web, self._patience, folder, url, self.show(path)).send(upload)
+
+    def _put(self, path: str, upload: Upload, shown: str = "") -> None:
+        headers = {"Content-Length": str(upload.size_bytes), **(time_told(upload) if self._is_own_cloud else {})}
+        with _telling_unfit():
+            self._web.ask(Request("PUT", self._url(path), shown or self.show(path), headers, _chunks(upload)))
 
     def _write_draft(self, path: str, upload: Upload) -> None:
         """Put a file beside its place and move it there; a broken one stays under the other name."""
         draft = join(posixpath.dirname(path), f".{upload.key}.part")
-        headers = {"Content-Length": str(upload.size_bytes)}
-        if self._tells_times:
-            headers["X-OC-Mtime"] = str(int(upload.modified_s))
-        put = Request("PUT", self._url(draft), self.show(path), headers, _chunks(upload))
-        self._web.ask(put)
+        if not self._takes(draft, path):
+            self._write_in_place(path, upload)
+            self._takes_drafts = False
+            return
+        self._put(draft, upload, self.show(path))
         target = {"Destination": self._url(path), "Overwrite": "T"}
         self._web.ask(Request("MOVE", self._url(draft), self.show(path), target))
+
+    def _takes(self, draft: str, path: str) -> bool:
+        """Whether the server takes a draft's name: an empty file tells, before bytes are sent in vain."""
+        if self._takes_drafts is None:
+            empty = Request("PUT", self._url(draft), self.show(path), {"Content-Length": "0"}, b"")
+            answer, _ = persist(self._patience, lambda: self._web.ask(empty, _FORBIDS))
+            if answer.status in _FORBIDS:  # or it takes nothing there: then the file itself is refused
+                return False
+            self._takes_drafts = True
+        return self._takes_drafts
+
+    def _write_in_place(self, path: str, upload: Upload) -> None:
+        """Put a file where it belongs; what a broken try made of the place is removed."""
+        before = None if path in self._in_part else self.look(path)
+        try:
+            self._put(path, upload)
+        except BaseException as error:
+            if not self._remove_broken(path, before):
+                self._in_part.add(path)
+                if isinstance(error, Interrupted):
+                    raise Interrupted(f"{error.message}; it may be there in part") from error
+            raise
+        self._in_part.discard(path)
+
+    def _remove_broken(self, path: str, before: Entry | None) -> bool:
+        """Remove what is no longer as it was before; False where that cannot be done now."""
+        with suppress(DataError):
+            after = self._look(path, replace(self._patience, attempts=1))
+            if after is not None and after != before:
+                self._web.ask(self._request("DELETE", path))
+            return True
+        return False
 
     def _make_folders(self, folder: str) -> None:
         """Make a folder and those above it, each once."""
@@ -135,13 +175,21 @@ class WebdavStorage:
                 above = posixpath.dirname(above)
             for each in reversed(missing_ones):
                 request = Request("MKCOL", f"{self._url(each)}/", self.show(each), {})
-                persist(self._patience, lambda request=request: self._web.ask(request, _EXISTS))  # type: ignore[misc]
+                with _telling_unfit():
+                    persist(self._patience, lambda request=request: self._web.ask(request, _EXISTS))  # type: ignore[misc]
             self._folders.add(folder)
 
-    def _propfind(self, path: str, depth: str) -> list[Entry]:
+    def _look(self, path: str, patience: Patience) -> Entry | None:
+        try:
+            found = self._propfind(path, "0", patience)
+        except Missing:
+            return None
+        return next((each for each in found if not each.path), found[0] if found else None)
+
+    def _propfind(self, path: str, depth: str, patience: Patience) -> list[Entry]:
         headers = {"Depth": depth, "Content-Type": "application/xml"}
         request = Request("PROPFIND", self._url(path), self.show(path), headers, FIELDS)
-        answer, content = persist(self._patience, lambda: self._web.ask(request))
+        answer, content = persist(patience, lambda: self._web.ask(request))
         if answer.status != 207:
             raise DataError(f"{self.show(path)}: the server does not speak WebDAV there", "check the address")
         return parse_listing(content, self._url(path), self.show(path))
@@ -161,3 +209,14 @@ def _chunks(upload: Upload) -> Iterator[bytes]:
         yield chunk
         at += len(chunk)
         upload.advance(len(chunk))
+
+
+@contextmanager
+def _telling_unfit() -> Iterator[None]:
+    """Tell what a server refuses of one file alone from what it refuses of all: rights, room, a place."""
+    try:
+        yield
+    except DataError as error:
+        if type(error) is DataError:
+            raise Unfit(error.message, "give it another name: the other files are sent") from error
+        raise
