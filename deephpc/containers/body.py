@@ -1,14 +1,19 @@
 """Reads the body of an answer: only so much of it, and only for so long, since servers may send without end."""
 
+import contextlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import parse_qs
 
 import httpx
 
 from deephpc.containers.source import Interrupted
+from deephpc.error_body import MAX_ERROR_BYTES, ErrorBody, parse_error_body, secrets_of
 from deephpc.errors import EngineError
 from deephpc.unpacking import NotUnpackable, Truncated, coding_of, unpack
+
+_ERROR_WITHIN_S = 5.0
 
 
 def read_body(response: httpx.Response, limit_bytes: int, deadline_s: float) -> bytes:
@@ -32,6 +37,17 @@ def read_body(response: httpx.Response, limit_bytes: int, deadline_s: float) -> 
             if time.monotonic() > until:
                 raise Interrupted(f"{where} is too slow: {len(content)} bytes in {deadline_s:.0f} s")
     return bytes(content)
+
+
+def read_error(response: httpx.Response) -> ErrorBody:
+    """Return what a registry says itself with an error; nothing where it says nothing short that is soon here."""
+    request, said = response.request, b""
+    sent = request.headers.get_list("authorization")
+    if request.method == "POST":  # for a token, with a token
+        sent += parse_qs(request.content.decode()).get("refresh_token", [])
+    with contextlib.suppress(EngineError, Interrupted, httpx.TransportError, httpx.StreamError):
+        said = read_body(response, MAX_ERROR_BYTES, _ERROR_WITHIN_S)
+    return parse_error_body(said, secrets_of(str(request.url), sent))
 
 
 @contextmanager

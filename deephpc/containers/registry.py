@@ -3,7 +3,6 @@
 Source: OCI distribution specification 1.1; RFC 9110 for ranges, redirects and Retry-After.
 """
 
-import contextlib
 import difflib
 import hashlib
 import ipaddress
@@ -13,8 +12,6 @@ import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -25,6 +22,7 @@ from deephpc.containers.auth import Credentials
 from deephpc.containers.body import read_body, translating
 from deephpc.containers.manifest import INDEXES, MANIFESTS, MAX_DOCUMENT_BYTES, media_type_of
 from deephpc.containers.reference import DOCKER_HUB, RegistryImage, is_digest, is_tag
+from deephpc.containers.refusal import CHECK_THE_NAME, CHECK_THE_REPOSITORY, refusal
 from deephpc.containers.registry_token import Authority, parse_challenge
 from deephpc.containers.source import BlobStream, Corrupt, Document, Interrupted
 from deephpc.errors import EngineError, SiteError
@@ -37,8 +35,7 @@ _MAX_REDIRECTS = 5
 _MAX_TAG_PAGES = 50
 _MAX_TAGS_BYTES = 8 << 20
 _SHOWN_TAGS = 8
-_CHECK_THE_NAME = "check the name and the tag"
-_BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
+_FINE = frozenset({200, 206, 416})
 _Answer = TypeVar("_Answer")
 
 
@@ -95,14 +92,9 @@ class Registry:
         try:
             return self._manifest(self.image.selector)
         except EngineError as error:
-            if error.hint != _CHECK_THE_NAME or self.image.digest:
+            if error.hint != CHECK_THE_NAME or self.image.digest:
                 raise
-            with contextlib.suppress(EngineError, SiteError):
-                tags = self.tags()
-                near = difflib.get_close_matches(self.image.selector, tags, n=_SHOWN_TAGS, cutoff=0.3)
-                shown = list(dict.fromkeys((*near, *sorted(tags))))[:_SHOWN_TAGS]
-                if shown:
-                    error.hint = f"its tags are {', '.join(shown)}{', …' if len(tags) > _SHOWN_TAGS else ''}"
+            error.hint = self._hint_of_tags() or error.hint
             raise
 
     def document(self, digest: str) -> Document:
@@ -154,6 +146,16 @@ class Registry:
                 )
             yield BlobStream(begins, response.iter_raw())
 
+    def _hint_of_tags(self) -> str:
+        """Return which tags there are, nearest first, or that the repository is unknown; empty where nobody tells."""
+        try:
+            tags = self.tags()
+        except (EngineError, SiteError) as error:
+            return error.hint if error.hint == CHECK_THE_REPOSITORY else ""
+        near = difflib.get_close_matches(self.image.selector, tags, n=_SHOWN_TAGS, cutoff=0.3)
+        shown = list(dict.fromkeys((*near, *sorted(tags))))[:_SHOWN_TAGS]
+        return f"its tags are {', '.join(shown)}{', …' if len(tags) > _SHOWN_TAGS else ''}" if shown else ""
+
     def _manifest(self, selector: str) -> Document:
         accept = {"Accept": ", ".join((*INDEXES, *MANIFESTS))}
         path = f"/v2/{self.image.repository}/manifests/{selector}"
@@ -193,7 +195,8 @@ class Registry:
                 if better is not None:
                     response.close()
                     response = self._follow(url, headers, better)
-            self._check(response)
+            if response.status_code not in _FINE:
+                raise refusal(self._host, response, self._access.credentials, self.name)
             yield response
         finally:
             response.close()
@@ -229,24 +232,6 @@ class Registry:
                         raise
             self._base = self._base or f"{order[-1]}://{self._host}"
         return self._base
-
-    def _check(self, response: httpx.Response) -> None:
-        status = response.status_code
-        if status in (200, 206, 416):
-            return
-        if status in _BUSY:
-            wait_s = _retry_after(response.headers.get("retry-after"))
-            raise Interrupted(f"{self._host} is busy ({status})", "try again later", retry_after_s=wait_s)
-        if status in (401, 403):
-            found = self._access.credentials
-            who = f"the credentials from {found.origin}" if found else "an anonymous pull"
-            raise EngineError(
-                f"{self._host} refuses {who} for {self.name} ({status})",
-                "check the image's name; for a private one log in with docker, podman, apptainer or udocker",
-            )
-        if status == 404:
-            raise EngineError(f"{self.name} is not there ({self._host} says 404)", _CHECK_THE_NAME)
-        raise EngineError(f"{self._host} answers {status} for {self.name}", "try again later")
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -298,16 +283,3 @@ def _parse_tags(content: bytes, where: str) -> list[str]:
 def _range_start(text: str) -> int:
     match = re.match(r"bytes (\d{1,18})-", text, re.ASCII)
     return int(match[1]) if match else -1
-
-
-def _retry_after(text: str | None) -> float | None:
-    """Read Retry-After: seconds or a date (RFC 9110, 10.2.3)."""
-    if not text:
-        return None
-    if re.fullmatch(r"\d{1,9}", text.strip(), re.ASCII):
-        return float(text.strip())
-    try:
-        at = parsedate_to_datetime(text).astimezone(timezone.utc)
-    except (ValueError, OverflowError):
-        return None
-    return max(0.0, (at - datetime.now(timezone.utc)).total_seconds())

@@ -15,6 +15,7 @@ import httpx
 
 from deephpc.containers.auth import Credentials
 from deephpc.containers.body import read_body
+from deephpc.containers.refusal import refusal
 from deephpc.errors import EngineError
 from deephpc.retries import Patience
 
@@ -135,14 +136,8 @@ class Authority:
         )
 
     def _read_token(self, response: httpx.Response, realm: str) -> str:
-        if response.status_code in (401, 403):
-            who = f"the credentials from {self._credentials.origin}" if self._credentials else "an anonymous pull"
-            raise EngineError(
-                f"{realm} refuses {who} ({response.status_code})", "log in again, or check the image's name"
-            )
         if response.status_code != 200:
-            response.raise_for_status()
-            raise EngineError(f"{realm} answers {response.status_code} to a request for a token", "try again later")
+            raise refusal(realm, response, self._credentials, "")
         content = read_body(response, _MAX_TOKEN_BYTES, self._patience.deadline_s)
         try:
             said = json.loads(content)

@@ -1,11 +1,13 @@
 """What an HTTP server answers; its body is read by few calls of the system into one buffer."""
 
 import http.client
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 _BUFFER_BYTES = 1 << 17  # all threads' fit the processor's cache, between socket and disk: half the system time
+_DRAINED_WITHIN_S = 5.0
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -58,12 +60,18 @@ class Answer(http.client.HTTPResponse):
                 return
             yield buffer[:count]
 
-    def drain(self) -> None:
-        """Read a short body that nobody wants, so that the connection can be used again."""
-        if self.length is not None and self.length <= _BUFFER_BYTES:
-            with suppress(Broken):
-                for _ in self.chunks():
-                    pass
+    def drain(self) -> bytes:
+        """Read a short body that is not what was asked for, so that the connection can be used again, and return it.
+
+        Of a longer one its beginning is returned.
+        """
+        content, until = bytearray(), time.monotonic() + _DRAINED_WITHIN_S
+        with suppress(Broken):
+            for chunk in self.chunks():
+                content += chunk
+                if len(content) >= _BUFFER_BYTES or time.monotonic() > until:
+                    break
+        return bytes(content)
 
     def readinto1(self, buffer: Any) -> int:  # noqa: ANN401 - as the standard library has it
         """Read with at most one call of the system; the standard library's would make new bytes and copy them."""

@@ -13,13 +13,14 @@ from datetime import datetime, timezone
 from email.utils import format_datetime
 
 from deephpc.data.answer import Answer
+from deephpc.data.header import parse_number
 from deephpc.data.manifest import fault_of
 from deephpc.data.s3_account import find_account
 from deephpc.data.s3_signing import render_query, sign
 from deephpc.data.storage import ByteStream, Entry, Interrupted, Limits, Missing, Upload
 from deephpc.data.surroundings import Surroundings
 from deephpc.data.url_path import decode
-from deephpc.data.web import Request, Web, entry_of, parse_number, quote_path, version_of
+from deephpc.data.web import Request, Web, entry_of, quote_path, refused, version_of
 from deephpc.errors import DataError, InputError
 from deephpc.retries import persist
 
@@ -116,8 +117,8 @@ class S3Storage:
             try:
                 with self._web.send(self._request("GET", path)) as answer:
                     return answer
-            except DataError:
-                raise error from None
+            except DataError as told:  # which says why: an answer to HEAD has no body
+                raise told from error
 
     def _write_parts(self, path: str, upload: Upload) -> str:
         size = part_bytes(upload.size_bytes)
@@ -141,7 +142,8 @@ class S3Storage:
         body = f"<CompleteMultipartUpload>{rows}</CompleteMultipartUpload>".encode()
         root = _parse(self._ask("POST", path, {"uploadId": number}, body)[1], self.show(path))
         if root.tag.endswith("Error"):  # sent with the status 200: the server began to answer before it knew
-            raise Interrupted(f"{self.show(path)}: {_find(root, 'Message') or 'the parts could not be put together'}")
+            told = _find(root, "Message") or _find(root, "Code") or "the parts could not be put together"
+            raise Interrupted(f"{self.show(path)}: {told}")
         return _find(root, "ETag")
 
     def _send_part(self, path: str, which: tuple[str, int], content: bytes) -> str:
@@ -206,12 +208,13 @@ class S3Storage:
         self, method: str, path: str, query: Mapping[str, str] | None = None, content: bytes = b""
     ) -> tuple[Answer, bytes]:
         """Send a signed request; once more where the bucket turns out to be in another region."""
-        answer, said = self._web.ask(self._request(method, path, query, content), _MOVED)
+        request = self._request(method, path, query, content)
+        answer, said = self._web.ask(request, _MOVED)
         if answer.status not in _MOVED:
             return answer, said
         bucket, region = _split(path)[0], answer.headers.get("x-amz-bucket-region", "")
         if not region or region == self._region(bucket):
-            raise DataError(f"{self.show(path)}: {_reason(said) or answer.reason}", "check endpoint and region")
+            raise refused(request, answer, said)
         self._regions[bucket] = region
         return self._web.ask(self._request(method, path, query, content))
 
@@ -306,14 +309,6 @@ def _parse(content: bytes, shown: str) -> ET.Element:
         return ET.fromstring(content)  # noqa: S314 - expat since 2.4.1 bounds entities; no external ones are followed
     except ET.ParseError as error:
         raise DataError(f"{shown}: the answer is not S3's ({error})", "check the endpoint") from error
-
-
-def _reason(content: bytes) -> str:
-    try:
-        root = ET.fromstring(content)  # noqa: S314 - as above
-    except ET.ParseError:
-        return ""
-    return " ".join(f"{_find(root, 'Code')} {_find(root, 'Message')}".split())
 
 
 def _find(element: ET.Element, name: str) -> str:

@@ -1,50 +1,29 @@
 """Sends HTTP requests for the storages that speak it, and turns what goes wrong into errors without credentials.
 
-Source: RFC 9110 for status codes, ranges and Retry-After; RFC 4918 for those of WebDAV.
+Source: RFC 9110 for ranges and redirects.
 """
 
 import ipaddress
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from urllib.parse import quote, unquote, urlsplit
 
 from deephpc import __version__
 from deephpc.data.answer import Answer, Broken, Silent
 from deephpc.data.connections import Connections, Message, Misled, Unreachable
 from deephpc.data.discrepancy import same_version
+from deephpc.data.header import http_time, parse_number
 from deephpc.data.http_login import HttpLogin
-from deephpc.data.storage import (
-    ENDLESS,
-    ByteStream,
-    Entry,
-    Interrupted,
-    Limits,
-    Missing,
-    Refused,
-    Unwritable,
-    changed,
-    missing,
-)
+from deephpc.data.refusal import refusal
+from deephpc.data.storage import ENDLESS, ByteStream, Entry, Interrupted, Limits, changed
+from deephpc.error_body import secrets_of
 from deephpc.errors import DataError
 from deephpc.unpacking import NotUnpackable, Truncated, coding_of, unpack
 
-_BUSY = frozenset({408, 423, 425, 429, 500, 502, 503, 504})
-_CREDENTIALS_HINT = "check the user and password of the remote (`rclone config`, ~/.netrc)"
-_NO_ROOM = (Unwritable, "the storage has no room for it", "free space there, or ask for quota")
-_REFUSALS: Mapping[int, tuple[type[DataError], str, str]] = {
-    401: (Refused, "the server refuses the credentials", _CREDENTIALS_HINT),
-    407: (Refused, "the proxy refuses the credentials", "check HTTPS_PROXY"),
-    403: (Refused, "the server forbids it", "ask its owner, or check the credentials"),
-    405: (Refused, "the server cannot be written there", "is this a WebDAV address?"),
-    409: (Missing, "its folder does not exist", "make the folder first"),
-    413: _NO_ROOM,
-    507: _NO_ROOM,
-}
 _ALWAYS = {"User-Agent": f"deephpc/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
+_SECRET = frozenset({"authorization", "x-amz-security-token"})
 _SAFE = frozenset({"GET", "HEAD", "PROPFIND", "OPTIONS"})
 _MAX_DOCUMENT_BYTES = 256 << 20
 
@@ -98,10 +77,10 @@ class Web:
         try:
             with self._connections.send(message, follow=request.follow and request.method in _SAFE) as answer:
                 if not answer.is_success and answer.status not in also_fine:
-                    answer.drain()
+                    body = answer.drain()
                     if answer.status == 401 and self._login is not None and self._login.renew(login):
                         raise Interrupted(f"{request.shown}: the server refuses the old token")
-                    raise _refusal(request, answer)
+                    raise refused(request, answer, body, login.values())
                 yield answer
         except Truncated as error:
             raise Interrupted(f"{request.shown}: the server broke off: {error}") from error
@@ -160,6 +139,18 @@ class Web:
             yield ByteStream(begins, chunks, whole=ignored, told=told, ends_surely=ends_surely or is_unpacked)
 
 
+def refused(request: Request, answer: Answer, body: bytes, login: Iterable[str] = ()) -> DataError:
+    """Return the error for an answer that is none of success, with what the server says itself and no secret of ours.
+
+    Parameters
+    ----------
+    login
+        Values of the headers that a login added.
+    """
+    sent = (value for name, value in request.headers.items() if name.lower() in _SECRET)
+    return refusal(request.method, request.shown, answer, body, secrets_of(request.url, (*login, *sent)))
+
+
 def entry_of(answer: Answer, *, as_stored: bool = False) -> Entry:
     """Return what the headers of an answer tell of a file; a folder, where a server redirected a name to that.
 
@@ -185,19 +176,6 @@ def version_of(etag: str, last_modified: str) -> str:
     tag = etag.strip().removeprefix("W/").strip('"')
     time = last_modified.strip()
     return f"etag:{tag}" if tag else (f"time:{time}" if time else "")
-
-
-def parse_number(text: str) -> int | None:
-    """Read a length, an offset or seconds; None where it is none of these, or beyond the size of any file."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
-
-
-def http_time(text: str) -> float | None:
-    """Read an HTTP date; None where it is none."""
-    try:
-        return parsedate_to_datetime(text).timestamp() if text else None
-    except (ValueError, TypeError, OverflowError):
-        return None
 
 
 def quote_path(path: str) -> str:
@@ -267,23 +245,6 @@ def _check_answer(answer: Answer, part: _Part | None, entry: Entry, start: int, 
     return begins
 
 
-def _refusal(request: Request, answer: Answer) -> DataError:
-    code, shown = answer.status, request.shown
-    said = f"{shown}: the server answers {code} {answer.reason}".rstrip()
-    if code in _BUSY:
-        return Interrupted(said, retry_after_s=_retry_after(answer.headers.get("retry-after", "")))
-    if code in (404, 410):
-        return missing(shown)
-    if code == 412:
-        return changed(shown)
-    if code in _REFUSALS and not (code == 405 and request.method in _SAFE):
-        kind, reason, hint = _REFUSALS[code]
-        return kind(f"{shown}: {reason} ({code})", hint)
-    if answer.is_redirect:
-        return DataError(f"{said}, which points elsewhere", "use the address it redirects to")
-    return DataError(said, "check the address with `deephpc data ls`")
-
-
 def _unreachable(shown: str, error: Unreachable) -> DataError:
     cause: BaseException | None = error
     while cause is not None:
@@ -299,16 +260,3 @@ def _unreachable(shown: str, error: Unreachable) -> DataError:
 def _words(error: Broken) -> str:
     cause = error.__cause__ or error
     return " ".join(str(cause).split()) or type(cause).__name__
-
-
-def _retry_after(text: str) -> float | None:
-    seconds = parse_number(text.strip())
-    if seconds is not None:
-        return float(seconds)
-    try:
-        moment = parsedate_to_datetime(text) if text else None
-    except (ValueError, TypeError):
-        return None
-    if moment is None:
-        return None
-    return max(0.0, (moment - datetime.now(timezone.utc)).total_seconds())

@@ -3,10 +3,11 @@
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 
+from deephpc.data.header import http_time, parse_number
 from deephpc.data.manifest import fault_of
 from deephpc.data.storage import Entry
 from deephpc.data.url_path import Parts, parse_hrefs, parse_url
-from deephpc.data.web import http_time, parse_number, version_of
+from deephpc.data.web import version_of
 from deephpc.errors import DataError
 
 #: What we ask for.

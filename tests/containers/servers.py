@@ -153,9 +153,11 @@ class FrontHandler(BaseHTTPRequestHandler):
     front: Front
 
     def do_GET(self) -> None:
+        if any(trick(self) for trick in list(self.front.tricks)):
+            return
         if self.path.startswith("/token"):
             self._give_token()
-        elif not any(trick(self) for trick in list(self.front.tricks)):
+        else:
             self._serve()
 
     def log_message(self, *_: Any) -> None:

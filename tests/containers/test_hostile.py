@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from deephpc.containers.auth import Credentials
 from deephpc.containers.pull import Pulled, pull
 from deephpc.containers.reference import parse_reference
-from deephpc.containers.registry import Access, Registry, _parse_tags, _range_start, _retry_after
+from deephpc.containers.refusal import _retry_after
+from deephpc.containers.registry import Access, Registry, _parse_tags, _range_start
 from deephpc.containers.registry_token import parse_challenge
 from deephpc.containers.source import Interrupted
 from deephpc.containers.store import Store

@@ -24,7 +24,7 @@ from tests.fakes.waiting import DEADLINE_S, wait_until
 
 from .conftest import PATIENT, Puller
 from .images import BuiltImage, build_image, digest_of, put_blob, some_layers, write_index
-from .servers import PASSWORD, USER, FrontHandler, RealRegistry, front_of, real_registry, run_tool
+from .servers import PASSWORD, USER, FrontHandler, RealRegistry, Trick, front_of, real_registry, run_tool
 
 pytestmark = pytest.mark.slow  # they need a real registry and skopeo
 
@@ -477,3 +477,82 @@ def test_an_interrupted_pull_ends_soon_though_the_server_is_silent(
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=DEADLINE_S)  # the connections are given up much later
     assert process.returncode != 0
+
+
+def saying(status: int, code: str, message: str, where: str = "") -> Trick:
+    """Answer so, wherever a path has that in it."""
+    said = {"errors": [{"code": code, "message": message, "detail": None}]} if code else {"details": message}
+
+    def answer(handler: FrontHandler) -> bool:
+        if where in handler.path:
+            handler.answer(status, json.dumps(said).encode(), Content_Type="application/json")
+        return where in handler.path
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("trick", "key", "says", "hint"),
+    [
+        (
+            saying(429, "TOOMANYREQUESTS", "You have reached your unauthenticated pull rate limit."),
+            None,
+            "429 TOOMANYREQUESTS: You have reached your unauthenticated pull rate limit",
+            "log in with docker",
+        ),
+        (saying(429, "TOOMANYREQUESTS", "retry-after: 1s"), KEY, "429 TOOMANYREQUESTS: retry-after", "wait, or take"),
+        (saying(403, "DENIED", "denied"), KEY, "refuses the credentials from", "for the right to pull it"),
+        (saying(401, "UNAUTHORIZED", "access is not authorized"), None, "UNAUTHORIZED: access is not", "log in with"),
+        (
+            saying(404, "NAME_UNKNOWN", "repository name not known"),
+            None,
+            "404 NAME_UNKNOWN: repository",
+            "no such repo",
+        ),
+        (
+            saying(404, "MANIFEST_UNKNOWN", "unknown tag", "/manifests/"),
+            None,
+            "MANIFEST_UNKNOWN",
+            "its tags are latest",
+        ),
+        (saying(503, "", f"the {PASSWORD} is Basic {PASSWORD}"), KEY, "busy (503 the *** is Basic ***)", "try again"),
+        (saying(418, "TEAPOT", "\x1b[31mshort\u202e"), None, "answers 418 TEAPOT: [31mshort for", "try again later"),
+    ],
+)
+def test_what_a_registry_says_itself_is_told_with_what_to_do(
+    registry: RealRegistry,
+    image: BuiltImage,
+    pull_image: Puller,
+    trick: Trick,
+    key: Credentials | None,
+    says: str,
+    hint: str,
+) -> None:
+    def asks(handler: FrontHandler) -> bool:
+        if key is None or "Authorization" in handler.headers:
+            return trick(handler)
+        handler.answer(401, WWW_Authenticate='Basic realm="x"')
+        return True
+
+    with front_of(registry.port, tricks=[asks]) as front, pytest.raises(EngineError) as caught:
+        pull_image(f"{front.host}/demo/tool", credentials=key)
+    assert says in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_what_a_real_registry_says_of_an_unknown_repository_is_told(registry: RealRegistry, pull_image: Puller) -> None:
+    with pytest.raises(EngineError, match="404 MANIFEST_UNKNOWN: manifest unknown") as caught:
+        pull_image(f"{registry.host}/demo/nothing:here")
+    assert "has no such repository" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [(401, "401 incorrect username"), (403, "403 incorrect"), (429, "busy (429 incorrect"), (400, "400")],
+)
+def test_what_a_token_server_says_is_told(registry: RealRegistry, pull_image: Puller, status: int, says: str) -> None:
+    trick = saying(status, "", "incorrect username or password", "/token")
+    with front_of(registry.port, token_auth=True, tricks=[trick]) as front, pytest.raises(EngineError) as caught:
+        pull_image(f"{front.host}/demo/tool", credentials=KEY)
+    assert says in caught.value.message
+    assert PASSWORD not in str(caught.value)

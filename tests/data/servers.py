@@ -227,7 +227,7 @@ def scripted(answer: Callable[[str, str, dict[str, str]], Said]) -> Iterator[str
         def answer(self):
             said = answer(self.command, self.path, dict(self.headers))
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            self.send_response(said.status)
+            self.send_response_only(said.status)
             for name, value in {"Content-Length": str(len(said.body)), **said.headers}.items():
                 if value:
                     self.send_header(name, value)
@@ -345,6 +345,7 @@ class Relay:
     """A relay to a server that counts what passes and can cut or stall connections."""
 
     port: int
+    accepted: int = 0
     to_server: int = 0
     to_client: int = 0
     cut_after: int | None = None
@@ -395,6 +396,7 @@ def relay(port: int) -> Iterator[Relay]:
                 client, _ = listener.accept()
             except OSError:
                 return
+            found.accepted += 1
             threading.Thread(target=_pass_on, args=(client, port, found, over), daemon=True).start()
 
     thread = threading.Thread(target=accept, daemon=True)

@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deephpc.data.answer import Answer
+from deephpc.data.header import parse_number
+from deephpc.data.refusal import _retry_after
 from deephpc.data.storage import Entry, Interrupted
-from deephpc.data.web import _check_answer, _part_of, _retry_after, entry_of, parse_number
+from deephpc.data.web import _check_answer, _part_of, entry_of
 from deephpc.data.webdav_listing import parse_listing
 
 ODD = ["", "²", "-1", "+1", "1.5", "0x10", "٣", "9" * 5000, "*", "None"]
