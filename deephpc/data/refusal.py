@@ -11,20 +11,22 @@ from datetime import timedelta
 
 from deephpc.data.answer import Answer
 from deephpc.data.header import http_time, parse_number
-from deephpc.data.storage import Interrupted, Missing, Refused, Unwritable, changed, missing
+from deephpc.data.storage import Forbidden, Interrupted, Missing, Refused, Unwritable, changed, missing
 from deephpc.error_body import ErrorBody, parse_error_body
 from deephpc.errors import DataError
 from deephpc.unpacking import NotUnpackable, coding_of, unpack
 
 _BUSY = frozenset({408, 423, 425, 429, 500, 502, 503, 504})
 _SAFE = frozenset({"GET", "HEAD", "PROPFIND", "OPTIONS"})
+#: The server knows nothing of the request's method there.
+_NO_METHOD = frozenset({405, 501})
 _ROOM_HINT = "free space there, or ask for quota"
 _NO_ROOM = (Unwritable, "the storage has no room for it", _ROOM_HINT)
 _CREDENTIALS_HINT = "check the user and password of the remote (`rclone config`, ~/.netrc)"
 _REFUSALS: Mapping[int, tuple[type[DataError], str, str]] = {
     401: (Refused, "the server refuses the credentials", _CREDENTIALS_HINT),
     407: (Refused, "the proxy refuses the credentials", "check HTTPS_PROXY"),
-    403: (Refused, "the server forbids it", "ask its owner, or check the credentials"),
+    403: (Forbidden, "the server forbids it", "ask its owner, or check the credentials"),
     405: (Refused, "the server cannot be written there", "is this a WebDAV address?"),
     409: (Missing, "its folder does not exist", "make the folder first"),
     413: _NO_ROOM,
@@ -44,7 +46,7 @@ _BY_CODE: Mapping[str, tuple[type[DataError], str]] = {
     "signaturedoesnotmatch": (Refused, _KEY_HINT.format("secret key", "AWS_SECRET_ACCESS_KEY")),
     **dict.fromkeys(("authorizationheadermalformed", "permanentredirect"), (Refused, _REGION_HINT)),
     **dict.fromkeys(("expiredtoken", "invalidtoken", "tokenrefreshrequired"), (Refused, _TOKEN_HINT)),
-    "accessdenied": (Refused, "ask its owner for the right to do this, or check which key you use"),
+    "accessdenied": (Forbidden, "ask its owner for the right to do this, or check which key you use"),
     **dict.fromkeys(("slowdown", "throttling", "toomanyrequests", "serverbusy"), (Interrupted, _FEWER_HINT)),
     **dict.fromkeys(("requesttimeout", "operationaborted"), (Interrupted, "")),
     "nosuchbucket": (Missing, "check the bucket's name, or make it first"),
@@ -83,6 +85,8 @@ def refusal(method: str, shown: str, answer: Answer, body: bytes, secrets: Itera
         kind, reason, hint = _REFUSALS[status]
         if by_code is None or by_code[0] is kind:
             said = f"{shown}: {reason} ({found.of(status)})"
+    elif status in _NO_METHOD:
+        kind = Forbidden
     elif answer.is_redirect:
         said, hint = f"{said}, which points elsewhere", "use the address it redirects to"
     kind, hint = by_code or (kind, hint)

@@ -17,7 +17,7 @@ from deephpc.data.header import parse_number
 from deephpc.data.manifest import fault_of
 from deephpc.data.s3_account import find_account
 from deephpc.data.s3_signing import render_query, sign
-from deephpc.data.storage import ByteStream, Entry, Interrupted, Limits, Missing, Upload
+from deephpc.data.storage import ByteStream, Entry, Forbidden, Interrupted, Limits, Missing, Upload
 from deephpc.data.surroundings import Surroundings
 from deephpc.data.url_path import decode
 from deephpc.data.web import Request, Web, entry_of, quote_path, refused, version_of
@@ -52,11 +52,14 @@ class S3Storage:
     def look(self, path: str) -> Entry | None:
         """Ask for one object; where there is none, whether keys begin with it as with a folder."""
         bucket, key = _split(path)
+        forbidden: Forbidden | None = None
         if key and not key.endswith("/"):
             try:
                 answer = persist(self._patience, lambda: self._head(path))
             except Missing:
                 pass
+            except Forbidden as error:  # so it also says that there is none, to whom it shows no list
+                forbidden = error
             else:
                 found = entry_of(answer, as_stored=True)
                 is_sealed = "kms" in answer.headers.get("x-amz-server-side-encryption", "") or bool(
@@ -68,8 +71,13 @@ class S3Storage:
             root = self._document("GET", bucket, query)
         except Missing:
             return None
-        there = not key or root.find("{*}Contents") is not None
-        return Entry("", is_folder=True) if there else None
+        except Forbidden as error:
+            raise forbidden or error from None
+        if not key or root.find("{*}Contents") is not None:
+            return Entry("", is_folder=True)
+        if forbidden is not None:
+            raise forbidden
+        return None
 
     def list_folder(self, path: str) -> Iterator[Entry]:
         """Return the objects directly below, and what other keys have in common up to a `/`."""

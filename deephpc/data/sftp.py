@@ -15,7 +15,18 @@ import paramiko
 
 from deephpc.data.location import join
 from deephpc.data.sftp_login import Login, connect
-from deephpc.data.storage import ByteStream, Entry, Interrupted, Limits, Missing, Refused, Unwritable, Upload, changed
+from deephpc.data.storage import (
+    ByteStream,
+    Entry,
+    Forbidden,
+    Interrupted,
+    Limits,
+    Missing,
+    Refused,
+    Unwritable,
+    Upload,
+    changed,
+)
 from deephpc.data.surroundings import Surroundings
 from deephpc.errors import DataError
 from deephpc.retries import persist
@@ -187,7 +198,7 @@ class SftpStorage:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise Missing(f"{shown} does not exist", "list its folder: `deephpc data ls FOLDER`") from error
         except PermissionError as error:
-            raise Refused(f"{shown}: the server forbids it", "ask its owner for permission") from error
+            raise Forbidden(f"{shown}: the server forbids it", "ask its owner for permission") from error
         except (EOFError, TimeoutError, paramiko.SSHException, ConnectionError) as error:
             self._drop()
             words = " ".join(str(error).split()) or type(error).__name__

@@ -112,6 +112,14 @@ class Storage(Protocol):
         ...
 
 
+def look_if_allowed(storage: Storage, path: str) -> Entry | None:
+    """Return what is there, None also where we may not know: a place that is not shown may be written all the same."""
+    try:
+        return storage.look(path)
+    except Forbidden:
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How much may go on at once, and how patiently."""
@@ -129,6 +137,10 @@ class Interrupted(BrokenOff, DataError):  # noqa: N818 - says what happened; cal
 
 class Refused(DataError):  # noqa: N818 - says what happened
     """The storage does not let us."""
+
+
+class Forbidden(Refused):
+    """The storage does not let us do this; what else it lets us do is not known by that."""
 
 
 class Unfit(DataError):  # noqa: N818 - says what happened

@@ -12,7 +12,7 @@ from deephpc.data.ledger import Seen
 from deephpc.data.local import entry_of
 from deephpc.data.location import Location, join
 from deephpc.data.manifest import LeftOut, check_entries, sort_out
-from deephpc.data.storage import Entry, Limits, Refused, Storage, missing
+from deephpc.data.storage import Entry, Forbidden, Limits, Refused, Storage, look_if_allowed, missing
 from deephpc.errors import DataError
 
 #: What transfers of ours call a file on its way.
@@ -62,7 +62,7 @@ def complete(storage: Storage, found: Survey, seen: Mapping[str, Seen], limits: 
     turn = threading.Lock()
 
     def ask(entry: Entry) -> None:
-        told = storage.look(join(found.top, entry.path))
+        told = look_if_allowed(storage, join(found.top, entry.path))
         if told is not None:
             with turn:
                 entries[entry.path] = replace(told, path=entry.path)
@@ -87,9 +87,19 @@ def present_here(entries: Iterable[Entry], place: Mapping[str, Path]) -> dict[st
 def present_there(storage: Storage, top: str, entries: tuple[Entry, ...]) -> dict[str, Entry]:
     """Return what a target has below a path: asked for one by one when it is about few, else listed."""
     if len(entries) > _FEW:
-        if storage.look(top) is None:
-            return {}
         with contextlib.suppress(Refused):  # among what lies there may be what we do not follow, and do not need
+            if storage.look(top) is None:
+                return {}
             return {each.path: each for each in storage.walk(top) if not each.left_out}
-    looked = ((each.path, storage.look(join(top, each.path))) for each in entries)
-    return {path: replace(entry, path=path) for path, entry in looked if entry is not None}
+    found, forbidden = {}, 0
+    for each in entries:
+        try:
+            there = storage.look(join(top, each.path))
+        except Forbidden:  # not to be known, or not there: sending it tells
+            forbidden += 1
+            if forbidden > _FEW:
+                break
+            continue
+        if there is not None:
+            found[each.path] = replace(there, path=each.path)
+    return found

@@ -15,7 +15,7 @@ from deephpc.data.plan import Action, Step, TransferPlan, transfer_key
 from deephpc.data.progress import Progress, Silent
 from deephpc.data.reading_back import hash_stored
 from deephpc.data.source import Source
-from deephpc.data.storage import Entry, Interrupted, Limits, Storage, Upload, changed
+from deephpc.data.storage import Entry, Forbidden, Interrupted, Limits, Storage, Upload, changed
 from deephpc.errors import DataError
 from deephpc.retries import Retries
 
@@ -34,6 +34,8 @@ class Sending:
         Names source and target, so that what a broken try left is known again.
     read_back
         Whether every file that was sent is read back and hashed.
+    may_be_unreadable
+        Whether a target that shows nothing of what it took is fine all the same.
     """
 
     folder: Path
@@ -44,6 +46,7 @@ class Sending:
     limits: Limits = field(default_factory=Limits)
     progress: Progress = field(default_factory=Silent)
     read_back: bool = False
+    may_be_unreadable: bool = False
     sent_bytes: int = 0
     discrepancies: list[Discrepancy] = field(default_factory=list)
     """The files that the target lists otherwise than they were sent."""
@@ -91,14 +94,24 @@ class Sending:
             raise unreadable(local, error) from error
         if seen is None:
             raise changed(self.storage.show(path))
-        if self.read_back and hash_stored(self.storage, path, seen, self.limits, self.crew, Silent()).sha256 != sha256:
-            self.storage.remove(path)
-            raise DataError(f"{self.storage.show(path)} reads back as something else; removed", "say it again")
+        if self.read_back:
+            self._read_back(path, seen, sha256)
         listed_otherwise = find_discrepancy(replace(seen, path=entry.path), Entry(entry.path, entry.size_bytes))
         if listed_otherwise is not None:
             self.discrepancies.append(listed_otherwise)
         self.ledger.note(Seen(entry.path, entry.size_bytes or 0, sha256, entry.version, seen.version))
         found[entry.path] = _fact(entry, sha256)
+
+    def _read_back(self, path: str, seen: Entry, sha256: str) -> None:
+        try:
+            stored = hash_stored(self.storage, path, seen, self.limits, self.crew, Silent())
+        except Forbidden:
+            if self.may_be_unreadable:
+                return
+            raise
+        if stored.sha256 != sha256:
+            self.storage.remove(path)
+            raise DataError(f"{self.storage.show(path)} reads back as something else; removed", "say it again")
 
     def _persist(self, path: str, source: Source) -> Entry:
         """Write a file, again and again until it is there or patience ends."""

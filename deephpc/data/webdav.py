@@ -12,16 +12,29 @@ from dataclasses import replace
 from deephpc.data.http_login import HttpLogin
 from deephpc.data.location import join
 from deephpc.data.nextcloud import CHUNK_BYTES, ChunkedUpload, chunks_url, is_own_cloud, time_told
-from deephpc.data.storage import ENDLESS, ByteStream, Entry, Interrupted, Limits, Missing, Refused, Unfit, Upload
+from deephpc.data.storage import (
+    ENDLESS,
+    ByteStream,
+    Entry,
+    Forbidden,
+    Interrupted,
+    Limits,
+    Missing,
+    Refused,
+    Unfit,
+    Upload,
+    look_if_allowed,
+)
 from deephpc.data.surroundings import Surroundings
-from deephpc.data.web import Request, Web, clean_base, quote_path
+from deephpc.data.web import Request, Web, clean_base, entry_of, quote_path
 from deephpc.data.webdav_listing import FIELDS, parse_listing
 from deephpc.errors import DataError
 from deephpc.retries import Patience, persist
 
 _MAX_DEPTH = 64
 _SEND_BYTES = 1 << 18
-_EXISTS = frozenset({405, 409})
+#: Answers to MKCOL after which writing tells whether the folder is there.
+_EXISTS = frozenset({403, 405, 409})
 #: How servers refuse a file for its name: a bad request, forbidden, an unsupported type, unprocessable.
 _FORBIDS = frozenset({400, 403, 415, 422})
 
@@ -82,7 +95,10 @@ class WebdavStorage:
         self._make_folders(posixpath.dirname(path))
         if not self._write_chunks(path, upload):
             (self._put if self._is_own_cloud else self._write_draft)(path, upload)
-        seen = self.look(path)
+        try:
+            seen = self.look(path)
+        except Forbidden:  # a folder to drop files into: it took this one
+            return Entry("", upload.size_bytes)
         if seen is None or (seen.size_bytes != upload.size_bytes and self._count(path) != upload.size_bytes):
             raise Interrupted(f"{self.show(path)} has not the size that was sent")
         return seen
@@ -122,7 +138,13 @@ class WebdavStorage:
             return
         self._put(draft, upload, self.show(path))
         target = {"Destination": self._url(path), "Overwrite": "T"}
-        self._web.ask(Request("MOVE", self._url(draft), self.show(path), target))
+        try:
+            self._web.ask(Request("MOVE", self._url(draft), self.show(path), target))
+        except Refused as error:
+            with suppress(DataError):
+                self._web.ask(self._request("DELETE", draft))
+            self._takes_drafts = False
+            raise Interrupted(f"{self.show(path)}: the server lets nothing be renamed") from error
 
     def _takes(self, draft: str, path: str) -> bool:
         """Whether the server takes a draft's name: an empty file tells, before bytes are sent in vain."""
@@ -136,7 +158,7 @@ class WebdavStorage:
 
     def _write_in_place(self, path: str, upload: Upload) -> None:
         """Put a file where it belongs; what a broken try made of the place is removed."""
-        before = None if path in self._in_part else self.look(path)
+        before = None if path in self._in_part else look_if_allowed(self, path)
         try:
             self._put(path, upload)
         except BaseException as error:
@@ -166,7 +188,10 @@ class WebdavStorage:
             missing_ones = []
             above = folder
             while above.strip("/") and above not in self._folders:
-                found = self.look(above)
+                try:
+                    found = self.look(above)
+                except Forbidden:  # a folder to drop files into; making it, or writing, tells whether it is there
+                    found, self._takes_drafts = None, False
                 if found is not None and not found.is_folder:
                     raise Refused(f"{self.show(above)} is a file where a folder should be", "take another destination")
                 if found is not None:
@@ -184,7 +209,19 @@ class WebdavStorage:
             found = self._propfind(path, "0", patience)
         except Missing:
             return None
+        except Forbidden as error:
+            return self._look_by_head(path, patience, error)
         return next((each for each in found if not each.path), found[0] if found else None)
+
+    def _look_by_head(self, path: str, patience: Patience, refused: Forbidden) -> Entry | None:
+        """Ask for a file's headers, where the server lists nothing."""
+        try:
+            answer, _ = persist(patience, lambda: self._web.ask(self._request("HEAD", path)))
+        except Missing:
+            return None
+        except Forbidden:
+            raise refused from None
+        return entry_of(answer)
 
     def _propfind(self, path: str, depth: str, patience: Patience) -> list[Entry]:
         headers = {"Depth": depth, "Content-Type": "application/xml"}

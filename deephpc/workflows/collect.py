@@ -176,6 +176,7 @@ class _Way:
             limits=self.places.limits,
             progress=self.progress,
             read_back=self.target.kind not in _CHECKS_ITSELF,
+            may_be_unreadable=True,
         )
         self.found += sending.run(steps)
         self.transferred_bytes += sending.sent_bytes

@@ -14,7 +14,7 @@ from deephpc.data.manifest import FileFact, LeftOut, Manifest, render_manifest
 from deephpc.data.opening import opened
 from deephpc.data.plan import TransferPlan, plan_transfer
 from deephpc.data.progress import Progress, Silent
-from deephpc.data.storage import Entry, Missing, Storage
+from deephpc.data.storage import Entry, Missing, Storage, look_if_allowed
 from deephpc.data.survey import Survey, complete, present_here, present_there, survey
 from deephpc.data.upload import Sending
 from deephpc.errors import DataError, InputError
@@ -220,7 +220,7 @@ class _Place:
         """Decide as `_home` does, for the other direction."""
         if not found.is_file or target.wants_folder:
             return cls(target.path.rstrip("/") or ("/" if target.path.startswith("/") else ""))
-        there = storage.look(target.path)
+        there = look_if_allowed(storage, target.path)
         if there is not None and there.is_folder:
             return cls(target.path)
         top = target.path[: -len(target.name)].rstrip("/")

@@ -5,7 +5,7 @@ set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
 
 PACKAGES=(mmdebstrap debian-archive-keyring ca-certificates iproute2 util-linux openssh-client zstd python3 python3-venv
-  docker-registry skopeo umoci apache2-utils busybox "$@")
+  docker-registry skopeo umoci apache2 apache2-utils nginx busybox "$@")
 
 missing=()
 for package in "${PACKAGES[@]}"; do
@@ -20,7 +20,9 @@ apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null 2>&1 |
   apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-# The tests start registries of their own; the package's would listen on this host for ever.
-if [[ " ${missing[*]} " == *" docker-registry "* && -d /run/systemd/system ]]; then
-  systemctl disable --now --quiet docker-registry
-fi
+# The tests start servers of their own; the packages' would listen on this host for ever.
+for server in docker-registry apache2 nginx; do
+  if [[ " ${missing[*]} " == *" $server "* && -d /run/systemd/system ]]; then
+    systemctl disable --now --quiet "$server"
+  fi
+done

@@ -5,6 +5,7 @@ import ipaddress
 import os
 import re
 import selectors
+import shutil
 import socket
 import ssl
 import subprocess
@@ -19,11 +20,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+
+from tests.fakes.waiting import wait_until
 
 USER, PASSWORD = "alice", "sesam öffne 'dich"
 
@@ -106,6 +110,79 @@ def webdav(root: Path, folder: Path, at: Sequence[str] = ()) -> Iterator[int]:
 def s3(folder: Path, at: Sequence[str] = ()) -> Iterator[int]:
     with process_of(_S3, folder=folder, at=at) as port:
         yield port
+
+
+_NGINX = """
+daemon off; master_process off; pid {folder}/pid; error_log {folder}/log;
+events {{}}
+http {{
+  access_log off; client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}; fastcgi_temp_path {folder}; uwsgi_temp_path {folder}; scgi_temp_path {folder};
+  server {{ listen 127.0.0.1:{port}; root {folder}/root; location / {{ {rules} }} }}
+}}
+"""
+_APACHE = """
+Listen 127.0.0.1:{port}
+ServerName localhost
+PidFile {folder}/pid
+ErrorLog {folder}/log
+LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
+LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
+LoadModule dav_module /usr/lib/apache2/modules/mod_dav.so
+LoadModule dav_fs_module /usr/lib/apache2/modules/mod_dav_fs.so
+DavLockDB {folder}/lock
+DocumentRoot {folder}/root
+<Directory {folder}/root>
+Dav On
+{rules}
+</Directory>
+"""
+_PACKAGES = ("nginx", "apache2")
+_SITES = "/usr/sbin:/usr/local/sbin"
+
+
+@contextmanager
+def nginx(folder: Path, rules: str) -> Iterator[int]:
+    """Run nginx over `folder/root`, with rules for all of it."""
+    words = ("nginx", "-p", folder, "-c", folder / "config", "-e", folder / "log")
+    with _configured(folder, _NGINX, rules, words) as port:
+        yield port
+
+
+@contextmanager
+def apache(folder: Path, rules: str) -> Iterator[int]:
+    """Run Apache's mod_dav over `folder/root`, with rules for all of it."""
+    # it refuses to be root
+    ordinary = ("unshare", "-U", "--map-user=1000", "--map-group=1000") if os.geteuid() == 0 else ()
+    with _configured(folder, _APACHE, rules, (*ordinary, "apache2", "-X", "-f", folder / "config")) as port:
+        yield port
+
+
+@contextmanager
+def _configured(folder: Path, config: str, rules: str, words: Sequence[str | Path]) -> Iterator[int]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    for name in ("root", "body"):
+        (folder / name).mkdir(parents=True)
+    (folder / "config").write_text(config.format(folder=folder, port=port, rules=rules))
+    environ = {**os.environ, "PATH": f"{os.environ['PATH']}:{_SITES}"}
+    program = next(str(word) for word in words if word in _PACKAGES)
+    if shutil.which(program, path=environ["PATH"]) is None:
+        how = f"missing {program}: as root, apt-get install {program}"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(how)
+    with (folder / "out").open("wb") as out, subprocess.Popen(words, stdout=out, stderr=out, env=environ) as process:
+        try:
+            wait_until(lambda: _answers(port) or process.poll() is not None)
+            assert process.poll() is None, (folder / "out").read_text() + (folder / "log").read_text()
+            yield port
+        finally:
+            process.terminate()
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager

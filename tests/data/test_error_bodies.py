@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deephpc.data.s3_signing import Keys, sign
-from deephpc.data.storage import Interrupted, Limits, Refused, Unwritable
+from deephpc.data.storage import Forbidden, Interrupted, Limits, Refused, Unwritable
 from deephpc.data.web import Request, Web
 from deephpc.error_body import parse_error_body, secrets_of
 from deephpc.errors import DataError
@@ -103,7 +103,7 @@ HOUR_AGO = format_datetime(datetime.now(timezone.utc) - timedelta(hours=1), useg
         (403, "InvalidAccessKeyId", "The key does not exist in our records.", Refused, "check the access key"),
         (403, "SignatureDoesNotMatch", "Check your key.", Refused, "check the secret key"),
         (400, "ExpiredToken", "The provided token has expired.", Refused, "log in again"),
-        (403, "AccessDenied", "User: x is not authorized to perform: s3:GetObject", Refused, "ask its owner"),
+        (403, "AccessDenied", "User: x is not authorized to perform: s3:GetObject", Forbidden, "ask its owner"),
         (503, "SlowDown", "Please reduce your request rate.", Interrupted, "--parallel 2"),
         (403, "QuotaExceeded", "over", Unwritable, "ask for quota"),  # Ceph
         (507, "XMinioStorageFull", "Storage backend has reached its limit", Unwritable, "ask for quota"),
