@@ -10,6 +10,7 @@ from deephpc.cli.context import Context, context
 from deephpc.cli.homecoming import storage_places
 from deephpc.cli.streams import write_answer
 from deephpc.cli.submitting import DryRun
+from deephpc.errors import InputError
 
 #: A job's storage must answer soon: its nodes cost.
 _ATTEMPTS_IN_JOB, _CONNECT_IN_JOB_S = 3, 5.0
@@ -26,6 +27,9 @@ def collect(
         typer.Argument(metavar="[DEST]", help="Where to, if not as --collect said: a URL, REMOTE:PATH, or a path."),
     ] = None,
     parallel: Annotated[int, typer.Option(help="Files on their way at once.", min=1, max=64)] = 8,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="Leave the results in the run folder; no command sends them any more.")
+    ] = False,
     dry_run: DryRun = False,
     in_job: Annotated[float | None, typer.Option(help="For job scripts: seconds it may take.", hidden=True)] = None,
 ) -> None:
@@ -36,6 +40,9 @@ def collect(
     here = context(ctx)
     if in_job is not None:
         _collect_in_job(here, Path(run), in_job)
+        return
+    if forget:
+        _forget(here, run, destination, dry_run=dry_run)
         return
     from deephpc.data.data_source import read_destination
     from deephpc.render.data import render_collected, showing_progress
@@ -61,6 +68,26 @@ def collect(
     if not result.whole:
         here.say(f"note: {run} has not ended; say it again then, for what it writes until then and for its log")
     write_answer(render_collected(result, as_json=here.json))
+
+
+def _forget(here: Context, run: str, destination: str | None, *, dry_run: bool) -> None:
+    """Settle the results of a run that ended: they stay where they are."""
+    from deephpc.render.data import render_forgotten
+    from deephpc.workflows.watch import refresh
+
+    with here.open_record() as record:
+        job, task = record.resolve(run)
+        for line in refresh(record, here.schedulers, here.clock(), only=[job], environ=here.environ):
+            here.say(f"note: {line}")
+        job = record.get(job.run_id)
+        if destination is not None or task is not None:
+            raise InputError("--forget takes a whole run, and no DEST", f"deephpc collect {job.run_id} --forget")
+        if not job.state.is_final:
+            raise InputError(f"{job.run_id} has not ended; its job sends its results", "say it again when it has")
+        forgotten = tuple(each.destination for each in record.transfers.of(job.run_id) if each.state != "done")
+        if not dry_run:
+            record.transfers.forget(job.run_id)
+    write_answer(render_forgotten(job.run_id, job.folder, forgotten, done=not dry_run, as_json=here.json))
 
 
 def _collect_in_job(here: Context, folder: Path, seconds: float) -> None:

@@ -19,7 +19,10 @@ _WAITING_S = 3600.0
 
 
 def bring_home(here: Context, record: "Record", only: Collection[str] | None = None, *, wait: bool = False) -> None:
-    """Send the results that jobs could not, within a moment, and say so; with `wait` as long as it takes."""
+    """Send the results that jobs could not, within a moment, and say so; with `wait` as long as it takes.
+
+    That results wait is said once, and once a day from then on.
+    """
     if not record.transfers.owed(here.clock()):  # start-up time: what follows loads all that moves data
         return
     from deephpc.workflows.deliveries import deliver_owed, find_owed, wait_for_job
@@ -29,17 +32,21 @@ def bring_home(here: Context, record: "Record", only: Collection[str] | None = N
         owed = wait_for_job(record, found, here.clock) if wait else found
         if owed is None:
             continue
-        run_id, now = owed.job.run_id, here.clock()
-        if owed.last.is_under_way(now) and not wait:
-            here.say(
-                f"note: the job of {run_id} is sending its results; if its node died, `deephpc collect {run_id}` does"
-            )
+        run_id, place, now = owed.job.run_id, owed.last.destination, here.clock()
+        under_way = owed.last.is_under_way(now) and not wait
+        tell = record.transfers.is_news(run_id, place, "under way" if under_way else "waiting", now) or wait
+        if under_way:
+            text = f"the job of {run_id} is sending its results; if its node died, `deephpc collect {run_id}` does"
         elif (now - began).total_seconds() < most_s and (wait or owed.may_be_tried(now)):
-            here.say(f"note: sending the results of {run_id} to {owed.last.destination}")
+            if tell:
+                here.say(f"note: sending the results of {run_id} to {place}")
             seconds = most_s + (_LOCK_OF_THE_DEAD_S if owed.last.state == "started" else 0)
-            here.say(f"note: {deliver_owed(record, owed, storage_places(here, 8), here.clock, seconds)}")
+            sent, text = deliver_owed(record, owed, storage_places(here, 8), here.clock, seconds)
+            tell = tell or sent
         else:
-            here.say(f"note: results of {run_id} wait here; `deephpc collect {run_id}` sends them")
+            text = f"results of {run_id} wait here; `deephpc collect {run_id}` sends them"
+        if tell:
+            here.say(f"note: {text}")
 
 
 def bring_table(here: Context, run_id: str) -> None:

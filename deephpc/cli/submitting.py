@@ -75,6 +75,8 @@ def submit(
     from deephpc.workflows.launch import Asked, launch, prepare
 
     more = batch or ReadyBatch({})
+    if request.options.collect is not None and not dry_run:
+        _try_target(here, request.options.collect)
     enclosed = more.enclosed
     if enclosed is None:
         enclosed, _ = enclose(here, request, dry_run=dry_run, kept=parse_secrets(more.files.get(PRIVATE_ARGUMENTS)))
@@ -237,6 +239,16 @@ def _check_module(
     if request.kind == "train":
         enclosed = with_files(checked_training(enclosed, described, request.workdir, _own_options(), kept), described)
     return enclosed, described
+
+
+def _try_target(here: "Context", place: str) -> None:
+    """Refuse a run whose results have nowhere to go; say so where that is not known now."""
+    from deephpc.cli.homecoming import storage_places
+    from deephpc.workflows.collect_target import try_target
+
+    doubt = try_target(place, storage_places(here, 1))
+    if doubt is not None:
+        here.say(f"note: {doubt}; the run's results are sent there all the same when it ends")
 
 
 def _own_options() -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from deephpc.data.disk import unreadable, unwritable
@@ -101,7 +101,8 @@ class LocalStorage:
             draft.replace(target)
             return entry_of(target.stat(), "", path)
         except OSError as error:
-            draft.unlink(missing_ok=True)
+            with suppress(OSError):  # there may be no such folder
+                draft.unlink(missing_ok=True)
             raise unwritable(path, error) from error
 
     def remove(self, path: str) -> None:

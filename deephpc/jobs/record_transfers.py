@@ -10,10 +10,13 @@ from deephpc.jobs.state import FINAL
 
 #: How long the results of a run are looked after by every command that looks at runs, from its submission on.
 _LOOKED_AFTER = timedelta(days=60)
+#: How long what was said of the results of a run is not said again.
+_SILENT = timedelta(days=1)
 _KEY = ("run_id", "destination")
 _COLUMNS: dict[str, type] = {
     "run_id": str, "destination": str, "asked": int, "state": str, "by": str, "at": str, "files": int,
     "size_bytes": int, "transferred_files": int, "transferred_bytes": int, "digest": str, "reason": str,
+    "told": str, "told_at": str,
 }  # fmt: skip
 
 
@@ -38,13 +41,26 @@ class Transfers:
         return tuple(map(_delivery, self._rows("transfers where run_id = ? order by rowid", [run_id])))
 
     def owed(self, now: datetime) -> dict[str, Delivery]:
-        """Return the last word on the results, by run, of runs that ended, when these are not all where they belong."""
+        """Return the last word on the results, by run, of runs that ended, when these were not all sent anywhere."""
         final = ", ".join(f"'{state.value}'" for state in sorted(FINAL))
         ended = f"asked = 1 and jobs.state in ({final}) and job_id not null and created_at >= ?"
-        rest = (
-            f"(select transfers.* from transfers join jobs using (run_id) where transfers.state != 'done' and {ended})"  # noqa: S608 - our text
-        )
+        settled = "run_id in (select run_id from transfers where state = 'done')"  # there, or elsewhere
+        rest = f"(select transfers.* from transfers join jobs using (run_id) where {ended} and not {settled})"  # noqa: S608 - our text
         return {row["run_id"]: _delivery(row) for row in self._rows(rest, [text_of(now - _LOOKED_AFTER)])}
+
+    def forget(self, run_id: str) -> None:
+        """Note that the results of a run stay where they are; what is known of them stays, too."""
+        for each in self.of(run_id):
+            self._write({"run_id": run_id, "destination": each.destination, "asked": 0}, replace=True)
+
+    def is_news(self, run_id: str, destination: str, what: str, now: datetime) -> bool:
+        """Say whether something was not said of a run's results within a day, and note that it is said now."""
+        rows = self._rows("transfers where run_id = ? and destination = ?", [run_id, destination])
+        if any(row.get("told") == what and (row["told_at"] or "") > text_of(now - _SILENT) for row in rows):
+            return False
+        told = {"run_id": run_id, "destination": destination, "told": what, "told_at": text_of(now)}
+        self._write(told, replace=True)
+        return True
 
     def _rows(self, rest: str, values: list[Any]) -> list[dict[str, Any]]:
         if not self._file.rows("sqlite_master where name = 'transfers'", []):
@@ -56,7 +72,7 @@ class Transfers:
             table = self._file.table("transfers")
             table.create(_COLUMNS, pk=_KEY, if_not_exists=True)
             if replace:
-                table.upsert(row, pk=_KEY)
+                table.upsert(row, pk=_KEY, alter=True)  # a table of an earlier version lacks columns
             else:
                 table.insert(row, pk=_KEY, ignore=True)
 

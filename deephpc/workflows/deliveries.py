@@ -19,8 +19,8 @@ from deephpc.workflows.data_places import DataPlaces
 from deephpc.workflows.plan import load_plan
 from deephpc.workflows.results import piece_of, pieces_of
 
-#: After a failure such commands leave storage alone this long.
-_PAUSE = timedelta(minutes=10)
+#: After a failure such commands leave storage alone this long; as long as the run has ended then, and at most a day.
+_PAUSE, _LONGEST_PAUSE = timedelta(minutes=10), timedelta(days=1)
 _MOMENT_S = 10.0
 _COUNTS = ("files", "size_bytes", "transferred_files", "transferred_bytes")
 Clock = Callable[[], datetime]
@@ -37,7 +37,9 @@ class Owed:
     def may_be_tried(self, now: datetime) -> bool:
         """Whether nobody is at it, and it did not fail a moment ago."""
         failed_here = self.last.state == "failed" and self.last.by == "login"
-        return not self.last.is_under_way(now) and not (failed_here and now < self.last.at + _PAUSE)
+        tried_for = self.last.at - (self.job.ended_at or self.last.at)
+        pause = min(max(tried_for, _PAUSE), _LONGEST_PAUSE)
+        return not self.last.is_under_way(now) and not (failed_here and now < self.last.at + pause)
 
 
 def place_of(job: Job) -> str | None:
@@ -98,15 +100,15 @@ def deliver(
 
 def deliver_owed(
     record: Record, owed: Owed, places: DataPlaces, clock: Clock, seconds: float, progress: Progress | None = None
-) -> str:
-    """Bring the results of a run home, as long as it takes no longer than that; return how it went in one line."""
+) -> tuple[bool, str]:
+    """Bring the results of a run home, as long as it takes no longer than that; return whether, and how in one line."""
     job = owed.job
     try:
         with within(seconds, "it takes longer"):
             result = deliver(record, plan_collect(job, None, place_of(job)), job, places, clock, progress)
     except (DataError, InputError, SiteError) as error:
-        return f"results of {job.run_id} wait here ({error.message}); `deephpc collect {job.run_id}` sends them"
-    return f"results of {job.run_id} are at {result.destination}: {result.files} files"
+        return False, f"results of {job.run_id} wait here ({error.message}); `deephpc collect {job.run_id}` sends them"
+    return True, f"results of {job.run_id} are at {result.destination}: {result.files} files"
 
 
 def deliver_table(job: Job, places: DataPlaces, seconds: float) -> str | None:

@@ -90,6 +90,7 @@ def diagnose(job: Job, task: int | None, record: Record | None = None, now: date
     if task is None and job.tasks and job.state.is_final and job.kind != "predict":  # what completed is not run again
         again = told.next_step.replace("`deephpc jobs rerun RUN", "`deephpc jobs rerun RUN --failed")
         told = replace(told, next_step=again)
+    told = _with_results(told, job, record, now)
     meant = job.run_id if task is None or job.kind == "predict" else name
     told = told.naming(meant, job.job_id and id_of_task(job.job_id, number))
     is_gone = job.job_id is not None and not job.folder.exists()
@@ -103,6 +104,24 @@ def diagnose(job: Job, task: int | None, record: Record | None = None, now: date
         source=one.source,
         as_of=one.stale_since(now) if now else None,
     )
+
+
+def _with_results(told: Explanation, job: Job, record: Record | None, now: datetime | None) -> Explanation:
+    """Add that the results of a run wait, and why, where they were to leave and have not."""
+    if record is None or now is None or job.run_id not in record.transfers.owed(now):
+        return told
+    from deephpc.workflows.deliveries import find_owed  # start-up time: it loads all that moves data
+
+    for owed in find_owed(record, now, [job.run_id]):
+        last, send = owed.last, f"`deephpc collect {job.run_id}`"
+        if last.is_under_way(now):
+            return replace(told, text=f"{told.text}; its job is sending its results to {last.destination}")
+        why = f": {last.reason}" if last.reason else ""
+        return Explanation(
+            f"{told.text}; its results are not all at {last.destination}{why}",
+            f"{told.next_step}; {send} sends its results, with DEST elsewhere, with --forget never",
+        )
+    return told
 
 
 def _last_lines(log: Path, number: int = _LAST_LINES) -> tuple[str, ...]:

@@ -1,6 +1,8 @@
 """`--data`, `--collect` and `deephpc collect` as a user meets them; jobs run at once, by fake Slurm programs."""
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,8 +27,8 @@ def deephpc(tmp_path: Path) -> CommandLine:
     return made
 
 
-def leave(deephpc: CommandLine, home: Path, *words: str) -> str:
-    """Run something that fails and leaves results; return the run's id."""
+def leave(deephpc: CommandLine, home: Path, *words: str, first: str = "") -> str:
+    """Run something that fails and leaves results, after other lines; return the run's id."""
     done = deephpc(
         *(
             "run",
@@ -41,7 +43,7 @@ def leave(deephpc: CommandLine, home: Path, *words: str) -> str:
             "--",
             "bash",
             "-c",
-            LEAVES,
+            first + LEAVES,
         )
     )
     assert done.returncode == 6, done.stderr
@@ -75,18 +77,17 @@ def test_a_run_that_fails_sends_its_results_itself_and_nothing_is_sent_twice(dee
 
 def test_what_a_job_could_not_send_the_next_command_does(deephpc: CommandLine, tmp_path: Path):
     far = tmp_path / "far"
-    far.write_text("in the way")
-    run_id = leave(deephpc, far, "--name", "stuck")
+    run_id = stuck(deephpc, far)
     shown = deephpc("jobs", "show", run_id)
     assert "not all there" in shown.stdout
-    assert f"`deephpc collect {run_id}` sends them" in shown.stderr
+    assert shown.stderr == ""  # `run --wait` said it
     refused = deephpc("collect", run_id)
     assert refused.returncode == 5
     assert refused.stderr.count("\n") == 2
     far.unlink()
     quiet = deephpc("jobs")  # storage that failed a moment ago is left alone by what was asked for something else
     assert not far.exists()
-    assert "sends them" in quiet.stderr
+    assert quiet.stderr == ""  # it was said
     rebuilt = deephpc.home / "state" / "deephpc.db"
     rebuilt.unlink()
     deephpc("jobs", "rebuild")
@@ -95,6 +96,61 @@ def test_what_a_job_could_not_send_the_next_command_does(deephpc: CommandLine, t
     done = deephpc("collect", run_id)
     assert (done.returncode, (far / run_id / "output" / "seen").read_text()) == (0, "1,2\n")
     assert "results" not in deephpc("jobs").stderr
+
+
+def stuck(deephpc: CommandLine, far: Path) -> str:
+    """Run something whose results cannot leave any more when it ends; return the run's id."""
+    return leave(deephpc, far, "--name", "stuck", first=f"rmdir '{far}'; echo in the way >'{far}'\n")
+
+
+def test_that_results_wait_is_said_once_a_day_until_they_went_elsewhere(deephpc: CommandLine, tmp_path: Path):
+    run_id = stuck(deephpc, tmp_path / "far")
+    assert [deephpc("jobs").stderr.count("wait here") for _ in range(3)] == [0, 0, 0]  # `run --wait` said it
+    with closing(sqlite3.connect(deephpc.home / "state" / "deephpc.db")) as record:
+        record.execute("update transfers set told_at = '2026-01-01T00:00:00.000000Z'")
+        record.commit()
+    assert [deephpc("jobs").stderr.count("wait here") for _ in range(3)] == [1, 0, 0]
+    why = deephpc("why", run_id).stdout
+    assert f"its results are not all at {tmp_path / 'far' / run_id}: " in why
+    assert f"`deephpc collect {run_id}` sends its results, with DEST elsewhere, with --forget never" in why
+    assert deephpc("collect", run_id, "elsewhere").returncode == 0
+    with closing(sqlite3.connect(deephpc.home / "state" / "deephpc.db")) as record:
+        record.execute("update transfers set told_at = null")
+        record.commit()
+    assert deephpc("jobs").stderr == ""
+    assert "its results" not in deephpc("why", run_id).stdout.replace("its results lie", "")
+    states = [each["state"] for each in json.loads(deephpc("--json", "jobs", "show", run_id).stdout)["transfers"]]
+    assert states == ["failed", "done"]
+
+
+def test_results_can_be_left_where_they_are(deephpc: CommandLine, tmp_path: Path):
+    run_id = stuck(deephpc, tmp_path / "far")
+    for words in (("elsewhere",), ("--dry-run", "elsewhere")):
+        refused = deephpc("collect", run_id, *words, "--forget")
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 2), refused.stderr
+    dry = deephpc("collect", run_id, "--forget", "--dry-run")
+    assert "would stay in" in dry.stdout
+    assert "its results are not all at" in deephpc("why", run_id).stdout
+    done = json.loads(deephpc("--json", "collect", run_id, "--forget").stdout)
+    assert (done["schema"], done["done"]) == ("deephpc.collect-forgotten/1", True)
+    assert done["destinations"] == [str(tmp_path / "far" / run_id)]
+    assert "its results are not all at" not in deephpc("why", run_id).stdout
+    (tmp_path / "far").unlink()
+    assert deephpc("jobs").stderr == ""
+    assert not (tmp_path / "far").exists()
+
+
+@pytest.mark.parametrize("far", ["in-the-way", "in-the-way/deeper", "/proc/results"])
+def test_a_run_whose_results_have_nowhere_to_go_is_refused_before_it_is_queued(
+    deephpc: CommandLine, tmp_path: Path, far: str
+):
+    (tmp_path / "in-the-way").write_text("a file")
+    done = deephpc("run", "--time", "10", "--collect", str(tmp_path / far), "--", "true")
+    assert (done.returncode, done.stderr.count("\n")) == (5, 2), done.stderr
+    assert str(tmp_path / far) in done.stderr
+    assert deephpc.calls("sbatch") == 0
+    assert not (deephpc.home / "work").exists()
+    assert deephpc("run", "--time", "10", "--collect", str(tmp_path / far), "--dry-run", "--", "true").returncode == 0
 
 
 def test_a_dry_run_sends_nothing_and_a_place_can_be_named_later(deephpc: CommandLine, tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,12 @@ import pytest
 from deephpc.data.deadline import within
 from deephpc.data.storage import Interrupted, Missing
 from deephpc.errors import DataError
+from deephpc.jobs.delivery import Delivery
 from deephpc.jobs.job import Job
 from deephpc.jobs.record import Record
 from deephpc.jobs.state import JobState
 from deephpc.workflows.collect import CollectResult, carry_out_collect, plan_collect
-from deephpc.workflows.deliveries import deliver, deliver_owed, find_owed
+from deephpc.workflows.deliveries import Owed, deliver, deliver_owed, find_owed
 from tests.fakes.samples import NOON, a_job
 
 from .conftest import Desk, Server
@@ -120,7 +122,8 @@ def test_what_stopped_in_the_middle_is_owed_and_gone_on_with(
         (owed,) = find_owed(record, NOON)
         assert (owed.last.state, owed.may_be_tried(NOON)) == ("waiting", True)
         (job.folder / "plan.json").unlink()  # it names no place any more: said in one line
-        assert "without --collect" in deliver_owed(record, owed, desk.places(), lambda: NOON, 5)
+        sent, said = deliver_owed(record, owed, desk.places(), lambda: NOON, 5)
+        assert not sent and "without --collect" in said
         relay.stall_after, relay.cut_after, relay.cuts = None, 1000, 10**6
         with pytest.raises(Interrupted):
             deliver(record, plan, job, desk.places(), lambda: NOON)
@@ -130,6 +133,31 @@ def test_what_stopped_in_the_middle_is_owed_and_gone_on_with(
         done = deliver(record, plan, job, desk.places(), lambda: NOON)
         assert (done.files, done.whole) == (5, True)
         assert find_owed(record, NOON) == ()
+
+
+@pytest.mark.parametrize(
+    ("ended_before", "minutes"),
+    [(timedelta(minutes=1), 10), (timedelta(hours=3), 180), (timedelta(days=40), 24 * 60)],
+)
+def test_storage_that_keeps_failing_is_tried_less_often(job: Job, ended_before: timedelta, minutes: int):
+    last = Delivery(destination="s3://b/run", state="failed", by="login", at=NOON)
+    owed = Owed(job.model_copy(update={"ended_at": NOON - ended_before}), last)
+    assert not owed.may_be_tried(NOON + timedelta(minutes=minutes - 1))
+    assert owed.may_be_tried(NOON + timedelta(minutes=minutes))
+
+
+@pytest.mark.parametrize(("task", "settles"), [(None, True), (3, False)])
+def test_results_that_all_went_elsewhere_wait_no_more(
+    webdav: Server, desk: Desk, tmp_path: Path, task: int | None, settles: bool
+):
+    job = a_job(tmp_path, state=JobState.FAILED, tasks={3: JobState.FAILED, 4: JobState.COMPLETED})
+    for number in job.tasks:
+        write(job.folder, f"tasks/{number}/output/x", b"x")
+    with Record(tmp_path / "state" / "deephpc.db") as record:
+        record.add(job)
+        record.transfers.expect(job.run_id, f"rshare:there/{job.run_id}", NOON)
+        deliver(record, plan_collect(job, task, webdav.place), job, desk.places(), lambda: NOON)
+        assert (find_owed(record, NOON) == ()) is settles
 
 
 def test_a_job_that_has_no_more_time_leaves_nothing_half_and_no_lock(

@@ -1,5 +1,7 @@
 """What the events of a run say of its results."""
 
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -58,6 +60,40 @@ def test_a_job_that_said_nothing_more_is_not_waited_for_for_ever():
     assert began.is_under_way(after(80))
     assert not began.is_under_way(after(90))
     assert not began.model_copy(update={"state": "failed"}).is_under_way(after(1))
+
+
+def test_what_was_said_is_not_said_again_for_a_day_unless_it_changes(tmp_path: Path):
+    with Record(tmp_path / "deephpc.db") as record:
+        record.add(a_job(tmp_path, "run", state=JobState.FAILED))
+        record.transfers.expect("run", "s3://b/run", NOON)
+
+        def is_news(what: str, later: timedelta) -> bool:
+            return record.transfers.is_news("run", "s3://b/run", what, NOON + later)
+
+        assert is_news("waiting", timedelta())
+        assert not is_news("waiting", timedelta(hours=23))
+        assert is_news("waiting", timedelta(hours=24))
+        assert is_news("under way", timedelta(hours=25))
+        assert is_news("waiting", timedelta(hours=26))
+        record.transfers.note("run", Delivery(destination="s3://b/run", state="failed", by="login", at=NOON))
+        assert not is_news("waiting", timedelta(hours=27))  # another failure is no news
+
+
+def test_a_table_of_an_earlier_version_remembers_what_was_said(tmp_path: Path):
+    with Record(tmp_path / "deephpc.db") as record:
+        record.add(a_job(tmp_path, "run", state=JobState.FAILED))
+        record.transfers.expect("run", "s3://b/run", NOON)
+    with closing(sqlite3.connect(tmp_path / "deephpc.db")) as file:
+        for column in ("told", "told_at"):
+            file.execute(f"alter table transfers drop column {column}")
+        file.commit()
+    with Record(tmp_path / "deephpc.db") as record:
+        assert set(record.transfers.owed(NOON)) == {"run"}
+        assert record.transfers.is_news("run", "s3://b/run", "waiting", NOON)
+        assert not record.transfers.is_news("run", "s3://b/run", "waiting", NOON)
+        record.transfers.forget("run")
+        assert record.transfers.owed(NOON) == {}
+        assert [each.state for each in record.transfers.of("run")] == ["waiting"]
 
 
 def test_only_the_results_of_runs_that_ended_are_owed_until_they_are_there(tmp_path: Path):
