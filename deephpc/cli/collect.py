@@ -84,10 +84,11 @@ def _forget(here: Context, run: str, destination: str | None, *, dry_run: bool) 
             raise InputError("--forget takes a whole run, and no DEST", f"deephpc collect {job.run_id} --forget")
         if not job.state.is_final:
             raise InputError(f"{job.run_id} has not ended; its job sends its results", "say it again when it has")
-        forgotten = tuple(each.destination for each in record.transfers.of(job.run_id) if each.state != "done")
+        waiting = record.transfers.owed(here.clock()).get(job.run_id)
         if not dry_run:
             record.transfers.forget(job.run_id)
-    write_answer(render_forgotten(job.run_id, job.folder, forgotten, done=not dry_run, as_json=here.json))
+    place = waiting.destination if waiting else None
+    write_answer(render_forgotten(job.run_id, job.folder, place, done=not dry_run, as_json=here.json))
 
 
 def _collect_in_job(here: Context, folder: Path, seconds: float) -> None:

@@ -1,6 +1,6 @@
 """Answers about data as tables and sentences or as versioned JSON, and transfers as a bar on a terminal."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,15 +81,15 @@ def render_collected(result: "CollectResult", *, as_json: bool) -> str:
     return "\n".join(visible(line) for line in lines)
 
 
-def render_forgotten(run_id: str, folder: Path, destinations: Sequence[str], *, done: bool, as_json: bool) -> str:
+def render_forgotten(run_id: str, folder: Path, destination: str | None, *, done: bool, as_json: bool) -> str:
     """Return which results are sent no more, or would not be."""
     if as_json:
-        told = {"run_id": run_id, "folder": str(folder), "destinations": list(destinations), "done": done}
+        told = {"run_id": run_id, "folder": str(folder), "destination": destination, "done": done}
         return to_json("deephpc.collect-forgotten/1", told)
-    if not destinations:
+    if destination is None:
         return f"no results of {run_id} wait"
     how = "stay" if done else "would stay"
-    return visible(f"results of {run_id} {how} in {folder}; they are not sent to {', '.join(destinations)}")
+    return visible(f"results of {run_id} {how} in {folder}; they are not sent to {destination}")
 
 
 def render_verdict(verdict: "Verdict", *, as_json: bool) -> str:

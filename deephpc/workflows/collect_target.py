@@ -42,6 +42,8 @@ def try_target(place: str, places: DataPlaces) -> str | None:
                 storage.remove(target.path)
     except Interrupted as error:
         return error.message
+    except DataError as error:
+        raise DataError(f"--collect {place} takes no results: {error.message}", error.hint) from error
     return None
 
 

@@ -113,13 +113,14 @@ def _with_results(told: Explanation, job: Job, record: Record | None, now: datet
     from deephpc.workflows.deliveries import find_owed  # start-up time: it loads all that moves data
 
     for owed in find_owed(record, now, [job.run_id]):
-        last, send = owed.last, f"`deephpc collect {job.run_id}`"
+        last, collect = owed.last, f"deephpc collect {job.run_id}"
         if last.is_under_way(now):
             return replace(told, text=f"{told.text}; its job is sending its results to {last.destination}")
         why = f": {last.reason}" if last.reason else ""
         return Explanation(
             f"{told.text}; its results are not all at {last.destination}{why}",
-            f"{told.next_step}; {send} sends its results, with DEST elsewhere, with --forget never",
+            f"{told.next_step}; `{collect}` sends its results, `{collect} DEST` sends them elsewhere, "
+            f"`{collect} --forget` leaves them here",
         )
     return told
 

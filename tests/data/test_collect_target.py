@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from deephpc.data.storage import Missing, Refused
 from deephpc.errors import DataError, InputError
 from deephpc.workflows.collect_target import try_target
 
@@ -30,13 +29,13 @@ def test_a_file_in_the_way_is_an_error(server: Server, desk: Desk):
 
 
 def test_a_bucket_that_does_not_exist_is_an_error(s3: Server, desk: Desk):
-    with pytest.raises(Missing):
+    with pytest.raises(DataError, match=r"takes no results: .* does not exist"):
         try_target("there:no-such-bucket/results", desk.places())
 
 
 def test_credentials_that_are_refused_are_an_error(webdav: Server, desk: Desk):
     desk.environ = webdav.remote(password="wrong")
-    with pytest.raises(Refused, match="credentials"):
+    with pytest.raises(DataError, match=r"takes no results: .*credentials"):
         try_target(webdav.place, desk.places())
 
 
