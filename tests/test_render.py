@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import math
+import re
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,12 @@ from rich.text import Text
 from deephpc.catalogue.module import Module
 from deephpc.catalogue.search import Hits
 from deephpc.jobs.record import Record, Tally
+from deephpc.jobs.slurm_granted import Granted
+from deephpc.jobs.spec import Resources
 from deephpc.jobs.state import JobState
 from deephpc.render import jobs as render
 from deephpc.render.catalogue import render_hits
+from deephpc.render.job_resources import resource_lines
 from deephpc.render.predict import render_batch
 from deephpc.workflows.batch_results import BatchSummary
 from deephpc.workflows.detail import gather_detail
@@ -136,6 +141,52 @@ def test_what_a_terminal_would_obey_is_shown_instead(jobs, tmp_path: Path):
         assert "\\x1b" in text
         assert text.encode()
     assert "\ttab" in why
+
+
+def in_slurm(**facts: object) -> Granted:
+    known = {"partition": "short", "account": "proj1", "qos": "normal", "walltime": timedelta(minutes=5), "nodes": 2,
+             "cpus": 8, "memory_mib": 4000, "gpus": 3, "submitted_at": NOON, "name": ""}  # fmt: skip
+    return Granted.model_validate({**known, **facts})
+
+
+@pytest.mark.parametrize(
+    ("asked", "given", "expected"),
+    [
+        ({}, {"gpus": 0}, {"partition": ["-", "short"], "nodes": ["-", "2"], "memory": ["-", "2000M per node"]}),
+        (
+            {"partition": "gpu", "gpus_per_node": 1, "gpu_type": "a100", "memory_mib": 0, "nodes": 2},
+            {"gpu_type": "a100", "walltime": None, "memory_mib": 4001},
+            {
+                "partition": ["gpu", "short"],
+                "memory": ["all of each node", "4001M in all"],
+                "GPUs": ["1 a100 per node", "3 a100 in all"],
+            },
+        ),
+        (
+            {"walltime": "2:00:00", "memory_mib": 16384, "exclusive": True, "cpus_per_task": 3},
+            {"nodes": 1, "gpus": 4},
+            {
+                "time limit": ["02:00:00", "00:05:00"],
+                "memory": ["16G per node", "4000M per node"],
+                "GPUs": ["-", "4 per node"],
+                "CPUs": ["3", "8"],
+                "exclusive": ["yes", "-"],
+            },
+        ),
+    ],
+)
+def test_what_was_requested_and_granted_stands_side_by_side(
+    tmp_path: Path, asked: dict[str, object], given: dict[str, object], expected: dict[str, list[str]]
+):
+    job = a_job(tmp_path, state=S.RUNNING, resources=Resources.model_validate(asked))
+    title, *lines = resource_lines(job, in_slurm(**given))
+    table = {name: rest for name, *rest in (re.split("  +", line.strip()) for line in lines)}
+    assert title.split() == ["resources", "requested", "granted"]
+    assert table == {**table, **expected}
+    waiting, *_ = resource_lines(job.model_copy(update={"state": S.PENDING}), in_slurm(**given))
+    assert waiting.split() == ["resources", "requested", "queued", "with"]
+    (alone,) = resource_lines(job, None)
+    assert alone.split(maxsplit=1) == ["requested", job.resources.describe() or "the defaults of the site"]
 
 
 def test_an_attempt_that_was_queued_again_is_not_called_cancelled(tmp_path: Path):

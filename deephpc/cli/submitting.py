@@ -70,6 +70,7 @@ def submit(
     ProgramError
         The run did not complete (only with `wait`).
     """
+    from deephpc.render.answer import visible
     from deephpc.render.jobs import render_plan, render_submitted
     from deephpc.serve.secret_arguments import PRIVATE_ARGUMENTS, parse_secrets
     from deephpc.workflows.launch import Asked, launch, prepare
@@ -92,11 +93,11 @@ def submit(
         return None
     with here.open_record() as record:
         scheduler = here.scheduler()
-        job, warning, was_resumed = launch(asked, here.settings, record, scheduler, here.clock)
+        job, heard, was_resumed = launch(asked, here.settings, record, scheduler, here.clock)
         if was_resumed:
             here.say(f"note: went on with run {job.run_id}, whose submission had got no answer")
-        if warning:
-            here.say(f"note: {warning}")
+        for line in heard:
+            here.say(f"note: {visible(line)}")
         try:
             write_answer(render_submitted(job, as_json=here.json))
         except SiteError as error:

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 from deephpc.errors import SiteError
 from deephpc.jobs.local_job import JobView, LocalJob, Order, ProcessMark, TaskView, local_job_id, module_argv
 from deephpc.jobs.run_folder import RunFolder, read_text
-from deephpc.jobs.scheduler import Ambiguous, JobId, Observation, Question, Refused, Sighting, Submission
+from deephpc.jobs.scheduler import Accepted, Ambiguous, Observation, Question, Refused, Sighting, Submission
 from deephpc.shell import start_detached
 
 if TYPE_CHECKING:
+    from deephpc.jobs.slurm_granted import Granted
     from deephpc.jobs.slurm_usage import Accounted
 
 _PAUSE_S = 0.005
@@ -56,7 +57,7 @@ class LocalScheduler:
         self._times = times or LocalTimes()
         self._clock = clock
 
-    def submit(self, submission: Submission) -> JobId:
+    def submit(self, submission: Submission) -> Accepted:
         """Start the job's supervisor and wait until it has the job.
 
         The same run and token give the same job, however often and from wherever it is sent: killed between any two
@@ -78,7 +79,7 @@ class LocalScheduler:
                 self._await_claim(job, ProcessMark.of(pid))
         except (SiteError, OSError) as error:
             raise Refused(str(error)) from error
-        return job.job_id
+        return Accepted(job.job_id)
 
     def observe(self, question: Question) -> Observation:
         """Read how jobs stand from their supervisors' files; accounting knows nothing, now and later."""
@@ -114,6 +115,10 @@ class LocalScheduler:
 
     def used(self, job_id: str) -> Sequence["Accounted"]:  # noqa: ARG002 - the Protocol's name
         """Return nothing: there is no accounting here; the job's own samples tell what it used."""
+        return ()
+
+    def granted(self, job_id: str) -> Sequence["Granted"]:  # noqa: ARG002
+        """Return nothing: all of this machine is there for every job."""
         return ()
 
     def _place_order(self, job: LocalJob, submission: Submission) -> None:

@@ -10,6 +10,7 @@ from deephpc.jobs.spec import JobSpec
 from deephpc.jobs.state import JobState
 
 if TYPE_CHECKING:
+    from deephpc.jobs.slurm_granted import Granted
     from deephpc.jobs.slurm_usage import Accounted
 
 #: A job as its scheduler names it, without array task: `4711`, `4711;cluster`, or a local scheduler's own id.
@@ -34,6 +35,15 @@ class Submission:
     def job_name(self) -> str:
         """The name the job carries in the queue: the run id and the start of its token."""
         return job_name(self.spec.run_id, self.spec.token)
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A job the scheduler took."""
+
+    job_id: JobId
+    said: tuple[str, ...] = ()
+    """What the site said beside the id, a line each: that its policy changed the job, what is left of a budget."""
 
 
 def job_name(run_id: str, token: str) -> str:
@@ -138,7 +148,7 @@ class Scheduler(Protocol):
 
     name: str
 
-    def submit(self, submission: Submission) -> JobId:
+    def submit(self, submission: Submission) -> Accepted:
         """Send a job.
 
         Raises
@@ -168,5 +178,12 @@ class Scheduler(Protocol):
         """Return what a job (`4711`) or array task (`4711_3`) was given and used, one row per attempt or task.
 
         Empty where there is no accounting, or it does not answer.
+        """
+        ...
+
+    def granted(self, job_id: str) -> Sequence["Granted"]:
+        """Return what a job (`4711`) or array task (`4711_3`) was granted, one row per task.
+
+        Where it still waits, it is what it waits with. Empty where nobody who answers knows the job.
         """
         ...

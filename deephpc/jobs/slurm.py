@@ -9,6 +9,7 @@ from pathlib import Path
 
 from deephpc.errors import SiteError
 from deephpc.jobs.scheduler import (
+    Accepted,
     Ambiguous,
     JobId,
     Observation,
@@ -24,9 +25,11 @@ from deephpc.jobs.slurm_answers import (
     outside_of_any_job,
     parse_sbatch_id,
     refusal_reason,
+    said_beside_id,
 )
 from deephpc.jobs.slurm_controller import ALL_CLUSTERS, on_clusters, without_clusters
 from deephpc.jobs.slurm_environment import environment_for_sbatch
+from deephpc.jobs.slurm_granted import Granted, accounts_argv, parse_accounts, parse_queue, queue_argv
 from deephpc.jobs.slurm_ids import parse_slurm_id
 from deephpc.jobs.slurm_reports import Report, parse_sacct, parse_squeue, sacct_argv, sacct_by_name_argv, squeue_argv
 from deephpc.jobs.slurm_usage import Accounted, parse_usage, usage_argv
@@ -105,7 +108,7 @@ class SlurmScheduler:
         self._timeouts = timeouts or Timeouts()
         self._silence = silence
 
-    def submit(self, submission: Submission) -> JobId:
+    def submit(self, submission: Submission) -> Accepted:
         """Send a job from inside its run folder.
 
         Raises
@@ -135,8 +138,8 @@ class SlurmScheduler:
         except ValueError as error:
             raise Ambiguous(f"sbatch printed no job id but {completed.last_words()!r}") from error
         if len(submission.clusters) == 1 and not cluster_of(job_id) and ALL_CLUSTERS not in submission.clusters:
-            return f"{job_id};{submission.clusters[0]}"  # a site's wrapper may leave it out
-        return job_id
+            job_id = f"{job_id};{submission.clusters[0]}"  # a site's wrapper may leave it out
+        return Accepted(job_id, said_beside_id(completed))
 
     def observe(self, question: Question) -> Observation:
         """Ask squeue, and beside it sacct where squeue alone does not settle the question.
@@ -194,14 +197,29 @@ class SlurmScheduler:
 
         Empty where there is no accounting, or it does not answer.
         """
-        if self._is_silent():
-            return ()
+        return parse_usage(self._accounts_say(usage_argv([job_id], self._user)))
+
+    def granted(self, job_id: str) -> Sequence[Granted]:
+        """Return what a job (`4711`) or array task (`4711_3`) was granted, one row per task.
+
+        Where it still waits, it is what it waits with. Empty where nobody who answers knows the job.
+        """
         try:
-            completed = run(usage_argv([job_id], self._user), timeout_s=self._timeouts.accounting, env=self._environ)
+            queue = run(queue_argv(job_id, self._user), timeout_s=self._timeouts.queue, env=self._environ)
         except CommandNotFound:
             return ()
+        return parse_queue(queue.stdout) or parse_accounts(self._accounts_say(accounts_argv(job_id, self._user)))
+
+    def _accounts_say(self, argv: list[str]) -> str:
+        """Return sacct's answer, empty where there is none; a silent one is left alone."""
+        if self._is_silent():
+            return ""
+        try:
+            completed = run(argv, timeout_s=self._timeouts.accounting, env=self._environ)
+        except CommandNotFound:
+            return ""
         self._note_silence(_Answer(None, timed_out=completed.timed_out))
-        return parse_usage(completed.stdout) if completed.ok else ()
+        return completed.stdout if completed.ok else ""
 
     def _each_of(self, clusters: tuple[str, ...]) -> tuple[str, ...]:
         """Return the clusters by their names; `all` stays beside them, and alone where they cannot be told."""

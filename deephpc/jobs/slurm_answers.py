@@ -41,6 +41,10 @@ _OWN_END = re.compile(r"sbatch: (error|fatal): ")
 _FAILED = "batch job submission failed:"
 #: From here to 254 an exit status is a shell's or a wrapper's word (a deadline, a signal), not sbatch's (1 and 255).
 _NOT_SBATCHS = range(124, 255)
+#: What sbatch puts before each line; the whole line where it only tells how it goes about it (SLURM_DEBUG).
+_PROGRAM = re.compile(r"^sbatch: (debug.*)?")
+#: Lines of a site's that are kept.
+_MOST_WORDS = 20
 #: What says nothing beside what was said before it.
 _EMPTY_WORDS = (
     "Unspecified error",
@@ -97,6 +101,13 @@ def refusal_reason(stderr: str) -> str:
     said = [re.sub(r"^Batch job submission failed: ", "", line) for line in lines if line]
     said = [line for line in dict.fromkeys(said) if line not in _EMPTY_WORDS or len(said) == 1]
     return "; ".join(said[-3:])
+
+
+def said_beside_id(completed: Completed) -> tuple[str, ...]:
+    """Return what an sbatch that took a job printed beside its id, a line each: the site's words, and its wrapper's."""
+    lines = (line for text in (completed.stdout, completed.stderr) for line in text.splitlines() if not _has_id(line))
+    said = (_PROGRAM.sub("", line.strip()) for line in lines)
+    return tuple(dict.fromkeys(line for line in said if line))[:_MOST_WORDS]
 
 
 def outside_of_any_job(environ: Mapping[str, str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deephpc.jobs.scheduler import JobId, Observation, Question, Scheduler, Sighting, Submission
+from deephpc.jobs.scheduler import Accepted, JobId, Observation, Question, Scheduler, Sighting, Submission
 from deephpc.jobs.slurm_hostlist import expand_hostlist
 from deephpc.jobs.slurm_ids import parse_task_set
 from deephpc.jobs.slurm_reports import parse_state
@@ -23,6 +23,7 @@ from deephpc.jobs.state import JobState
 from deephpc.shell import CommandNotFound, run
 
 if TYPE_CHECKING:
+    from deephpc.jobs.slurm_granted import Granted
     from deephpc.jobs.slurm_usage import Accounted
 
 Rows = Sequence[Mapping[str, Any]]
@@ -83,7 +84,7 @@ class PyslurmScheduler:
         self._slurm = slurm
         self._timeout_s = read_timeout_s
 
-    def submit(self, submission: Submission) -> JobId:
+    def submit(self, submission: Submission) -> Accepted:
         """Send a job through sbatch, the one way in.
 
         Raises
@@ -131,6 +132,10 @@ class PyslurmScheduler:
     def used(self, job_id: str) -> Sequence["Accounted"]:
         """Return what a job was given and used, from the command-line scheduler."""
         return self._slurm.used(job_id)
+
+    def granted(self, job_id: str) -> Sequence["Granted"]:
+        """Return what a job was granted, from the command-line scheduler."""
+        return self._slurm.granted(job_id)
 
 
 def parse_rows(rows: Rows, question: Question) -> dict[JobId, tuple[Sighting, ...]]:

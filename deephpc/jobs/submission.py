@@ -11,7 +11,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -42,6 +42,8 @@ class Placed:
     """Found in the queue rather than answered by the submission."""
     warning: str = ""
     """One line for the user, or empty."""
+    said: tuple[str, ...] = ()
+    """What the site said as it took the job."""
 
 
 def place(
@@ -76,7 +78,8 @@ def place(
     adopted = search.run() if may_be_queued else None
     while adopted is None:
         try:
-            return Placed(scheduler.submit(submission), was_adopted=False)
+            accepted = scheduler.submit(submission)
+            return Placed(accepted.job_id, was_adopted=False, said=accepted.said)
         except Ambiguous as doubt:
             search.doubt = str(doubt)
             adopted = search.run()
@@ -163,9 +166,14 @@ def find_by_name(name: str, *sources: object) -> tuple[JobId, ...]:
     return tuple(sorted(found, key=lambda job_id: (len(job_id), job_id)))
 
 
-def write_answer(folder: RunFolder, job_id: JobId, at: datetime) -> None:
-    """Keep the scheduler's answer in the run folder, so that the record can be rebuilt from it."""
-    write_atomically(folder.submitted, json.dumps({"job_id": job_id, "submitted_at": at.isoformat()}) + "\n")
+def write_answer(folder: RunFolder, job_id: JobId, at: datetime, said: Sequence[str] = ()) -> None:
+    """Keep the scheduler's answer in the run folder, so that the record can be rebuilt from it.
+
+    What the site said of earlier jobs of the run stays.
+    """
+    answer = {"job_id": job_id, "submitted_at": at.isoformat()}
+    words = tuple(dict.fromkeys((*read_said(folder), *said)))
+    write_atomically(folder.submitted, json.dumps({**answer, "said": words} if words else answer) + "\n")
 
 
 def read_answer(folder: RunFolder) -> tuple[JobId, datetime] | None:
@@ -175,6 +183,12 @@ def read_answer(folder: RunFolder) -> tuple[JobId, datetime] | None:
         return (str(raw["job_id"]), datetime.fromisoformat(raw["submitted_at"])) if raw else None
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def read_said(folder: RunFolder) -> tuple[str, ...]:
+    """Return what the site said as it took the jobs of a run, as kept in the run folder."""
+    said = (read_json(folder.submitted) or {}).get("said", [])
+    return tuple(map(str, said)) if isinstance(said, list) else ()
 
 
 def planned_clusters(folder: RunFolder) -> tuple[str, ...] | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from deephpc.jobs.job import Job
 from deephpc.render.answer import to_json, visible
+from deephpc.render.job_resources import resource_lines
 from deephpc.render.job_table import draw_jobs
 from deephpc.render.phrases import code_of, local_time, task_counts
 from deephpc.room import render_size
@@ -122,7 +123,9 @@ def render_detail(detail: "JobDetail", *, as_json: bool) -> str:
         facts = detail.model_dump(mode="json", exclude={"job"}, by_alias=True)
         return to_json("deephpc.job/1", {"job": _job_facts(_shown(detail)), **facts})
     job, plan = detail.job, detail.plan
-    blocks = [describe_end(_shown(detail)), _facts(detail)]
+    blocks = [describe_end(_shown(detail)), _facts(detail), "\n".join(resource_lines(job, detail.granted))]
+    if detail.said:
+        blocks.append("the site says\n" + "\n".join(f"  {visible(line)}" for line in detail.said))
     if job.tasks and detail.task is None:
         blocks.append("tasks      " + task_counts(job))
     if detail.attempts:
@@ -214,7 +217,6 @@ def _facts(detail: "JobDetail") -> str:
         ("site", f"{job.site} ({job.scheduler})"),
         ("job", job.job_id or "not confirmed yet"),
         ("known from", source + (f", the scheduler says {job.raw_state}" if job.raw_state else "")),
-        ("asked for", job.resources.describe() or "the site's defaults"),
         *(
             ("data", visible(f"{each.name} from {each.source} {each.digest or ''}".rstrip()))
             for each in (plan.data if plan else ())

@@ -101,7 +101,7 @@ def place_successors(
         except SiteError as error:
             troubles.append(f"the next job of {job.run_id} is not submitted yet: {error.message}")
         else:
-            _move(record, job, placed.job_id, now)
+            _move(record, job, placed.job_id, now, placed.said)
     return tuple(troubles)
 
 
@@ -124,10 +124,10 @@ def _jobs_so_far(job: Job) -> frozenset[JobId]:
     return frozenset(f"{number};{cluster}" if cluster else number for number in numbers)
 
 
-def _move(record: Record, job: Job, job_id: JobId, now: datetime) -> Job:
+def _move(record: Record, job: Job, job_id: JobId, now: datetime, said: Sequence[str] = ()) -> Job:
     """Record the job in which a run goes on, and keep it in the run folder for a rebuild."""
     if job.submitted_at is not None:
-        write_answer(job.files, job_id, job.submitted_at)
+        write_answer(job.files, job_id, job.submitted_at, said)
     update = {
         "job_id": job_id,
         "submitter": "",

@@ -13,7 +13,9 @@ from deephpc.jobs.job import Job
 from deephpc.jobs.record import JobEvent, Record
 from deephpc.jobs.run_folder import TaskFolder, read_json_lines
 from deephpc.jobs.scheduler import Scheduler, id_of_task
+from deephpc.jobs.slurm_granted import Granted
 from deephpc.jobs.slurm_usage import Accounted
+from deephpc.jobs.submission import read_said
 from deephpc.model import Model
 from deephpc.workflows.batch_results import table_file
 from deephpc.workflows.found_metrics import run_series
@@ -75,6 +77,10 @@ class JobDetail(Model):
     plan: JobPlan | None
     result: Result | None
     attempts: tuple[Attempt, ...]
+    granted: Granted | None
+    """What the scheduler holds of it, or of each task of its array; None where nobody knows it."""
+    said: tuple[str, ...]
+    """What the site said as it took it."""
     usage: Usage | None
     metrics: Series
     events: tuple[JobEvent, ...]
@@ -95,6 +101,8 @@ def gather_detail(job: Job, task: int | None, record: Record, scheduler: Schedul
         plan=load_plan(job.files),
         result=result,
         attempts=attempts,
+        granted=_granted(job, task, scheduler),
+        said=read_said(job.files),
         usage=_accounted_usage(job, task, attempts, scheduler) or _sampled_usage(job, files, now),
         metrics=run_series(files),
         events=tuple(record.events(job.run_id)),
@@ -114,6 +122,14 @@ def _places(job: Job, files: TaskFolder) -> dict[str, Path]:
         "result": files.result,
         **({"table": table_file(job.files)} if job.kind == "predict" else {}),
     }
+
+
+def _granted(job: Job, task: int | None, scheduler: Scheduler | None) -> Granted | None:
+    if scheduler is None or job.job_id is None:
+        return None
+    example = next(iter(job.tasks), None) if task is None else task
+    rows = scheduler.granted(id_of_task(job.job_id, example))
+    return next((row for row in rows if job.owns(row.name, row.submitted_at)), None)
 
 
 def _accounted_usage(

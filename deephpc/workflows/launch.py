@@ -100,8 +100,8 @@ def _source_folder(request: JobRequest) -> Path:
 
 def launch(
     asked: Asked, settings: Settings, record: Record, scheduler: Scheduler, clock: Callable[[], datetime]
-) -> tuple[Job, str, bool]:
-    """Bring a request into the queue exactly once; return the run, a warning or "", and whether it was gone on with.
+) -> tuple[Job, tuple[str, ...], bool]:
+    """Bring a request into the queue exactly once; return the run, what to tell, and whether it was gone on with.
 
     Raises
     ------
@@ -115,13 +115,13 @@ def launch(
         if request.collect is not None:
             record.transfers.expect(ready.plan.spec.run_id, join(request.collect, ready.plan.spec.run_id), clock())
         try:
-            job, warning = carry_out(ready, record, scheduler, environ=asked.environ, clock=clock, resumed=resumed)
+            job, heard = carry_out(ready, record, scheduler, environ=asked.environ, clock=clock, resumed=resumed)
         except NameTaken:  # the same command, at the same moment, was faster: this is the next run of it
             continue
         if asked.enclosed is not None and asked.enclosed.container is not None:
             unfinished = {each.run_id for each in record.unfinished()}
             hold_image(asked.enclosed.container, job.run_id, account_name(), unfinished)
-        return job, warning, resumed is not None
+        return job, heard, resumed is not None
     raise InputError(f"no free name for {asked.request.slug!r} was found", "choose another --name")
 
 

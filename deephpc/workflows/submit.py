@@ -76,8 +76,8 @@ def carry_out(
     clock: Callable[[], datetime],
     resumed: Job | None = None,
     patience: Patience = Patience(),  # noqa: B008 - frozen
-) -> tuple[Job, str]:
-    """Record, write the run folder, submit. Return the run and one line of warning or "".
+) -> tuple[Job, tuple[str, ...]]:
+    """Record, write the run folder, submit. Return the run and what the user should hear, a line each.
 
     Parameters
     ----------
@@ -105,8 +105,9 @@ def carry_out(
     except Refused as refusal:
         raise _refused(ready.plan, record, str(refusal), clock()) from refusal
     now = clock()
-    write_answer(folder, placed.job_id, now)
-    return record.change(job.run_id, lambda known: accepted(known, placed.job_id, now), now), placed.warning
+    write_answer(folder, placed.job_id, now, placed.said)
+    heard = (*filter(None, [placed.warning]), *(f"the site says: {line}" for line in placed.said))
+    return record.change(job.run_id, lambda known: accepted(known, placed.job_id, now), now), heard
 
 
 def accepted(job: Job, job_id: str, at: datetime) -> Job:

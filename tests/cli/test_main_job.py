@@ -128,6 +128,28 @@ def test_a_refused_job_is_the_users_to_mend_and_keeps_its_script(deephpc: Comman
     assert (job["state"], job["raw_state"]) == ("FAILED", "REFUSED")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("sbatch: GPU jobs go to partition short; yours was moved there",),
+        ("sbatch: INFO: account proj1 has 120 core-hours left until 31 December", "sbatch: INFO: it ends \x1b[1msoon"),
+        ("Guten Tag, é", "sbatch: Warning: can't run 2 processes on 3 nodes, setting nnodes to 2"),
+    ],
+)
+def test_what_the_site_says_as_it_takes_a_job_is_told_and_kept(deephpc: CommandLine, words: tuple[str, ...]):
+    (deephpc.slurm / "say").write_text("".join(f"{word}\n" for word in words))
+    done = deephpc("run", "--time", "10", "--", "true")
+    said = [word.removeprefix("sbatch: ") for word in words]
+    shown = [word.replace("\x1b", "\\x1b") for word in said]
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [f"note: the site says: {word}" for word in shown]
+    (deephpc.home / "state" / "deephpc.db").unlink()
+    deephpc("jobs", "rebuild")
+    run_id = done.stdout.strip()
+    assert "the site says\n" + "".join(f"  {word}\n" for word in shown) in deephpc("jobs", "show", run_id).stdout
+    assert json.loads(deephpc("--json", "jobs", "show", run_id).stdout)["said"] == said
+
+
 def test_a_lost_answer_is_one_job_all_the_same(deephpc: CommandLine):
     (deephpc.slurm / "lose-the-answer").touch()
     done = deephpc("run", "--time", "10", "--", "true")

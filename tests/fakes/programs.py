@@ -9,6 +9,7 @@ from pathlib import Path
 _PROGRAMS = {
     "sbatch": r"""
         if [ -e refuse ]; then cat refuse >&2; exit 1; fi
+        [ ! -e say ] || cat say >&2
         id=$(($(ls queue | wc -l) + 1)) state=PENDING
         script=$place/${words[-1]}
         name=$(sed -n 's/^#SBATCH --job-name=//p' "$script")
@@ -60,7 +61,7 @@ class CommandLine:
 
     @property
     def slurm(self) -> Path:
-        """The fakes' folder: a file `refuse`, `run-at-once` or `lose-the-answer` in it changes what sbatch does."""
+        """The fakes' folder: a file `refuse`, `say`, `run-at-once` or `lose-the-answer` changes what sbatch does."""
         return self.home / "slurm"
 
     def calls(self, name: str) -> int:

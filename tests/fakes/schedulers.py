@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
-from deephpc.jobs.scheduler import Ambiguous, JobId, Observation, Question, Refused, Sighting, Submission
+from deephpc.jobs.scheduler import Accepted, Ambiguous, JobId, Observation, Question, Refused, Sighting, Submission
+from deephpc.jobs.slurm_granted import Granted
 from deephpc.jobs.slurm_usage import Accounted
 from deephpc.jobs.state import JobState
 
-Answer = JobId | Refused | Ambiguous
+Answer = JobId | Accepted | Refused | Ambiguous
 
 
 def sighting(job_id: str, state: JobState, *, task: int | None = None, **facts: object) -> Sighting:
@@ -38,23 +39,25 @@ class ScriptedScheduler:
         observations: Sequence[Observation] = (NOTHING,),
         on_submit: Callable[[Submission], None] = lambda _: None,
         accounted: Sequence[Accounted] = (),
+        granted: Sequence[Granted] = (),
     ) -> None:
         self.answers = list(answers)
         self.observations = list(observations)
         self.on_submit = on_submit
         self.accounted = accounted
+        self.grants = granted
         self.submitted: list[Submission] = []
         self.questions: list[Question] = []
         self.cancelled: list[str] = []
 
-    def submit(self, submission: Submission) -> JobId:
+    def submit(self, submission: Submission) -> Accepted:
         """Give the next answer."""
         self.submitted.append(submission)
         self.on_submit(submission)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return answer if isinstance(answer, Accepted) else Accepted(answer)
 
     def observe(self, question: Question) -> Observation:
         """Give the next observation."""
@@ -68,3 +71,7 @@ class ScriptedScheduler:
     def used(self, job_id: str) -> Sequence[Accounted]:
         """Give the prepared rows, whatever job is asked for."""
         return self.accounted
+
+    def granted(self, job_id: str) -> Sequence[Granted]:
+        """Give the prepared rows, whatever job is asked for."""
+        return self.grants

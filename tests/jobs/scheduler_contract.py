@@ -82,7 +82,7 @@ class Bench:
 
     def submit(self, body: str, **wishes: object) -> str:
         """Submit a job of a few lines and return its id."""
-        return self.scheduler.submit(self.submission(body, **wishes))  # type: ignore[arg-type]  # passed on
+        return self.scheduler.submit(self.submission(body, **wishes)).job_id  # type: ignore[arg-type]  # passed on
 
     def sightings(self, job_id: str) -> tuple[Sighting, ...]:
         """Return what the best source says of a job: accounting where it knows how the job ended, else the queue."""
@@ -138,7 +138,7 @@ def the_exit_code_is_told(bench: Bench) -> None:
 
 def the_job_runs_in_its_run_folder_and_logs_there(bench: Bench) -> None:
     submission = bench.submission('pwd -P; echo "to stderr" >&2; read -r line || echo "stdin is empty"')
-    bench.wait_for(bench.scheduler.submit(submission), JobState.COMPLETED)
+    bench.wait_for(bench.scheduler.submit(submission).job_id, JobState.COMPLETED)
     folder = RunFolder(submission.spec.folder)
     bench.wait_for_text(folder.task(None).log, "stdin is empty")
     log = folder.task(None).log.read_text().splitlines()
@@ -155,7 +155,7 @@ def the_job_gets_the_environment_given(bench: Bench) -> None:
 def a_job_is_found_by_its_name(bench: Bench) -> None:
     submission = bench.submission(SLEEP)
     other = bench.submission("exit 0")
-    job_id = bench.scheduler.submit(submission)
+    job_id = bench.scheduler.submit(submission).job_id
     seen = bench.scheduler.observe(Question(job_names=(submission.job_name, other.job_name), since=bench.started_at))
     assert seen.queue is not None
     assert {one.name for one in seen.queue[job_id]} == {submission.job_name}
@@ -174,7 +174,7 @@ def a_running_job_is_cancelled(bench: Bench) -> None:
 def a_pending_job_is_cancelled_and_never_runs(bench: Bench) -> None:
     first = bench.submit(SLEEP)
     submission = bench.submission("touch ran", after=("afterany", first))
-    job_id = bench.scheduler.submit(submission)
+    job_id = bench.scheduler.submit(submission).job_id
     (seen,) = bench.wait_for(job_id, JobState.PENDING)
     assert seen.started_at is None
     bench.scheduler.cancel([job_id])
@@ -193,7 +193,7 @@ def cancelling_what_is_gone_is_no_error(bench: Bench) -> None:
 
 def each_task_of_an_array_ends_in_its_own_way(bench: Bench) -> None:
     submission = bench.submission(f'echo "I am {TASK}"; [ {TASK} != 3 ] || exit 5', tasks=(0, 1, 3))
-    job_id = bench.scheduler.submit(submission)
+    job_id = bench.scheduler.submit(submission).job_id
     bench.wait_for(job_id, JobState.COMPLETED, JobState.COMPLETED, JobState.FAILED)
     seen = bench.wait(job_id, lambda seen: seen[-1].exit_code is not None)
     assert [one.task for one in seen] == [0, 1, 3]
@@ -219,7 +219,7 @@ def a_dependency_on_success_is_met_and_missed(bench: Bench) -> None:
     good, bad = bench.submit("exit 0"), bench.submit("exit 1")
     met = bench.submit("exit 0", after=("afterok", good))
     missed = bench.submission("touch ran", after=("afterok", bad))
-    job_id = bench.scheduler.submit(missed)
+    job_id = bench.scheduler.submit(missed).job_id
     bench.wait_for(met, JobState.COMPLETED)
     bench.wait_for(job_id, JobState.CANCELLED)
     assert not (missed.spec.folder / "ran").exists()  # accounting may give it a start of a second before its end

@@ -56,7 +56,7 @@ def job_of(bench: Bench, job_id: str) -> LocalJob:
 
 def running_daemon(bench: Bench) -> tuple[str, Path]:
     submission = bench.submission(f"{DAEMON}; sleep 600")
-    job_id = bench.scheduler.submit(submission)
+    job_id = bench.scheduler.submit(submission).job_id
     wait_until((submission.spec.folder / "script").exists)
     bench.wait_for(job_id, JobState.RUNNING)
     return job_id, submission.spec.folder
@@ -70,7 +70,8 @@ from deephpc.jobs.scheduler import Submission
 from deephpc.jobs.spec import JobSpec
 spec = JobSpec.model_validate_json(sys.argv[2])
 print("ready", flush=True)
-print(LocalScheduler(Path(sys.argv[1])).submit(Submission(spec, Path(sys.argv[3]), dict(os.environ))), flush=True)
+job = LocalScheduler(Path(sys.argv[1])).submit(Submission(spec, Path(sys.argv[3]), dict(os.environ)))
+print(job.job_id, flush=True)
 """
 
 
@@ -85,7 +86,7 @@ def test_many_submissions_of_one_run_at_once_start_one_job(bench: Bench) -> None
         submitters = [stack.enter_context(submitter(bench, submission)) for _ in range(6)]
         said = {one.communicate()[0] for one in submitters}
     assert said == {f"ready\n{local_job_id(submission.job_name)}\n".encode()}
-    job_id = bench.scheduler.submit(submission)
+    job_id = bench.scheduler.submit(submission).job_id
     bench.wait_for(job_id, JobState.COMPLETED)
     assert (submission.spec.folder / "starts").read_text() == "started\n"
 
@@ -99,7 +100,7 @@ def test_a_submitter_killed_at_any_moment_leaves_nothing_or_one_job(bench: Bench
             assert doomed.stdout.readline() == b"ready\n"
             time.sleep(chance.uniform(0, 0.08))  # a random moment, not a wait
             doomed.kill()
-        job_id = bench.scheduler.submit(submission)
+        job_id = bench.scheduler.submit(submission).job_id
         bench.wait_for(job_id, JobState.COMPLETED)
         assert (submission.spec.folder / "starts").read_text() == "started\n"
 
@@ -113,7 +114,7 @@ def test_a_job_that_was_ordered_but_never_started_is_not_in_the_queue(bench: Ben
     unstarted = job_of(bench, local_job_id(submission.job_name))
     unstarted.write_order(replace(order, token=submission.spec.token, run_folder=str(submission.spec.folder)))
     assert bench.scheduler.observe(Question(job_names=(submission.job_name,))).queue == {}
-    bench.wait_for(bench.scheduler.submit(submission), JobState.COMPLETED)
+    bench.wait_for(bench.scheduler.submit(submission).job_id, JobState.COMPLETED)
 
 
 def test_a_killed_supervisor_takes_the_job_with_it_and_the_job_failed_with_its_node(bench: Bench) -> None:
@@ -137,7 +138,7 @@ def test_a_killed_keeper_leaves_nothing_running(bench: Bench) -> None:
 
 def test_a_supervisor_told_to_end_ends_the_job_in_order(bench: Bench) -> None:
     submission = bench.submission("trap 'echo told >said; exit 0' TERM; touch ready; sleep 600 & wait")
-    job_id = bench.scheduler.submit(submission)
+    job_id = bench.scheduler.submit(submission).job_id
     wait_until((submission.spec.folder / "ready").exists)
     view = job_of(bench, job_id).load_view()
     assert view is not None
@@ -158,7 +159,7 @@ def test_after_a_cancel_nothing_is_left_running(bench: Bench) -> None:
 
 def test_what_a_job_left_in_the_background_ends_with_it(bench: Bench) -> None:
     submission = bench.submission(DAEMON)
-    bench.wait_for(bench.scheduler.submit(submission), JobState.COMPLETED)
+    bench.wait_for(bench.scheduler.submit(submission).job_id, JobState.COMPLETED)
     assert (submission.spec.folder / "daemon").exists()
     assert not runs(submission.spec.folder / "daemon")
 
@@ -167,7 +168,7 @@ def test_a_program_that_ignores_the_end_is_killed_after_the_kill_wait(bench: Ben
     times = LocalTimes(kill_wait=timedelta(seconds=0.5), start_s=DEADLINE_S)
     bench.scheduler = LocalScheduler(tmp_path / "state", times=times)
     submission = bench.submission("trap '' TERM; touch ready; sleep 600")
-    job_id = bench.scheduler.submit(submission)
+    job_id = bench.scheduler.submit(submission).job_id
     wait_until((submission.spec.folder / "ready").exists)
     began = time.monotonic()
     bench.scheduler.cancel([job_id])
@@ -180,7 +181,7 @@ def test_a_script_that_listens_is_told_alone_and_may_end_in_its_own_way(bench: B
     submission = bench.submission(
         "trap 'kill -0 $child && echo alive >said; exit 3' TERM; sleep 600 & child=$!; touch ready; wait"
     )
-    job_id = bench.scheduler.submit(submission)
+    job_id = bench.scheduler.submit(submission).job_id
     wait_until((submission.spec.folder / "ready").exists)
     bench.scheduler.cancel([job_id])
     (seen,) = bench.wait_for(job_id, JobState.CANCELLED)
@@ -196,13 +197,13 @@ def with_grace(submission: Submission, limit: float, grace: float) -> Submission
 
 def test_the_script_is_told_before_its_time_limit(bench: Bench) -> None:
     submission = bench.submission("trap 'exit 4' USR1; sleep 600 & wait")
-    (seen,) = bench.wait_for(bench.scheduler.submit(with_grace(submission, 60, 59.9)), JobState.FAILED)
+    (seen,) = bench.wait_for(bench.scheduler.submit(with_grace(submission, 60, 59.9)).job_id, JobState.FAILED)
     assert seen.exit_code == 4
 
 
 def test_a_script_that_does_not_listen_is_not_killed_by_being_told(bench: Bench) -> None:
     submission = bench.submission("sleep 0.5; exit 0")
-    (seen,) = bench.wait_for(bench.scheduler.submit(with_grace(submission, 60, 59.9)), JobState.COMPLETED)
+    (seen,) = bench.wait_for(bench.scheduler.submit(with_grace(submission, 60, 59.9)).job_id, JobState.COMPLETED)
     assert (seen.exit_code, seen.signal) == (0, None)
 
 
@@ -210,7 +211,7 @@ def test_no_more_tasks_run_at_once_than_wished(bench: Bench) -> None:
     body = f"mkdir lock || touch overlap; sleep 0.05; rmdir lock; [ {TASK} != 2 ]"
     submission = bench.submission(body, tasks=(0, 1, 2, 3), at_once=1)
     expected = (JobState.COMPLETED, JobState.COMPLETED, JobState.FAILED, JobState.COMPLETED)
-    bench.wait_for(bench.scheduler.submit(submission), *expected)
+    bench.wait_for(bench.scheduler.submit(submission).job_id, *expected)
     assert not (submission.spec.folder / "overlap").exists()
 
 
@@ -251,7 +252,7 @@ def test_a_job_of_another_machine_is_told_as_recorded_and_cancelled_only_there(b
 
 def test_everything_is_for_the_owner_alone(bench: Bench) -> None:
     submission = bench.submission("exit 0")
-    job_id = bench.scheduler.submit(submission)
+    job_id = bench.scheduler.submit(submission).job_id
     bench.wait_for(job_id, JobState.COMPLETED)
     folder = job_of(bench, job_id).path
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -267,14 +268,14 @@ def test_the_environment_of_the_job_cannot_hurt_its_supervisor(bench: Bench) -> 
     bench.environment = {**bench.environment, "PYTHONPATH": str(trap), "PYTHONHOME": "/nonexistent"}
     submission = bench.submission('echo "$PYTHONHOME"')
     (submission.spec.folder / "json.py").write_text("raise SystemExit('hijacked')")
-    bench.wait_for(bench.scheduler.submit(submission), JobState.COMPLETED)
+    bench.wait_for(bench.scheduler.submit(submission).job_id, JobState.COMPLETED)
     assert RunFolder(submission.spec.folder).task(None).log.read_text() == "/nonexistent\n"
 
 
 def test_a_job_inside_a_job_does_not_inherit_who_it_is(bench: Bench) -> None:
     bench.environment = {**bench.environment, "DEEPHPC_LOCAL_TASK_ID": "9", "DEEPHPC_LOCAL_JOB_ID": "local-outer"}
     submission = bench.submission('echo "$DEEPHPC_LOCAL_JOB_ID/${DEEPHPC_LOCAL_TASK_ID-none}"')
-    job_id = bench.scheduler.submit(submission)
+    job_id = bench.scheduler.submit(submission).job_id
     bench.wait_for(job_id, JobState.COMPLETED)
     assert RunFolder(submission.spec.folder).task(None).log.read_text() == f"{job_id}/none\n"
 

@@ -97,7 +97,7 @@ def submission(tmp_path: Path, fakes: Fakes) -> Submission:
 
 def test_a_job_is_sent_from_inside_its_run_folder(slurm: SlurmScheduler, fakes: Fakes, submission: Submission):
     fakes.make("sbatch", "Welcome\n4711\n")
-    assert slurm.submit(submission) == "4711"
+    assert slurm.submit(submission).job_id == "4711"
     assert fakes.argv("sbatch") == ["--parsable", "job.sh"]
     assert (fakes.folder / "sbatch.cwd").read_text().strip() == str(submission.spec.folder)
 
@@ -406,7 +406,7 @@ def test_whatever_tells_where_the_controller_is_is_the_same_for_every_command(
         fakes.make(program, "4711;box\n" if program == "sbatch" else "")
     slurm = SlurmScheduler(environ, "me", timeouts=PATIENT)
     sent = replace(submission, environment=job_environment({**environ, "SLURM_JOB_ID": "1"}), clusters=named)
-    assert slurm.submit(sent) == "4711;box"
+    assert slurm.submit(sent).job_id == "4711;box"
     slurm.observe(Question(job_ids=("4711;box",)))
     slurm.cancel(["4711;box"])
     assert fakes.argv("sbatch")[1:-1] == ([f"--clusters={','.join(named)}"] if named else [])
@@ -423,7 +423,7 @@ def test_an_id_that_a_wrapper_cut_off_its_cluster_gets_it_back(
 ):
     fakes.make("sbatch", "4711\n")
     for named, job_id in ((("box",), "4711;box"), (("a", "b"), "4711"), (("all",), "4711"), ((), "4711")):
-        assert slurm.submit(replace(submission, clusters=named)) == job_id
+        assert slurm.submit(replace(submission, clusters=named)).job_id == job_id
 
 
 def test_nothing_asked_calls_nothing(slurm: SlurmScheduler, fakes: Fakes):

@@ -12,11 +12,34 @@ from deephpc.jobs.slurm_answers import (
     outside_of_any_job,
     parse_sbatch_id,
     refusal_reason,
+    said_beside_id,
 )
 from deephpc.jobs.slurm_reasons import explain_refusal
 from deephpc.shell import Completed
 
 RECORDED = Path(__file__).parent.parent / "recorded"
+
+
+@pytest.mark.parametrize(
+    ("stdout", "stderr", "said"),
+    [
+        ("4711\n", "", ()),
+        ("4711;box\n", "sbatch: moved to short\n", ("moved to short",)),
+        ("Welcome to the cluster\nSubmitted batch job 4711\n\n", "", ("Welcome to the cluster",)),
+        (
+            "4711\n",
+            "sbatch: debug:  power_save\nsbatch: debug2: x\nsbatch: 12 h left\n\nsbatch: 12 h left\n",
+            ("12 h left",),
+        ),
+        (
+            "4711\n",
+            "".join(f"line {number}\n" for number in range(1000)),
+            tuple(f"line {number}" for number in range(20)),
+        ),
+    ],
+)
+def test_what_is_said_beside_the_id_is_kept(stdout: str, stderr: str, said: tuple[str, ...]):
+    assert said_beside_id(Completed(("sbatch",), 0, stdout, stderr)) == said
 
 
 def refusals() -> list[tuple[str, int, str]]:

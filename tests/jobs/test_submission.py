@@ -15,6 +15,7 @@ from deephpc.jobs.submission import (
     describe_submitter,
     place,
     read_answer,
+    read_said,
     submitter_lives,
     write_answer,
 )
@@ -129,6 +130,21 @@ def test_the_answer_kept_in_the_run_folder_reads_back(tmp_path: Path):
     write_answer(folder, "4711;big", NOON)
     assert read_answer(folder) == ("4711;big", NOON)
     assert folder.submitted.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_the_site_said_of_each_job_of_a_run_is_kept_once(tmp_path: Path):
+    folder = RunFolder(tmp_path)
+    assert read_said(folder) == ()
+    for job_id, said in (("1", ("moved to short",)), ("2", ()), ("3", ("moved to short", "2 h left"))):
+        write_answer(folder, job_id, NOON, said)
+    assert read_said(folder) == ("moved to short", "2 h left")
+    assert read_answer(folder) == ("3", NOON)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"said": 5}', '{"said": null}'])
+def test_an_answer_that_says_nothing_more_is_read(tmp_path: Path, text: str):
+    (tmp_path / "submitted.json").write_text(text)
+    assert read_said(RunFolder(tmp_path)) == ()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"job_id": 1}', '{"job_id": "1", "submitted_at": "soon"}'])

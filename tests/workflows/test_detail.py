@@ -9,6 +9,7 @@ import pytest
 
 from deephpc.jobs.job import Job
 from deephpc.jobs.record import Record
+from deephpc.jobs.slurm_granted import Granted
 from deephpc.jobs.slurm_usage import Accounted
 from deephpc.jobs.spec import Resources
 from deephpc.jobs.state import JobState
@@ -105,6 +106,29 @@ def test_a_running_job_is_charged_until_now(record: Record, tmp_path: Path):
     usage = gather_detail(job, None, record, None, after(900)).usage
     assert usage is not None
     assert usage.core_hours == 2.0
+
+
+def granted(**facts: object) -> Granted:
+    known = {"partition": "short", "account": "proj1", "qos": "normal", "walltime": timedelta(minutes=5), "nodes": 2,
+             "cpus": 8, "memory_mib": 4000, "gpus": 2, "submitted_at": NOON, "name": ""}  # fmt: skip
+    return Granted.model_validate({**known, **facts})
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [],
+        [granted(name="run-other.ffffffff")],
+        [granted(name="theirs", submitted_at=after(-86400)), granted(name="run-b.00000000", partition="gpu")],
+    ],
+)
+def test_what_was_granted_is_that_of_the_runs_own_job(record: Record, tmp_path: Path, others: list[Granted]):
+    job = ended(tmp_path)
+    record.add(job)
+    own = granted(name=job.job_name)
+    told = gather_detail(job, None, record, ScriptedScheduler(granted=[*others, own]), NOON).granted
+    assert told == own
+    assert gather_detail(job, None, record, ScriptedScheduler(granted=others), NOON).granted is None
 
 
 def row(**facts: object) -> Accounted:

@@ -93,9 +93,9 @@ def test_a_submitted_run_is_recorded_and_whole(request_: JobRequest, record: Rec
         assert submission.script.read_text() == one.script
 
     scheduler = ScriptedScheduler(["4711"], on_submit=already_there)
-    job, warning = carried_out(one, record, scheduler)
+    job, heard = carried_out(one, record, scheduler)
     folder = job.files
-    assert (job.state, job.job_id, job.submitter, warning) == (JobState.PENDING, "4711", "", "")
+    assert (job.state, job.job_id, job.submitter, heard) == (JobState.PENDING, "4711", "", ())
     assert record.get(job.run_id) == job
     assert read_answer(folder) == ("4711", after(1))
     assert load_plan(folder) == one.plan
