@@ -1,7 +1,9 @@
 """The account this process runs under: what Slurm goes by too, and no variable can change."""
 
+import grp
 import os
 import pwd
+from contextlib import suppress
 
 
 def account_name() -> str:
@@ -11,6 +13,15 @@ def account_name() -> str:
         return pwd.getpwuid(number).pw_name
     except KeyError:
         return str(number)
+
+
+def account_groups() -> frozenset[str]:
+    """Return the names of the account's groups; those without a name are left out."""
+    names = set()
+    for number in (os.getegid(), *os.getgroups()):
+        with suppress(KeyError):
+            names.add(grp.getgrgid(number).gr_name)
+    return frozenset(names)
 
 
 def account_home() -> str:

@@ -152,9 +152,9 @@ def in_slurm(**facts: object) -> Granted:
 @pytest.mark.parametrize(
     ("asked", "given", "expected"),
     [
-        ({}, {"gpus": 0}, {"partition": ["-", "short"], "nodes": ["-", "2"], "memory": ["-", "2000M per node"]}),
+        ({}, {"gpus": None}, {"partition": ["-", "short"], "nodes": ["-", "2"], "memory": ["-", "2000M per node"]}),
         (
-            {"partition": "gpu", "gpus_per_node": 1, "gpu_type": "a100", "memory_mib": 0, "nodes": 2},
+            {"partition": "gpu", "gpus_per_node": 1, "gpu_type": "a100", "memory_mib": 0, "nodes": 2, "account": "p"},
             {"gpu_type": "a100", "walltime": None, "memory_mib": 4001},
             {
                 "partition": ["gpu", "short"],
@@ -164,7 +164,7 @@ def in_slurm(**facts: object) -> Granted:
         ),
         (
             {"walltime": "2:00:00", "memory_mib": 16384, "exclusive": True, "cpus_per_task": 3},
-            {"nodes": 1, "gpus": 4},
+            {"nodes": 1, "gpus": 4, "account": ""},
             {
                 "time limit": ["02:00:00", "00:05:00"],
                 "memory": ["16G per node", "4000M per node"],

@@ -98,7 +98,7 @@ def classify_sbatch_failure(completed: Completed) -> Literal["refused", "ambiguo
 def refusal_reason(stderr: str) -> str:
     """Return why sbatch refused, in one line: what the site's own filter said, then Slurm's words."""
     lines = [re.sub(r"^sbatch: (error: |fatal: )?", "", line).strip() for line in stderr.splitlines()]
-    said = [re.sub(r"^Batch job submission failed: ", "", line) for line in lines if line]
+    said = [re.sub(r"^(Batch job submission failed|allocation failure): ", "", line) for line in lines if line]
     said = [line for line in dict.fromkeys(said) if line not in _EMPTY_WORDS or len(said) == 1]
     return "; ".join(said[-3:])
 

@@ -36,7 +36,8 @@ class Granted(Model):
     cpus: int | None
     """Over all nodes, as the rest."""
     memory_mib: int | None
-    gpus: int
+    gpus: int | None
+    """None too where the site does not count them (AccountingStorageTRES, slurm.conf(5))."""
     gpu_type: str | None = None
     submitted_at: datetime | None
     name: str
@@ -80,17 +81,21 @@ def _granted(fields: Sequence[str]) -> Granted:
     memory = parse_size_mib(given.get("mem", ""))
     return Granted(
         partition=partition,
-        account=account,
-        qos=qos,
+        account=_word(account),
+        qos=_word(qos),
         walltime=_limit(limit),
         nodes=_count(nodes),
         cpus=_count(given.get("cpu", cpus)),
         memory_mib=None if memory is None else round(memory),
-        gpus=_count(given.get("gres/gpu", "")) or sum(_count(number) or 0 for number in typed.values()),
+        gpus=_count(given.get("gres/gpu", "")) or sum(_count(number) or 0 for number in typed.values()) or None,
         gpu_type="+".join(sorted(typed)) or None,
         submitted_at=parse_time(submit),
         name=name,
     )
+
+
+def _word(text: str) -> str:
+    return "" if text == "(null)" else text  # where there is no accounting
 
 
 def _limit(text: str) -> timedelta | None:

@@ -4,18 +4,18 @@ Sources: sinfo(1), scontrol(1), sacctmgr(1), sbatch(1) of Slurm 22.05 and 24.11.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
-from deephpc.jobs.slurm_answers import clean_environment, outside_of_any_job
+from deephpc.jobs.slurm_answers import clean_environment, outside_of_any_job, refusal_reason
 from deephpc.jobs.slurm_controller import clusters_meant
 from deephpc.jobs.slurm_units import parse_walltime
 from deephpc.shell import Completed
 
 _DELIMITER = "\x1f"
-#: Partition (a star marks the default), state, time limit, default time, job size, CPUs, memory, nodes, GRES.
-_SINFO_FORMAT = _DELIMITER.join(("%P", "%a", "%l", "%L", "%s", "%c", "%m", "%D", "%G"))
+#: Partition (a star marks the default), state, time limit, default time, job size, CPUs, memory, nodes, GRES, groups.
+_SINFO_FORMAT = _DELIMITER.join(("%P", "%a", "%l", "%L", "%s", "%c", "%m", "%D", "%G", "%g"))
 _SETTING = re.compile(r"([A-Za-z][\w/ ]*?)\s*=\s?(.*)")
 _GPU = re.compile(r"gpu(?::(?P<type>[A-Za-z][\w.-]*))?:(?P<count>\d+)(?:\(.*\))?")
 _STARTS = re.compile(r"Job \d+ to start at (\S+) using (\d+) processors on nodes (\S+) in partition (\S+)")
@@ -69,8 +69,8 @@ def probe_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def sinfo_argv() -> list[str]:
-    """Ask for every partition the user may see, one line per kind of node."""
-    return ["sinfo", "--noheader", "--exact", f"--format={_SINFO_FORMAT}"]
+    """Ask for every partition, hidden ones too, one line per kind of node."""
+    return ["sinfo", "--all", "--noheader", "--exact", f"--format={_SINFO_FORMAT}"]
 
 
 def config_argv() -> list[str]:
@@ -129,12 +129,16 @@ def compute_node_argv(
     ]
 
 
-def parse_partitions(text: str) -> tuple[PartitionFacts, ...]:
-    """Read sinfo's lines; lines that make no sense are passed over."""
+def parse_partitions(text: str, groups: Collection[str] = ()) -> tuple[PartitionFacts, ...]:
+    """Read sinfo's lines of partitions that are for everybody or for these groups.
+
+    Lines that make no sense are passed over.
+    """
     rows: dict[str, PartitionFacts] = {}
     for line in text.splitlines():
-        row = _partition_row(line.split(_DELIMITER))
-        if row is not None:
+        *words, admitted = line.split(_DELIMITER)
+        row = _partition_row(words)
+        if row is not None and {"all", *groups} & set(admitted.strip().split(",")):
             rows[row.name] = _most(rows[row.name], row) if row.name in rows else row
     return tuple(rows.values())
 
@@ -194,8 +198,7 @@ def parse_test_only(completed: Completed) -> TrialAnswer:
     if completed.ok:
         match = _STARTS.search(completed.stderr)
         return TrialAnswer(True, f"would start at {match[1]} in partition {match[4]}" if match else "accepted")
-    words = completed.last_words().removeprefix("sbatch: error: ").removeprefix("allocation failure: ")
-    return TrialAnswer(None if _NO_ANSWER.search(completed.stderr) else False, words)
+    return TrialAnswer(None if _NO_ANSWER.search(completed.stderr) else False, refusal_reason(completed.stderr))
 
 
 def parse_gpus(gres: str) -> tuple[int, str | None]:

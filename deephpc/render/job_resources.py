@@ -20,9 +20,11 @@ def resource_lines(job: Job, granted: Granted | None) -> list[str]:
     rows = zip(_FACTS, _requested(asked), _granted(granted), strict=True)
     table = [("resources", "requested", given), *((f"  {fact}", *both) for fact, *both in rows if any(both))]
     more = [("constraint", asked.constraint), ("exclusive", "yes" if asked.exclusive else "")]
-    table += [(f"  {name}", value, "") for name, value in more if value]
+    table += [(f"  {name}", value, "-") for name, value in more if value]
     first, second = (max(len(row[column]) for row in table) for column in (0, 1))
-    return [f"{fact:<{first}}  {requested or '-':<{second}}  {answer or '-'}" for fact, requested, answer in table]
+    return [
+        f"{fact:<{first}}  {requested or '-':<{second}}  {answer or 'not told'}" for fact, requested, answer in table
+    ]
 
 
 def _requested(asked: Resources) -> tuple[str, ...]:
@@ -52,7 +54,7 @@ def _memory_each(mib: int | None, nodes: int) -> str:
     return f"{render_memory(mib)} in all" if mib % nodes else f"{render_memory(mib // nodes)} per node"
 
 
-def _gpus_each(count: int, kind: str | None, nodes: int) -> str:
+def _gpus_each(count: int | None, kind: str | None, nodes: int) -> str:
     if not count:
         return ""
     type_ = f" {kind}" if kind else ""

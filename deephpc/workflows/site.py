@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from deephpc.account import account_groups
 from deephpc.config import Partition, Site, SiteFile, UserPlaces, list_site_files, load_site
 from deephpc.config.site import SITE_NAME, GpuRequest
 from deephpc.config.site_files import find_site
@@ -110,7 +111,7 @@ def probe_site(name: str | None, around: Surroundings) -> Probe:
     inquiry = _Inquiry(slurm.probe_environment(around.environ))
     config = slurm.parse_config(inquiry.ask(slurm.config_argv(), "the configuration"))
     sinfo = "" if inquiry.is_silent else inquiry.ask(slurm.sinfo_argv(), "the partitions")
-    partitions = slurm.parse_partitions(sinfo)
+    partitions = slurm.parse_partitions(sinfo, account_groups())
     if not config and not partitions:
         raise SiteError(
             f"this cluster told nothing about itself: {inquiry.unknown[0]}",

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
+from deephpc.account import account_groups
 from deephpc.config import Settings
 from deephpc.jobs import slurm_probe as slurm
 from deephpc.shell import CommandNotFound, Completed, run
@@ -136,7 +137,10 @@ def _accounting(config: Mapping[str, str], environ: Mapping[str, str]) -> Check:
 
 
 def _partitions(answer: _Answer, settings: Settings) -> list[Check]:
-    partitions = slurm.parse_partitions(answer.text)
+    partitions = slurm.parse_partitions(answer.text, account_groups())
+    if not answer.ok and "denied" in answer.trouble:
+        remedy = "name partitions as the site's documentation does, by --partition or `partition` under [defaults]"
+        return [Check(name="partitions", outcome="warn", found="this site shows them to nobody", remedy=remedy)]
     if not partitions:
         found = answer.trouble if not answer.ok else "sinfo lists none that you may use"
         remedy = "ask the administrators for access to a partition" if answer.ok else "try again in a moment"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from .box import Box
@@ -87,6 +88,27 @@ class Cluster(Box):
                 yield
             finally:
                 self.start_daemon("slurmdbd")
+
+    @contextlib.contextmanager
+    def policy(self, lua: str, **changes: str | None) -> Iterator[None]:
+        """Have a site's job_submit.lua look at every job for a while."""
+        (self.state / "slurm" / "job_submit.lua").write_text(lua)
+        with self.configured(JobSubmitPlugins="lua", **changes):
+            yield
+
+    @contextlib.contextmanager
+    def whole_nodes(self, *, threads: int) -> Iterator[None]:
+        """Have a cluster that gives whole nodes alone (select/linear), of so many threads a core, for a while."""
+        before = self.layout
+        with self._nodes_off():
+            self.layout = replace(before, threads=threads)
+            self.slurm_conf(SelectType="select/linear", SelectTypeParameters="CR_Memory")
+        try:
+            yield
+        finally:
+            with self._nodes_off():
+                self.layout = before
+                self.slurm_conf(SelectType="select/cons_tres", SelectTypeParameters="CR_CPU_Memory")
 
     def purge_jobs(self, *, timeout: float = 60) -> None:
         """Make Slurm's controller forget every finished job, as MinJobAge does in time."""
@@ -256,6 +278,18 @@ class Cluster(Box):
         self.wait_idle(timeout=90)
 
     # private
+
+    @contextlib.contextmanager
+    def _nodes_off(self) -> Iterator[None]:
+        """Have no slurmd for a moment; they read the new configuration as they start."""
+        for node in self.layout.computes:
+            self.stop_daemon("slurmd", node)
+        try:
+            yield
+        finally:
+            for node in self.layout.computes:
+                self.start_daemon("slurmd", node)
+            self.wait_idle()
 
     def _place_of(self, daemon: str) -> str:
         """Where a daemon runs when nobody says."""

@@ -25,6 +25,8 @@ class Layout:
     cpus: int = 8
     memory_mib: int = 6000
     gpus: int = 4
+    threads: int = 1
+    """Hardware threads of a core; a CPU of Slurm's is a thread then."""
 
     @property
     def computes(self) -> tuple[str, ...]:
@@ -120,9 +122,11 @@ def render_slurm_conf(layout: Layout, parameters: Mapping[str, str]) -> str:
     """The whole slurm.conf."""
     last = layout.nodes
     where = f" NodeHostname=login NodeAddr=login Port=[17001-{17000 + last}]" if layout.one_machine else ""
+    per_socket = f" CoresPerSocket={layout.cpus // layout.threads} ThreadsPerCore={layout.threads}"
+    cores = per_socket if layout.threads > 1 else ""
     lines = [f"{name}={value}" for name, value in parameters.items()]
     lines += [
-        f"NodeName=c[1-{last}]{where} CPUs={layout.cpus} RealMemory={layout.memory_mib} "
+        f"NodeName=c[1-{last}]{where} CPUs={layout.cpus}{cores} RealMemory={layout.memory_mib} "
         f"Gres=gpu:a100:{layout.gpus} State=UNKNOWN",
         "PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=10:00 State=UP",
         "PartitionName=short Nodes=ALL MaxTime=5:00 DefaultTime=1:00 State=UP",

@@ -15,14 +15,14 @@ SOURCES = [(release, source) for release in ("22.05.8", "24.11.5") for source in
 FACTS = ("partition", "walltime", "nodes", "cpus", "memory_mib", "gpus", "gpu_type")
 #: What was asked for stands in the names: `gpu` was moved to partition gpu by job_submit/lua.
 EXPECTED = {
-    "plain.0001": ("debug", timedelta(minutes=5), 1, 1, 600, 0, None),
+    "plain.0001": ("debug", timedelta(minutes=5), 1, 1, 600, None, None),
     "gpu.0002": ("gpu", timedelta(hours=1), 2, 2, 1200, 4, "a100"),
     "typed.0003": ("gpu", timedelta(days=1), 1, 1, 1024, 1, "a100"),
-    "wide.0004": ("debug", timedelta(minutes=10), 2, 8, 800, 0, None),
-    "arr.0005": ("debug", timedelta(minutes=5), 1, 2, 1200, 0, None),
-    "held.0006": ("debug,short", timedelta(minutes=10), 1, 1, 600, 0, None),
-    "big.0007": ("debug", None, 2, 1, 12000, 0, None),
-    "done.0008": ("debug", timedelta(minutes=5), 1, 1, 600, 0, None),
+    "wide.0004": ("debug", timedelta(minutes=10), 2, 8, 800, None, None),
+    "arr.0005": ("debug", timedelta(minutes=5), 1, 2, 1200, None, None),
+    "held.0006": ("debug,short", timedelta(minutes=10), 1, 1, 600, None, None),
+    "big.0007": ("debug", None, 2, 1, 12000, None, None),
+    "done.0008": ("debug", timedelta(minutes=5), 1, 1, 600, None, None),
 }
 
 
@@ -40,6 +40,12 @@ def test_what_was_granted_is_read_alike_from_both_sources_of_both_releases(relea
     assert {(row.account, row.qos) for row in rows} == {("proj1", "normal")}
     assert all(row.submitted_at is not None and row.submitted_at.year == 2026 for row in rows)
     assert len(rows) in (11, 10)  # squeue has two rows for an array whose second task waits
+
+
+def test_a_cluster_that_keeps_no_accounts_names_none_and_counts_no_gpus():
+    fields = ["debug", "(null)", "(null)", "5:00", "1", "8", "1796085986", "cpu=8,mem=4800M,node=1,billing=8", "a", ""]
+    (row,) = parse_queue("\x1f".join(f"{field:<200}" for field in fields))
+    assert (row.account, row.qos, row.cpus, row.gpus) == ("", "", 8, None)
 
 
 @pytest.mark.parametrize("argv", [queue_argv, accounts_argv])

@@ -1,5 +1,6 @@
 from datetime import datetime, timedelta, timezone
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,10 +11,10 @@ from deephpc.shell import Completed
 SINFO = "\n".join(
     line.replace("|", "\x1f")
     for line in (
-        "debug*|up|1:00:00|30:00|1-2|8|6000|3|(null)",
-        "gpu|up|2-00:00:00|n/a|1-infinite|64|512000|10|gpu:a100:4(S:0-1),tmp:100",
-        "gpu|up|2-00:00:00|n/a|1-infinite|128|256000|4|gpu:a100:2(S:0)",
-        "old|down|infinite|infinite|1-infinite|4+|100+|1|gpu:2",
+        "debug*|up|1:00:00|30:00|1-2|8|6000|3|(null)|all",
+        "gpu|up|2-00:00:00|n/a|1-infinite|64|512000|10|gpu:a100:4(S:0-1),tmp:100|staff,ml",
+        "gpu|up|2-00:00:00|n/a|1-infinite|128|256000|4|gpu:a100:2(S:0)|staff,ml",
+        "old|down|infinite|infinite|1-infinite|4+|100+|1|gpu:2|all",
         "welcome to the cluster",
     )
 )
@@ -30,13 +31,21 @@ Slurmctld(primary) at ctl is UP
 
 
 def test_partitions_are_read_with_the_most_any_node_has() -> None:
-    debug, gpu, old = slurm.parse_partitions(SINFO)
+    debug, gpu, old = slurm.parse_partitions(SINFO, {"ml"})
     assert (debug.name, debug.default, debug.max_walltime) == ("debug", True, timedelta(hours=1))
     assert (debug.default_walltime, debug.max_nodes, debug.gpus_per_node) == (timedelta(minutes=30), 2, 0)
     assert (gpu.node_count, gpu.cpus_per_node, gpu.memory_mib) == (14, 128, 512000)
     assert (gpu.gpus_per_node, gpu.gpu_type, gpu.max_nodes) == (4, "a100", None)
     assert (old.up, old.max_walltime, old.cpus_per_node, old.gpus_per_node) == (False, None, 4, 2)
     assert slurm.default_partition((gpu, debug)) == "debug"
+
+
+@pytest.mark.parametrize(
+    ("groups", "names"),
+    [((), ["debug", "old"]), (("users", "m"), ["debug", "old"]), (("users", "staff"), ["debug", "gpu", "old"])],
+)
+def test_partitions_are_those_that_the_users_groups_may_use(groups: tuple[str, ...], names: list[str]) -> None:
+    assert [each.name for each in slurm.parse_partitions(SINFO, groups)] == names
 
 
 def test_the_configuration_is_read_as_a_table() -> None:
@@ -110,6 +119,6 @@ def test_no_text_makes_a_parser_fail(text: str) -> None:
     slurm.parse_config_time("Configuration data as of " + text)
 
 
-@given(st.lists(st.text(alphabet=st.characters(exclude_characters="\n\r\x1f")), min_size=9, max_size=9))
+@given(st.lists(st.text(alphabet=st.characters(exclude_characters="\n\r\x1f")), min_size=10, max_size=10))
 def test_no_line_of_sinfo_makes_the_parser_fail(words: list[str]) -> None:
     assert len(slurm.parse_partitions("\x1f".join(words))) <= 9

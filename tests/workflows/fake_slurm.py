@@ -6,8 +6,8 @@ from pathlib import Path
 
 D = "\x1f"
 _ROWS = (
-    ("debug*", "up", "1:00:00", "30:00", "1-2", "8", "6000", "3", "gpu:4"),
-    ("long", "up", "infinite", "n/a", "1-infinite", "64", "250000", "9", "(null)"),
+    ("debug*", "up", "1:00:00", "30:00", "1-2", "8", "6000", "3", "gpu:4", "all"),
+    ("long", "up", "infinite", "n/a", "1-infinite", "64", "250000", "9", "(null)", "all"),
 )
 SINFO = "\n".join(D.join(row) for row in _ROWS)
 CONFIG = """ClusterName = box
