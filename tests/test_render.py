@@ -6,6 +6,7 @@ import json
 import math
 import re
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,11 +19,13 @@ from deephpc.catalogue.module import Module
 from deephpc.catalogue.search import Hits
 from deephpc.jobs.record import Record, Tally
 from deephpc.jobs.slurm_granted import Granted
+from deephpc.jobs.slurm_outlook import Outlook
 from deephpc.jobs.spec import Resources
 from deephpc.jobs.state import JobState
 from deephpc.render import jobs as render
 from deephpc.render.catalogue import render_hits
 from deephpc.render.job_resources import resource_lines
+from deephpc.render.outlook import outlook_lines, waiting_line
 from deephpc.render.predict import render_batch
 from deephpc.workflows.batch_results import BatchSummary
 from deephpc.workflows.detail import gather_detail
@@ -100,7 +103,7 @@ def test_a_run_not_seen_of_late_says_so_and_its_time_stands_still(tmp_path: Path
     line = render.render_jobs([job], (), after(7200), as_json=False).splitlines()[1]
     assert "00:01:00" in line
     assert f"(as of {after(60).astimezone():%Y-%m-%d %H:%M:%S})" in line
-    answer = render.render_diagnosis(diagnose(job, None, now=after(7200)), as_json=False)
+    answer = render.render_diagnosis(diagnose(job, None, now=after(7200)), NOON, as_json=False)
     assert f"as of {after(60).astimezone():%Y-%m-%d %H:%M:%S}, from record" in answer.splitlines()[0]
 
 
@@ -132,7 +135,7 @@ def test_what_a_terminal_would_obey_is_shown_instead(jobs, tmp_path: Path):
     with Record(tmp_path / "deephpc.db") as record:
         record.add(job)
         shown = render.render_detail(gather_detail(job, None, record, None, NOON), as_json=False)
-    why = render.render_diagnosis(diagnose(job, None), as_json=False)
+    why = render.render_diagnosis(diagnose(job, None), NOON, as_json=False)
     table = render.render_jobs([job], (), NOON, as_json=False)
     series = render.render_series(job, None, as_json=False)
     exported = render.render_export([job], {job.run_id: {"\x1b[1m": 1.0}}, as_json=False)
@@ -307,10 +310,69 @@ def test_a_run_is_shown_whole(jobs, tmp_path: Path):
 
 def test_a_diagnosis_ends_with_the_next_step(jobs):
     diagnosis = diagnose(jobs[0].model_copy(update={"state": S.PENDING, "reason": "Priority"}), None)
-    lines = render.render_diagnosis(diagnosis, as_json=False).splitlines()
+    lines = render.render_diagnosis(diagnosis, NOON, as_json=False).splitlines()
     assert lines[0].startswith("run-a-0001 is PENDING")
     assert lines[2].startswith("  next: ")
-    assert json.loads(render.render_diagnosis(diagnosis, as_json=True))["schema"] == "deephpc.why/1"
+    assert json.loads(render.render_diagnosis(diagnosis, NOON, as_json=True))["schema"] == "deephpc.why/1"
+
+
+@pytest.fixture
+def utc(monkeypatch: pytest.MonkeyPatch):
+    """Have the reader's clock show UTC."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+SOONER = [{"partition": "short", "starts_at": NOON}, {"partition": "long", "starts_at": after(9)}]
+
+
+@pytest.mark.usefixtures("utc")
+@pytest.mark.parametrize(
+    ("facts", "lines"),
+    [
+        ({}, []),
+        (
+            {"starts_at": after(30), "ahead": 0},
+            ["estimated start: any moment, as the queue stands", "no jobs wait before it in partition gpu"],
+        ),
+        (
+            {"starts_at": after(3600), "ahead": 1},
+            ["estimated start: about 13:00, as the queue stands", "1 job waits before it in partition gpu"],
+        ),
+        (
+            {"starts_at": after(90_000), "sooner": SOONER},
+            [
+                "estimated start: about Mon 2026-03-02 13:00, as the queue stands",
+                "partition short could start it any moment (so could long):",
+                "  deephpc jobs cancel run-a && deephpc jobs rerun run-a --partition short",
+            ],
+        ),
+    ],
+)
+def test_why_tells_when_a_run_may_start(facts: dict[str, object], lines: list[str]):
+    assert outlook_lines("run-a", Outlook.model_validate({"partition": "gpu", **facts}), NOON) == lines
+    assert outlook_lines("run-a", None, NOON) == []
+
+
+@pytest.mark.usefixtures("utc")
+@pytest.mark.parametrize(
+    ("passed_s", "more", "starts_s", "line"),
+    [
+        (5, 0, None, "queued less than 1 min: Priority"),
+        (185, 0, 7500, "queued 3 min: Priority; about 14:05"),
+        (7500, 2, 7501, "queued 3 runs, run-a-0001 2 h 5 min: Priority; any moment"),
+        (200_000, 0, 400_000, "queued 2 d 7 h: Priority; about Fri 2026-03-06 03:06"),
+    ],
+)
+def test_one_line_tells_how_long_runs_are_queued(
+    tmp_path: Path, passed_s: int, more: int, starts_s: int | None, line: str
+):
+    waiting = [a_job(tmp_path, reason="Priority"), *(a_job(tmp_path, f"run-b-{number}") for number in range(more))]
+    starts_at = None if starts_s is None else after(starts_s)
+    assert waiting_line(waiting, starts_at, after(passed_s)) == line
 
 
 @pytest.mark.parametrize(

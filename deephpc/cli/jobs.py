@@ -11,6 +11,7 @@ from deephpc.cli.completion import complete_run_id
 from deephpc.cli.context import context
 from deephpc.cli.homecoming import bring_home
 from deephpc.cli.options import JobOptionWords, load_options, takes_job_options
+from deephpc.cli.queue_line import queue_line
 from deephpc.cli.streams import write_answer
 from deephpc.cli.submitting import DryRun, Wait, conclude, submit
 from deephpc.errors import InputError
@@ -138,9 +139,17 @@ def wait(
         found = [record.resolve(run) for run in runs]
         wanted = [(job.run_id, task) for job, task in found]
         limit = _duration("--timeout", timeout)
-        jobs = wait_for(
-            record, here.schedulers, wanted, clock=here.clock, timeout=limit, tell=here.say, environ=here.environ
-        )
+        with queue_line(here) as show:
+            jobs = wait_for(
+                record,
+                here.schedulers,
+                wanted,
+                clock=here.clock,
+                timeout=limit,
+                tell=here.say,
+                look=show,
+                environ=here.environ,
+            )
         bring_home(here, record, [run_id for run_id, _ in wanted], wait=True)
     if here.json:
         write_answer(render_jobs(jobs, (), here.clock(), as_json=True))
@@ -209,15 +218,17 @@ def why(ctx: typer.Context, run: RunId) -> None:
     """
     from deephpc.render.jobs import render_diagnosis
     from deephpc.workflows.watch import refresh
-    from deephpc.workflows.why import diagnose
+    from deephpc.workflows.why import diagnose, look_ahead
 
     here = context(ctx)
     with here.open_record() as record:
         job, task = record.resolve(run)
         for line in refresh(record, here.schedulers, here.clock(), environ=here.environ):
             here.say(f"note: {line}")
-        diagnosis = diagnose(record.get(job.run_id), task, record, here.clock())
-    write_answer(render_diagnosis(diagnosis, as_json=here.json))
+        job = record.get(job.run_id)
+        outlook = look_ahead(job, task, here.schedulers.get(job.scheduler), here.environ)
+        diagnosis = diagnose(job, task, record, here.clock()).model_copy(update={"outlook": outlook})
+    write_answer(render_diagnosis(diagnosis, here.clock(), as_json=here.json))
 
 
 @app.command()

@@ -10,6 +10,7 @@ import typer
 
 from deephpc.cli.completion import complete_run_id
 from deephpc.cli.homecoming import bring_home
+from deephpc.cli.queue_line import queue_line
 from deephpc.cli.streams import write_answer
 from deephpc.errors import InputError, SiteError
 
@@ -316,17 +317,25 @@ def stay(here: "Context", record: "Record", job: "Job") -> None:
     """
     from deephpc.workflows.logs import follow_log
 
-    emit = (lambda _: None) if here.options.quiet else sys.stderr.buffer.write
+    write = (lambda _: None) if here.options.quiet else sys.stderr.buffer.write
     try:
-        job = follow_log(
-            record,
-            here.schedulers,
-            job,
-            None,
-            lambda data: (emit(data), sys.stderr.flush())[1],
-            clock=here.clock,
-            environ=here.environ,
-        )
+        with queue_line(here) as show:
+
+            def emit(data: bytes) -> None:
+                show(())
+                write(data)
+                sys.stderr.flush()
+
+            job = follow_log(
+                record,
+                here.schedulers,
+                job,
+                None,
+                emit,
+                clock=here.clock,
+                look=lambda now: show([now]),
+                environ=here.environ,
+            )
     except KeyboardInterrupt:
         here.say(
             f"\nrun {job.run_id} goes on; `deephpc logs -f {job.run_id}` shows it again, `deephpc jobs cancel` ends it"

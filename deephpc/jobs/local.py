@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from deephpc.errors import SiteError
 from deephpc.jobs.local_job import JobView, LocalJob, Order, ProcessMark, TaskView, local_job_id, module_argv
 from deephpc.jobs.run_folder import RunFolder, read_text
-from deephpc.jobs.scheduler import Accepted, Ambiguous, Observation, Question, Refused, Sighting, Submission
+from deephpc.jobs.scheduler import Accepted, Ambiguous, JobId, Observation, Question, Refused, Sighting, Submission
 from deephpc.shell import start_detached
 
 if TYPE_CHECKING:
@@ -120,6 +120,9 @@ class LocalScheduler:
     def granted(self, job_id: str) -> Sequence["Granted"]:  # noqa: ARG002
         """Return nothing: all of this machine is there for every job."""
         return ()
+
+    def outlook(self, job_id: JobId, submission: Submission | None = None) -> None:
+        """Return nothing: jobs wait for nothing here but for each other."""
 
     def _place_order(self, job: LocalJob, submission: Submission) -> None:
         known = job.load_order()

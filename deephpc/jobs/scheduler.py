@@ -11,6 +11,7 @@ from deephpc.jobs.state import JobState
 
 if TYPE_CHECKING:
     from deephpc.jobs.slurm_granted import Granted
+    from deephpc.jobs.slurm_outlook import Outlook
     from deephpc.jobs.slurm_usage import Accounted
 
 #: A job as its scheduler names it, without array task: `4711`, `4711;cluster`, or a local scheduler's own id.
@@ -185,5 +186,15 @@ class Scheduler(Protocol):
         """Return what a job (`4711`) or array task (`4711_3`) was granted, one row per task.
 
         Where it still waits, it is what it waits with. Empty where nobody who answers knows the job.
+        """
+        ...
+
+    def outlook(self, job_id: JobId, submission: Submission | None = None) -> "Outlook | None":
+        """Return when a waiting job may start; None where it does not wait, or nobody tells in a few seconds.
+
+        Parameters
+        ----------
+        submission
+            What it was submitted with, to look for where it could start sooner; without it one question is asked.
         """
         ...

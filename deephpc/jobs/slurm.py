@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deephpc.errors import SiteError
 from deephpc.jobs.scheduler import (
@@ -29,12 +30,15 @@ from deephpc.jobs.slurm_answers import (
 )
 from deephpc.jobs.slurm_controller import ALL_CLUSTERS, on_clusters, without_clusters
 from deephpc.jobs.slurm_environment import environment_for_sbatch
-from deephpc.jobs.slurm_granted import Granted, accounts_argv, parse_accounts, parse_queue, queue_argv
 from deephpc.jobs.slurm_ids import parse_slurm_id
 from deephpc.jobs.slurm_reports import Report, parse_sacct, parse_squeue, sacct_argv, sacct_by_name_argv, squeue_argv
 from deephpc.jobs.slurm_usage import Accounted, parse_usage, usage_argv
 from deephpc.jobs.state import JobState
 from deephpc.shell import CommandNotFound, Completed, run
+
+if TYPE_CHECKING:
+    from deephpc.jobs.slurm_granted import Granted
+    from deephpc.jobs.slurm_outlook import Outlook
 
 #: How long a frozen accounting is left alone.
 _SILENCE_S = 60.0
@@ -55,6 +59,8 @@ class Timeouts:
     queue: float = 5.0
     accounting: float = 5.0
     cancel: float = 15.0
+    outlook: float = 3.0
+    """How long each question about a job's start may take."""
     head_start: float = 0.5
     """How long squeue may take alone before sacct is started beside it: it may well make sacct needless."""
 
@@ -199,16 +205,24 @@ class SlurmScheduler:
         """
         return parse_usage(self._accounts_say(usage_argv([job_id], self._user)))
 
-    def granted(self, job_id: str) -> Sequence[Granted]:
+    def granted(self, job_id: str) -> Sequence["Granted"]:
         """Return what a job (`4711`) or array task (`4711_3`) was granted, one row per task.
 
         Where it still waits, it is what it waits with. Empty where nobody who answers knows the job.
         """
+        from deephpc.jobs.slurm_granted import accounts_argv, parse_accounts, parse_queue, queue_argv  # start-up time
+
         try:
             queue = run(queue_argv(job_id, self._user), timeout_s=self._timeouts.queue, env=self._environ)
         except CommandNotFound:
             return ()
         return parse_queue(queue.stdout) or parse_accounts(self._accounts_say(accounts_argv(job_id, self._user)))
+
+    def outlook(self, job_id: JobId, submission: Submission | None = None) -> "Outlook | None":
+        """Return when a waiting job may start; None where it does not wait, or Slurm does not tell in a few seconds."""
+        from deephpc.jobs.slurm_outlook import Desk, foresee  # start-up time
+
+        return foresee(job_id, self._user, Desk(self._environ, self._timeouts.outlook), submission)
 
     def _accounts_say(self, argv: list[str]) -> str:
         """Return sacct's answer, empty where there is none; a silent one is left alone."""

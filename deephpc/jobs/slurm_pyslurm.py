@@ -24,6 +24,7 @@ from deephpc.shell import CommandNotFound, run
 
 if TYPE_CHECKING:
     from deephpc.jobs.slurm_granted import Granted
+    from deephpc.jobs.slurm_outlook import Outlook
     from deephpc.jobs.slurm_usage import Accounted
 
 Rows = Sequence[Mapping[str, Any]]
@@ -136,6 +137,10 @@ class PyslurmScheduler:
     def granted(self, job_id: str) -> Sequence["Granted"]:
         """Return what a job was granted, from the command-line scheduler."""
         return self._slurm.granted(job_id)
+
+    def outlook(self, job_id: JobId, submission: Submission | None = None) -> "Outlook | None":
+        """Return when a waiting job may start, from the command-line scheduler."""
+        return self._slurm.outlook(job_id, submission)
 
 
 def parse_rows(rows: Rows, question: Question) -> dict[JobId, tuple[Sighting, ...]]:

@@ -14,6 +14,7 @@ from deephpc.jobs.job import Job
 from deephpc.render.answer import to_json, visible
 from deephpc.render.job_resources import resource_lines
 from deephpc.render.job_table import draw_jobs
+from deephpc.render.outlook import outlook_lines
 from deephpc.render.phrases import code_of, local_time, task_counts
 from deephpc.room import render_size
 from deephpc.workflows.found_metrics import run_series
@@ -99,8 +100,8 @@ def describe_end(job: Job) -> str:
     )
 
 
-def render_diagnosis(diagnosis: "Diagnosis", *, as_json: bool) -> str:
-    """Return why a run waits or failed, and the next step."""
+def render_diagnosis(diagnosis: "Diagnosis", now: datetime, *, as_json: bool) -> str:
+    """Return why a run waits or failed, when it may start, and the next step."""
     if as_json:
         return to_json("deephpc.why/1", diagnosis.model_dump(mode="json"))
     raw = (
@@ -110,6 +111,7 @@ def render_diagnosis(diagnosis: "Diagnosis", *, as_json: bool) -> str:
     lines = [
         f"{diagnosis.run_id} is {diagnosis.state.value}{raw}{as_of}",
         f"  {visible(diagnosis.text)}",
+        *(f"  {line}" for line in outlook_lines(diagnosis.run_id, diagnosis.outlook, now)),
         f"  next: {diagnosis.next_step}",
     ]
     if diagnosis.last_lines:

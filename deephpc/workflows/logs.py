@@ -83,10 +83,16 @@ def follow_log(  # noqa: PLR0913 - clock and sleep are for tests
     *,
     clock: Callable[[], datetime],
     last_lines: int | None = None,
+    look: Callable[[Job], None] = lambda _: None,
     environ: Mapping[str, str] | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Job:
     """Emit the output of a run, or of that its last lines, as it grows until the run is final, and return it.
+
+    Parameters
+    ----------
+    look
+        Shown the run as it stands after each look.
 
     Raises
     ------
@@ -100,6 +106,7 @@ def follow_log(  # noqa: PLR0913 - clock and sleep are for tests
         if not job.state.is_final and time.monotonic() >= next_refresh:
             refresh(record, schedulers, clock(), only=[job], environ=environ)
             job = record.get(job.run_id)
+            look(job)
             next_refresh = time.monotonic() + _REFRESH_EVERY_S
         moved = follower.pump()
         is_over = job.state_of(task).is_final

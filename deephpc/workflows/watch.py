@@ -117,6 +117,7 @@ def wait_for(  # noqa: PLR0913 - clock and sleep are for tests
     clock: Callable[[], datetime],
     timeout: timedelta | None,
     tell: Callable[[str], None],
+    look: Callable[[Sequence[Job]], None] = lambda _: None,
     environ: Mapping[str, str] | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[Job]:
@@ -126,6 +127,8 @@ def wait_for(  # noqa: PLR0913 - clock and sleep are for tests
     ----------
     wanted
         Ids of runs, each with None, or with one task of its array, which is returned as a run of its own.
+    look
+        Shown the runs as they stand after each look.
     environ
         As for `refresh`.
 
@@ -148,6 +151,7 @@ def wait_for(  # noqa: PLR0913 - clock and sleep are for tests
                 last_seen[job.run_id] = job.state
                 pause = 0.5
                 tell(f"{job.run_id}: {job.state.value}{f' ({job.reason})' if job.reason else ''}")
+        look(jobs)
         if all(job.state.is_final for job in jobs):
             return jobs
         if timeout is not None and time.monotonic() - started > timeout.total_seconds():

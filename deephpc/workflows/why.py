@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +11,8 @@ from deephpc.jobs.evidence import Attempt, Result, load_attempts, load_result
 from deephpc.jobs.job import Job, Standing
 from deephpc.jobs.record import Record
 from deephpc.jobs.run_folder import TaskFolder
-from deephpc.jobs.scheduler import id_of_task
+from deephpc.jobs.scheduler import Scheduler, Submission, id_of_task
+from deephpc.jobs.slurm_outlook import Outlook
 from deephpc.jobs.slurm_reasons import Explanation, explain_end, explain_pending, explain_refusal, explain_running
 from deephpc.jobs.state import JobState
 from deephpc.jobs.truth import REQUEUES
@@ -19,7 +20,7 @@ from deephpc.model import Model
 from deephpc.workflows.chain import waits_for_successor
 from deephpc.workflows.failures import recognise
 from deephpc.workflows.logs import read_tail
-from deephpc.workflows.plan import JobPlan, load_plan
+from deephpc.workflows.plan import JobPlan, job_environment, load_plan
 from deephpc.workflows.unstarted import explain_stop
 
 _LAST_LINES = 15
@@ -73,6 +74,19 @@ class Diagnosis(Model):
     """Who told the state."""
     as_of: datetime | None = None
     """From when the state is, where no source has told it now."""
+    outlook: Outlook | None = None
+    """When it may start, where it waits and Slurm tells."""
+
+
+def look_ahead(job: Job, task: int | None, scheduler: Scheduler | None, environ: Mapping[str, str]) -> Outlook | None:
+    """Ask when a run, or one task of its array, may start (login node); None where it does not wait."""
+    if scheduler is None or job.job_id is None or job.state_of(task) is not JobState.PENDING:
+        return None
+    plan = load_plan(job.files)
+    submission = None
+    if plan is not None:
+        submission = Submission(spec=plan.spec, script=job.files.script, environment=job_environment(environ))
+    return scheduler.outlook(id_of_task(job.job_id, task), submission)
 
 
 def diagnose(job: Job, task: int | None, record: Record | None = None, now: datetime | None = None) -> Diagnosis:

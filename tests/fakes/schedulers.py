@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from deephpc.jobs.scheduler import Accepted, Ambiguous, JobId, Observation, Question, Refused, Sighting, Submission
 from deephpc.jobs.slurm_granted import Granted
+from deephpc.jobs.slurm_outlook import Outlook
 from deephpc.jobs.slurm_usage import Accounted
 from deephpc.jobs.state import JobState
 
@@ -40,12 +41,15 @@ class ScriptedScheduler:
         on_submit: Callable[[Submission], None] = lambda _: None,
         accounted: Sequence[Accounted] = (),
         granted: Sequence[Granted] = (),
+        expected: Outlook | None = None,
     ) -> None:
         self.answers = list(answers)
         self.observations = list(observations)
         self.on_submit = on_submit
         self.accounted = accounted
         self.grants = granted
+        self.expected = expected
+        self.foreseen: list[tuple[JobId, Submission | None]] = []
         self.submitted: list[Submission] = []
         self.questions: list[Question] = []
         self.cancelled: list[str] = []
@@ -75,3 +79,10 @@ class ScriptedScheduler:
     def granted(self, job_id: str) -> Sequence[Granted]:
         """Give the prepared rows, whatever job is asked for."""
         return self.grants
+
+    def outlook(self, job_id: JobId, submission: Submission | None = None) -> Outlook | None:
+        """Give the prepared outlook; without a submission its estimate alone. Note what was asked."""
+        self.foreseen.append((job_id, submission))
+        if self.expected is None or submission is not None:
+            return self.expected
+        return Outlook(partition=self.expected.partition, starts_at=self.expected.starts_at)

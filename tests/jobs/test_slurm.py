@@ -20,7 +20,7 @@ from deephpc.shell import CommandNotFound
 from deephpc.workflows.plan import job_environment
 from tests.fakes.waiting import DEADLINE_S
 
-PATIENT = Timeouts(*[DEADLINE_S] * 5)
+PATIENT = Timeouts(*[DEADLINE_S] * 6)
 FROZEN = "sleep 600"
 RUNNING = "7\x1fRUNNING\x1fNone\x1f10\x1f20\x1fN/A\x1f4\x1fn[1-2]\x1frun-a.1234"
 TASK = "8_0\x1fRUNNING\x1fNone\x1f10\x1f20\x1fN/A\x1f4\x1fn1\x1frun-b.1234"

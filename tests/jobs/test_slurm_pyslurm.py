@@ -48,7 +48,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def slurm(stand_in: Path) -> SlurmScheduler:
-    return SlurmScheduler(os.environ, "me", timeouts=Timeouts(*[DEADLINE_S] * 5))
+    return SlurmScheduler(os.environ, "me", timeouts=Timeouts(*[DEADLINE_S] * 6))
 
 
 @pytest.fixture

@@ -7,14 +7,16 @@ import pytest
 
 from deephpc.jobs.job import Job
 from deephpc.jobs.record import Record
+from deephpc.jobs.slurm_outlook import Outlook
 from deephpc.jobs.spec import Dependency
 from deephpc.jobs.state import JobState
 from deephpc.jobs.truth import REQUEUES
 from deephpc.workflows.in_image import Enclosed
 from deephpc.workflows.plan import NewRun, plan_job
 from deephpc.workflows.request import JobOptions, load_module_request, load_run_request
-from deephpc.workflows.why import diagnose
+from deephpc.workflows.why import diagnose, look_ahead
 from tests.fakes.samples import NOON, TOKEN, a_container, a_job, settings_in
+from tests.fakes.schedulers import ScriptedScheduler
 
 S = JobState
 
@@ -345,3 +347,24 @@ def test_an_array_is_explained_by_its_first_failed_task(tmp_path: Path):
     assert diagnose(job, None).run_id == "run-a-0001_3"
     assert diagnose(job, 7).run_id == "run-a-0001_7"
     assert diagnose(job, 0).state is S.COMPLETED
+
+
+@pytest.mark.parametrize(
+    ("facts", "task", "asked"),
+    [
+        ({"state": S.PENDING}, None, ["4711"]),
+        ({"state": S.RUNNING, "tasks": {0: S.RUNNING, 1: S.PENDING}, "job_id": "4711;big"}, 1, ["4711_1;big"]),
+        ({"state": S.RUNNING}, None, []),
+        ({"state": S.SUBMITTING, "job_id": None}, None, []),
+        ({"state": S.CANCELLED}, None, []),
+    ],
+)
+def test_a_start_is_asked_for_where_a_run_waits(
+    tmp_path: Path, facts: dict[str, object], task: int | None, asked: list[str]
+):
+    scheduler = ScriptedScheduler(expected=Outlook(partition="debug", ahead=3))
+    job = a_job(tmp_path, **facts)
+    told = look_ahead(job, task, scheduler, {})
+    assert [job_id for job_id, _ in scheduler.foreseen] == asked
+    assert told == (Outlook(partition="debug") if asked else None)
+    assert look_ahead(job, task, None, {}) is None
