@@ -1,17 +1,20 @@
 """What a run requested, and what it was granted, side by side."""
 
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from deephpc.jobs.job import Job
-from deephpc.jobs.slurm_granted import Granted
 from deephpc.jobs.slurm_units import render_memory, render_walltime
 from deephpc.jobs.spec import Resources
 from deephpc.jobs.state import JobState
 
+if TYPE_CHECKING:  # loaded by the one command that has it
+    from deephpc.jobs.slurm_granted import Granted
+
 _FACTS = ("partition", "account", "QOS", "time limit", "nodes", "CPUs", "memory", "GPUs")
 
 
-def resource_lines(job: Job, granted: Granted | None) -> list[str]:
+def resource_lines(job: Job, granted: "Granted | None") -> list[str]:
     """Return a table of both, or one line of what was requested where nobody tells what was granted."""
     asked = job.resources
     if granted is None:
@@ -36,7 +39,7 @@ def _requested(asked: Resources) -> tuple[str, ...]:
     return tuple(str(word or "") for word in words)
 
 
-def _granted(granted: Granted) -> tuple[str, ...]:
+def _granted(granted: "Granted") -> tuple[str, ...]:
     nodes = granted.nodes or 1
     memory, gpus = _memory_each(granted.memory_mib, nodes), _gpus_each(granted.gpus, granted.gpu_type, nodes)
     limit = _limit(granted.walltime)

@@ -524,7 +524,7 @@ def local(tmp_path: Path) -> Iterator[Callable[[Run], str]]:
     scheduler = LocalScheduler(tmp_path / "state")
 
     def submit(run: Run) -> str:
-        return scheduler.submit(Submission(run.spec, run.files.script, dict(os.environ)))
+        return scheduler.submit(Submission(run.spec, run.files.script, dict(os.environ))).job_id
 
     yield submit
     for path in (tmp_path / "state" / "local").glob("local-*"):

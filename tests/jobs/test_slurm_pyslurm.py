@@ -123,8 +123,8 @@ def test_a_frozen_database_is_given_up_in_time_and_the_queue_still_told(
 
 def test_jobs_named_and_jobs_numbered_are_found_in_one_question(bench: Bench) -> None:
     by_id, by_name, other = (bench.submission(SLEEP) for _ in range(3))
-    number = bench.scheduler.submit(by_id)
-    names = {bench.scheduler.submit(one): one.job_name for one in (by_name, other)}
+    number = bench.scheduler.submit(by_id).job_id
+    names = {bench.scheduler.submit(one).job_id: one.job_name for one in (by_name, other)}
     question = Question(job_ids=(number,), job_names=(by_name.job_name,), since=datetime.now(timezone.utc))
     seen = bench.scheduler.observe(question)
     assert seen.queue is not None

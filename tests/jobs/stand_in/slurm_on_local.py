@@ -65,7 +65,7 @@ def submit(script: Path) -> int:
         grace=timedelta(0),
     )
     times = LocalTimes(start_s=300.0)
-    job_id = LocalScheduler(state(), times=times).submit(Submission(spec, script, os.environ))
+    job_id = LocalScheduler(state(), times=times).submit(Submission(spec, script, os.environ)).job_id
     return _next_number(job_id)
 
 
