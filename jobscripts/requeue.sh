@@ -200,5 +200,5 @@ queued_as() { # WHAT SBATCH SAID: the id in it, whatever a site's wrapper says a
 
 find_successor() { # another job of this run in the queue, whose submission got no answer
   outside_of_any_job timeout 30 squeue --noheader --user="$(id -un)" --name="$SLURM_JOB_NAME" --states=PENDING,RUNNING --format=%i 2>/dev/null |
-    grep -v -x -m 1 "$SLURM_JOB_ID"
+    grep -E -x '[0-9]+(;[A-Za-z0-9_.-]+)?' | grep -v -x -m 1 "$SLURM_JOB_ID" # a site's wrapper may say more
 }

@@ -97,7 +97,7 @@ class JobOptionWords:
     launcher: Annotated[
         Text,
         _option(
-            help="How ranks are started, --tasks-per-node on each node: none, srun, horovod, torchrun.",
+            help="How ranks start, --tasks-per-node on each node: auto (by imports), none, srun, horovod, torchrun.",
             metavar="LAUNCHER",
         ),
     ] = None
@@ -176,7 +176,7 @@ def load_options(
     from deephpc.jobs.launcher import parse_launcher
     from deephpc.jobs.slurm_ids import parse_array
     from deephpc.jobs.slurm_options import check_raw_options
-    from deephpc.workflows.passed_on import chosen_names
+    from deephpc.workflows.passed_on import chosen_names, loaded_modules
     from deephpc.workflows.request import JobOptions, checked_name, find_active_venv, load_variables
 
     around = Surroundings(environ, Path(environ["HOME"]), cwd)
@@ -193,6 +193,8 @@ def load_options(
         raw_options=check_raw_options(words.sbatch or ()),
         variable_names=tuple(sorted(variables)),
         modules=_modules(words.module or ()),
+        loaded_modules=loaded_modules(environ),
+        has_modules="MODULESHOME" in environ,
         venv=_venv(words.venv, cwd),
         active_venv=find_active_venv(environ),
         name=checked_name(words.name),

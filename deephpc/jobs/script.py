@@ -53,6 +53,8 @@ def render_script(spec: JobSpec, directives: Sequence[str]) -> str:
         workdir=str(spec.workdir),
         command=spec.command,
         modules=spec.environment.modules,
+        loaded_modules=spec.environment.loaded_modules,
+        has_modules=bool(spec.environment.modules or spec.environment.loaded_modules or spec.environment.has_modules),
         setup=spec.environment.setup,
         variables=spec.environment.variables,
         venv=str(spec.environment.venv) if spec.environment.venv else None,

@@ -123,6 +123,10 @@ class Environment(Model):
 
     modules: tuple[str, ...] = ()
     """Environment modules to load, in order."""
+    loaded_modules: tuple[str, ...] = ()
+    """Those that the submitting shell had loaded, loaded anew where none are named; a missing one ends nothing."""
+    has_modules: bool = False
+    """Whether the submitting shell knew `module`: the program's shells know it then too."""
     setup: tuple[str, ...] = ()
     """Shell lines of the site, run as they are."""
     variables: dict[str, str] = Field(default_factory=dict)

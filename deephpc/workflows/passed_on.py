@@ -10,7 +10,7 @@ from deephpc.workflows.request import may_be_set
 _PASSED_ON = re.compile(
     r"HOME|USER|LOGNAME|SHELL|PATH|LANG|LANGUAGE|LC_\w+|TZ|LD_LIBRARY_PATH|LIBRARY_PATH|PYTHONPATH|VIRTUAL_ENV|CONDA_\w+"
     r"|RCLONE_CONFIG|AWS_(?:PROFILE|CONFIG_FILE|SHARED_CREDENTIALS_FILE|ENDPOINT_URL(?:_S3)?|REGION|DEFAULT_REGION|CA_BUNDLE)"
-    r"|MAMBA_\w+|MODULE\w*|LMOD_\w+|__LMOD_\w+|_LMFILES_|_ModuleTable\w*|LOADEDMODULES|SBATCH_\w+|SCRATCH|WORK|PROJECT"
+    r"|MAMBA_\w+|MODULEPATH|MODULESHOME|MODULERCFILE|MODULES_(?!LM)\w+|LMOD_(?!FAMILY_)\w+|SBATCH_\w+|SCRATCH|WORK|PROJECT"
 )
 #: What changes how or whether machine learning works, where the program reads it: credentials and caches of hubs and
 #: trackers, threads, communication, frameworks' switches, proxies.
@@ -24,8 +24,16 @@ _MATTERS = re.compile(
 
 
 def is_passed_on(name: str) -> bool:
-    """Whether every job inherits a variable: of the login, modules, conda, venvs, SBATCH_…, Slurm's controller."""
+    """Whether every job inherits a variable: of the login, conda, venvs, SBATCH_…, Slurm's controller.
+
+    Of environment modules where they are and how they are set up passes, not which are loaded: jobs load them anew.
+    """
     return name in CONTROLLER_VARIABLES or _PASSED_ON.fullmatch(name) is not None
+
+
+def loaded_modules(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the environment modules loaded in a shell, in their order (Lmod and Environment Modules alike)."""
+    return tuple(name for name in environ.get("LOADEDMODULES", "").split(":") if name)
 
 
 def chosen_names(environ: Mapping[str, str], pass_env: Sequence[str]) -> tuple[str, ...]:

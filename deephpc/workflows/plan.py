@@ -172,6 +172,8 @@ def _spec(request: JobRequest, settings: Settings, new: NewRun, dependencies: Se
         resources=resources,
         environment=Environment(
             modules=options.modules or environment.modules,
+            loaded_modules=() if options.modules or environment.modules else options.loaded_modules,
+            has_modules=options.has_modules,
             setup=environment.setup,
             variables=environment.variables,
             venv=options.venv or environment.venv or options.active_venv,

@@ -39,6 +39,10 @@ class JobOptions(Model):
     variable_names: tuple[str, ...] = ()
     """Names of the variables given with --env; their values never enter a plan."""
     modules: tuple[str, ...] = ()
+    loaded_modules: tuple[str, ...] = ()
+    """The modules loaded in the submitting shell; loaded anew where neither the user nor the settings name any."""
+    has_modules: bool = False
+    """Whether that shell knew `module`."""
     venv: Path | None = None
     active_venv: Path | None = None
     """The environment active in the submitting shell; used where neither the user nor the settings name one."""

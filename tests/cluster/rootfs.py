@@ -54,6 +54,9 @@ ENGINES = (
 )
 IMAGE_TOOLS = ("skopeo", "umoci", "docker-registry", "jq")
 LEARNING = ("python3-numpy", "python3-sklearn", "python3-torch")
+#: Environment Modules, and what Lmod stands on: the packages of both conflict, so Lmod itself lies unpacked in LMOD.
+MODULES = ("environment-modules", "lua5.3", "lua-filesystem", "lua-json", "lua-posix", "lua-term", "tcl")
+LMOD = "/opt/lmod"
 PYSLURM_BUILD = ("libslurm-dev", "gcc", "libc6-dev", "python3-dev", "cython3", "python3-setuptools")
 
 
@@ -61,13 +64,15 @@ PYSLURM_BUILD = ("libslurm-dev", "gcc", "libc6-dev", "python3-dev", "cython3", "
 class Recipe:
     """What goes into one root file system.
 
-    `from_sid` are packages taken from sid because the release's own are too old to be of use.
+    `from_sid` are packages taken from sid because the release's own are too old to be of use; `unpacked` are not
+    installed, their files lie in the folder given.
     """
 
     release: str
     python: str
     packages: tuple[str, ...]
     from_sid: tuple[str, ...] = ()
+    unpacked: tuple[tuple[str, str], ...] = ()
 
     @property
     def key(self) -> str:
@@ -82,8 +87,9 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             python="3.13",
             packages=(
                 *(*SLURM, "slurmrestd", "slurm-wlm-plugins", *SYSTEM),
-                *(*ENGINES, *IMAGE_TOOLS, *LEARNING, *PYSLURM_BUILD),
+                *(*ENGINES, *IMAGE_TOOLS, *LEARNING, *MODULES, *PYSLURM_BUILD),
             ),
+            unpacked=(("lmod", LMOD),),
             from_sid=("apptainer", "proot"),
         ),
         "bookworm": Recipe(release="bookworm", python="3.11", packages=(*SLURM, *SYSTEM)),
@@ -150,8 +156,14 @@ def _mmdebstrap_argv(recipe: Recipe, target: Path) -> list[str]:
         *(f"--dpkgopt=path-exclude=/usr/share/{folder}" for folder in dropped),
         f"--setup-hook={pins}",
         f"--essential-hook={no_services}",
+        *(f"--customize-hook={_unpacking(*each)}" for each in recipe.unpacked),
         f"--include={','.join(recipe.packages)}",
         recipe.release,
         str(target),
         *sources,
     ]
+
+
+def _unpacking(package: str, folder: str) -> str:
+    inside = f"cd /tmp && apt-get -qq download {package} && dpkg-deb -x {package}_*.deb {folder} && rm {package}_*.deb"
+    return f'chroot "$1" sh -c "{inside}"'

@@ -92,6 +92,11 @@ memory_mib() { # what the scheduler gave on each node, where it says
 }
 cpus() { local n=${SLURM_CPUS_ON_NODE:-}; [ -n "$n" ] || n=8; printf '%d' "$n"; }
 
+# --- sbatch brings the soft limits of the login shell along; those that would end a program on a node are lifted --------
+if [ -n "${SLURM_JOB_ID:-}" ]; then
+  for limit in t f d v u; do ulimit -S "-$limit" "$(ulimit -H "-$limit")" 2>/dev/null; done # CPU time, file size, memory, processes
+fi
+
 # --- one attempt after the other ---------------------------------------------------------------------------------------
 # shellcheck shell=bash disable=SC2154,SC2034  # set and read by the script it is part of
 # How a run goes on over many attempts: part of the job script. A program that ends with exit code 75 (EX_TEMPFAIL of
@@ -295,7 +300,7 @@ queued_as() { # WHAT SBATCH SAID: the id in it, whatever a site's wrapper says a
 
 find_successor() { # another job of this run in the queue, whose submission got no answer
   outside_of_any_job timeout 30 squeue --noheader --user="$(id -un)" --name="$SLURM_JOB_NAME" --states=PENDING,RUNNING --format=%i 2>/dev/null |
-    grep -v -x -m 1 "$SLURM_JOB_ID"
+    grep -E -x '[0-9]+(;[A-Za-z0-9_.-]+)?' | grep -v -x -m 1 "$SLURM_JOB_ID" # a site's wrapper may say more
 }
 
 # --- exactly once: the first job to start here owns the run, whatever the queue holds ---------------------------------
@@ -358,17 +363,23 @@ export DEEPHPC_METRICS=$absolute/metrics.jsonl PYTHONUNBUFFERED=1
 
 deephpc_fail() { printf 'deephpc: %s\n' "$1" >&2; printf '%s' "$1" >/dev/fd/9; exit 1; }
 
+know_modules() { # `module` and what belongs to it, as the node has them, for the shells of the program too
+  local file
+  type module >/dev/null 2>&1 || for file in "${MODULESHOME:-}/init/bash" /etc/profile.d/{lmod,z00_lmod,modules}.sh /usr/share/{lmod/lmod,modules}/init/bash; do
+    # shellcheck disable=SC1090  # the site's own file
+    if [ -r "$file" ]; then . "$file"; break; fi
+  done
+  for file in module ml $(compgen -A function _module) $(compgen -A function _ml); do
+    if declare -F "$file" >/dev/null; then export -f "${file?}"; fi
+  done
+}
+
 # shellcheck disable=SC2120  # called with the program's words
 become_program() { # WORDS...; whatever names are set below, the words are safe as positional parameters
   trap : USR1 # until the program is there: bash catches it anyhow, and would die of it
   unset -v command run_id run_folder walltime_s max_requeues job_id task attempt host nodes here absolute started_at told oom_before
   exec 8<secrets/env.sh || deephpc_fail "cannot read the secret variables of this run"
-  if ! type module >/dev/null 2>&1; then
-    for file in /etc/profile.d/lmod.sh /etc/profile.d/z00_lmod.sh /etc/profile.d/modules.sh /usr/share/lmod/lmod/init/bash; do
-      # shellcheck disable=SC1090  # the site's own file
-      if [ -r "$file" ]; then . "$file"; break; fi
-    done
-  fi
+  know_modules
   module load GCC/12.3.0 || deephpc_fail 'module load GCC/12.3.0 failed'
   module load CUDA || deephpc_fail 'module load CUDA failed'
   export NCCL_SOCKET_IFNAME=ib0

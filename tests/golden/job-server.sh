@@ -74,6 +74,11 @@ memory_mib() { # what the scheduler gave on each node, where it says
 }
 cpus() { local n=${SLURM_CPUS_ON_NODE:-}; [ -n "$n" ] || n=1; printf '%d' "$n"; }
 
+# --- sbatch brings the soft limits of the login shell along; those that would end a program on a node are lifted --------
+if [ -n "${SLURM_JOB_ID:-}" ]; then
+  for limit in t f d v u; do ulimit -S "-$limit" "$(ulimit -H "-$limit")" 2>/dev/null; done # CPU time, file size, memory, processes
+fi
+
 # --- one attempt after the other ---------------------------------------------------------------------------------------
 # shellcheck shell=bash disable=SC2154,SC2034  # set and read by the script it is part of
 # How a run goes on over many attempts: part of the job script. A program that ends with exit code 75 (EX_TEMPFAIL of
@@ -277,7 +282,7 @@ queued_as() { # WHAT SBATCH SAID: the id in it, whatever a site's wrapper says a
 
 find_successor() { # another job of this run in the queue, whose submission got no answer
   outside_of_any_job timeout 30 squeue --noheader --user="$(id -un)" --name="$SLURM_JOB_NAME" --states=PENDING,RUNNING --format=%i 2>/dev/null |
-    grep -v -x -m 1 "$SLURM_JOB_ID"
+    grep -E -x '[0-9]+(;[A-Za-z0-9_.-]+)?' | grep -v -x -m 1 "$SLURM_JOB_ID" # a site's wrapper may say more
 }
 
 # --- exactly once: the first job to start here owns the run, whatever the queue holds ---------------------------------

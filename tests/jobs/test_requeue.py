@@ -48,7 +48,11 @@ echo "sbatch $* in ${PWD##*/} with <$left> $SLURM_CONF" >> "$SAID"
 [ -z "$ANSWER" ] || { echo "$ANSWER" >&2; exit 1; }
 echo "the site greets you"; echo 4712
 """
-SQUEUE = '#!/bin/sh\necho "squeue $*$SQUEUE_STATES$SLURM_CLUSTERS" >> "$SAID"\nprintf "%s\\n" 4711 $QUEUED\n'
+SQUEUE = """#!/bin/sh
+echo "the site greets you"
+echo "squeue $*$SQUEUE_STATES$SLURM_CLUSTERS" >> "$SAID"
+printf "%s\\n" 4711 $QUEUED
+"""
 
 
 class Slurms:
