@@ -13,7 +13,7 @@ from deephpc.cli.homecoming import bring_home
 from deephpc.cli.options import JobOptionWords, load_options, takes_job_options
 from deephpc.cli.queue_line import queue_line
 from deephpc.cli.streams import write_answer
-from deephpc.cli.submitting import DryRun, Wait, conclude, submit
+from deephpc.cli.submitting import DryRun, Wait, conclude, submit, with_launcher
 from deephpc.errors import InputError
 
 if TYPE_CHECKING:
@@ -204,7 +204,10 @@ def rerun(
     files = load_batch_files(job.files) if request.kind == "predict" else load_secret_files(job.files)
     copies = kept_copies(job) if request.kind == "serve" else {}
     batch = ReadyBatch(files, None, copies)
-    submit(here, request.changed(changed).of_tasks(tasks), variables, dry_run=dry_run, wait=wait, batch=batch)
+    again = request.changed(changed).of_tasks(tasks)
+    if again.options.resources != request.options.resources and again.kind in ("train", "run"):
+        again = with_launcher(here, again, None)
+    submit(here, again, variables, dry_run=dry_run, wait=wait, batch=batch)
 
 
 app.command("rerun")(takes_job_options(rerun, only=_CHANGEABLE))

@@ -9,7 +9,7 @@ from typer.core import TyperCommand
 
 from deephpc.cli.context import context
 from deephpc.cli.options import JobOptionWords, load_options, takes_job_options
-from deephpc.cli.submitting import DryRun, Wait, submit
+from deephpc.cli.submitting import DryRun, Wait, submit, with_launcher
 from deephpc.errors import InputError
 
 _FORMS = ("docker://", "oci:", "oci-archive:", "docker-archive:")
@@ -48,7 +48,8 @@ def run(
     here = context(ctx)
     options, variables = load_options(words, here.environ, Path.cwd(), here.settings.pass_env)
     target, program = _split(command or (), ctx.meta["deephpc.behind_dashes"])
-    submit(here, load_run_request(program, Path.cwd(), options, target), variables, dry_run=dry_run, wait=wait)
+    request = with_launcher(here, load_run_request(program, Path.cwd(), options, target), words.launcher)
+    submit(here, request, variables, dry_run=dry_run, wait=wait)
 
 
 run.command_settings = {"cls": CountsDashes}  # type: ignore[attr-defined] # read by the lazy group

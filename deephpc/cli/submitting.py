@@ -278,6 +278,19 @@ def _tell_of_variables(here: "Context", variables: Mapping[str, str]) -> None:
         )
 
 
+def with_launcher(here: "Context", request: "JobRequest", asked: str | None) -> "JobRequest":
+    """Complete a request by how its ranks are started, where `--launcher` leaves that open, and say so."""
+    from deephpc.jobs.launcher import AUTO
+    from deephpc.workflows.launcher_choice import choose_launcher
+
+    if asked not in (None, AUTO) or request.options.launcher is not None:
+        return request
+    launcher, told = choose_launcher(request, here.settings.resources(request.options.resources))
+    if told:
+        here.say(f"note: {told}")
+    return request.model_copy(update={"options": request.options.model_copy(update={"launcher": launcher})})
+
+
 def _tell_of_grace(here: "Context", request: "JobRequest") -> None:
     """Say so when the time limit leaves no room for the grace period that was asked for, or is not known."""
     limit, grace = here.settings.resources(request.options.resources).walltime, request.options.grace

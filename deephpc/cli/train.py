@@ -8,7 +8,7 @@ import typer
 from deephpc.cli.context import context
 from deephpc.cli.options import JobOptionWords, load_options, takes_job_options
 from deephpc.cli.streams import write_answer
-from deephpc.cli.submitting import DryRun, Wait, described, fit_to_module, submit
+from deephpc.cli.submitting import DryRun, Wait, described, fit_to_module, submit, with_launcher
 
 if TYPE_CHECKING:
     from deephpc.cli.context import Context
@@ -51,7 +51,8 @@ def train(
     if help_arguments:
         _show_arguments(here, target, request)
         return
-    submit(here, fit_to_module(here, request, "training"), variables, dry_run=dry_run, wait=wait)
+    request = with_launcher(here, fit_to_module(here, request, "training"), words.launcher)
+    submit(here, request, variables, dry_run=dry_run, wait=wait)
 
 
 def _show_arguments(here: "Context", target: str, request: "JobRequest") -> None:

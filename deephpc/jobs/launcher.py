@@ -13,8 +13,8 @@ from deephpc.jobs.spec import JobSpec, Launch, LauncherName, Resources
 
 #: The files of `jobscripts/` that a run with a launcher needs, as patterns.
 LAUNCH_SCRIPTS = ("launch*.sh", "launch_*.py", "listener.sh", "proot_said.sh")
-#: What --launcher takes for a single process.
-NONE = "none"
+#: What --launcher takes for a single process, and for what the program's imports say.
+NONE, AUTO = "none", "auto"
 
 
 class Launcher(Protocol):
@@ -57,7 +57,7 @@ LAUNCHERS: Mapping[LauncherName, Launcher] = MappingProxyType(
 
 
 def parse_launcher(word: str) -> LauncherName | None:
-    """Read what was given as --launcher; None for `none`.
+    """Read what was given as --launcher; None for `none`, and for `auto`, which is chosen later.
 
     Raises
     ------
@@ -67,8 +67,8 @@ def parse_launcher(word: str) -> LauncherName | None:
     for name in get_args(LauncherName):
         if word == name:
             return cast(LauncherName, name)
-    if word != NONE:
-        raise ValueError(f"{word!r} is no launcher; there are {', '.join((NONE, *LAUNCHERS))}")
+    if word not in (NONE, AUTO):
+        raise ValueError(f"{word!r} is no launcher; there are {', '.join((AUTO, NONE, *LAUNCHERS))}")
     return None
 
 

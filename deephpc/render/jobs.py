@@ -136,6 +136,8 @@ def render_detail(detail: "JobDetail", *, as_json: bool) -> str:
         blocks.append("results\n" + "\n".join(map(_transfer_line, detail.transfers)))
     if detail.usage:
         blocks.append(_usage_lines(detail.usage))
+    if detail.idle:
+        blocks.append(f"idle       {detail.idle}")
     if detail.metrics:
         blocks.append("metrics\n" + "\n".join(_metric_lines(detail.metrics)))
     if plan is not None and plan.source is not None:

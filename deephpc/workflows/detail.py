@@ -1,17 +1,14 @@
 """Gathers all that is known of one run: plan, attempts, what it used and cost, metrics, where everything lies."""
 
-import contextlib
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-
-from pydantic import ValidationError
 
 from deephpc.jobs.delivery import Delivery
 from deephpc.jobs.evidence import Attempt, Result, load_attempts, load_result
 from deephpc.jobs.job import Job
 from deephpc.jobs.record import JobEvent, Record
-from deephpc.jobs.run_folder import TaskFolder, read_json_lines
+from deephpc.jobs.run_folder import TaskFolder
 from deephpc.jobs.scheduler import Scheduler, id_of_task
 from deephpc.jobs.slurm_granted import Granted
 from deephpc.jobs.slurm_usage import Accounted
@@ -19,8 +16,10 @@ from deephpc.jobs.submission import read_said
 from deephpc.model import Model
 from deephpc.workflows.batch_results import table_file
 from deephpc.workflows.found_metrics import run_series
+from deephpc.workflows.idle import describe_idle
 from deephpc.workflows.metrics import Series
 from deephpc.workflows.plan import JobPlan, load_plan
+from deephpc.workflows.usage_samples import load_samples
 
 
 class Usage(Model):
@@ -50,25 +49,6 @@ class Usage(Model):
         return self.memory_peak_mib / self.memory_asked_mib
 
 
-class GpuSample(Model):
-    """One GPU in one sample."""
-
-    index: int
-    utilization_percent: float
-    memory_mib: float
-
-
-class Sample(Model):
-    """One line of `usage.jsonl`, as jobscripts/sample_usage.py writes it."""
-
-    at: datetime
-    cpu_s: float
-    """CPU seconds of the program and its children so far."""
-    rss_mib: float
-    processes: int
-    gpus: tuple[GpuSample, ...] = ()
-
-
 class JobDetail(Model):
     """One run, whole."""
 
@@ -82,6 +62,8 @@ class JobDetail(Model):
     said: tuple[str, ...]
     """What the site said as it took it."""
     usage: Usage | None
+    idle: str
+    """Nodes and GPUs that it was given and that did nothing, in words."""
     metrics: Series
     events: tuple[JobEvent, ...]
     transfers: tuple[Delivery, ...]
@@ -94,16 +76,17 @@ def gather_detail(job: Job, task: int | None, record: Record, scheduler: Schedul
     """Read everything about a run, or one task of its array (login node)."""
     files = job.files.task(task)
     attempts = load_attempts(files)
-    result = load_result(files)
+    result, plan = load_result(files), load_plan(job.files)
     return JobDetail(
         job=job,
         task=task,
-        plan=load_plan(job.files),
+        plan=plan,
         result=result,
         attempts=attempts,
         granted=_granted(job, task, scheduler),
         said=read_said(job.files),
         usage=_accounted_usage(job, task, attempts, scheduler) or _sampled_usage(job, files, now),
+        idle=describe_idle(plan, files) if plan is not None and job.state.is_final else "",
         metrics=run_series(files),
         events=tuple(record.events(job.run_id)),
         transfers=record.transfers.of(job.run_id),
@@ -177,7 +160,7 @@ def _sampled(job: Job, files: TaskFolder, now: datetime) -> Usage | None:
     end = result.ended_at if result else (attempts[-1].ended_at or job.ended_at or now)
     elapsed = sum(_length(attempt, attempts[index + 1 :], end) for index, attempt in enumerate(attempts))
     cpus = job.resources.cpu_count
-    samples = _load_samples(files.usage)
+    samples = load_samples(files.usage)
     memory = [sample.rss_mib for sample in samples]
     busy = [gpu.utilization_percent for sample in samples for gpu in sample.gpus]
     cpu_s = result.cpu_s if result else (samples[-1].cpu_s if samples else None)
@@ -193,15 +176,6 @@ def _sampled(job: Job, files: TaskFolder, now: datetime) -> Usage | None:
         memory_asked_mib=job.resources.memory_mib,
         gpu_utilization_percent=sum(busy) / len(busy) if busy else None,
     )
-
-
-def _load_samples(path: Path) -> list[Sample]:
-    """Read `usage.jsonl`; lines that are none of the sampler's are passed over."""
-    samples = []
-    for line in read_json_lines(path):
-        with contextlib.suppress(ValidationError):
-            samples.append(Sample.model_validate(line))
-    return samples
 
 
 def _length(attempt: Attempt, later: Sequence[Attempt], end: datetime) -> float:

@@ -19,6 +19,7 @@ from deephpc.jobs.truth import REQUEUES
 from deephpc.model import Model
 from deephpc.workflows.chain import waits_for_successor
 from deephpc.workflows.failures import recognise
+from deephpc.workflows.idle import describe_idle
 from deephpc.workflows.logs import read_tail
 from deephpc.workflows.plan import JobPlan, job_environment, load_plan
 from deephpc.workflows.unstarted import explain_stop
@@ -28,6 +29,7 @@ _TELLING_LINES = 200
 _LOG_TELLS = (JobState.FAILED, JobState.OUT_OF_MEMORY, JobState.TIMEOUT, JobState.NODE_FAIL, JobState.LOST)
 _OLD_CHECKPOINTS = "a rerun gets a new checkpoint folder; the old checkpoints lie in"
 _SITES_DOING = (JobState.NODE_FAIL, JobState.PREEMPTED, JobState.BOOT_FAIL, JobState.FAILED)
+_USE_ALL = "start a process on each node, or for each GPU: --launcher (docs/how-to/train-on-many-nodes.md)"
 _CONTINUE = 75
 """With which a program asks to be continued (EX_TEMPFAIL of sysexits.h)."""
 _ASKED_TOO_EARLY = "it had asked to be continued (exit code 75), which is done at a time limit alone"
@@ -170,11 +172,19 @@ def _explain(job: Job, one: Job, files: TaskFolder, record: Record | None) -> Ex
 
 def _explain_final(job: Job, one: Job, files: TaskFolder, record: Record | None) -> Explanation:
     if one.state is JobState.COMPLETED:
-        return explain_end(one.state)
+        return _explain_completed(one, files)
     if one.state is JobState.LOST:
         return _explain_lost(one)
     may_wait = one.state is JobState.CANCELLED and job.cancelled_at is None
     return (_explain_dependency(job, files, record) if may_wait else None) or _explain_end(one, files)
+
+
+def _explain_completed(one: Job, files: TaskFolder) -> Explanation:
+    ended, plan = explain_end(one.state), load_plan(one.files)
+    idle = describe_idle(plan, files) if plan is not None else ""
+    if not idle:
+        return ended
+    return Explanation(f"{ended.text}; {idle} did nothing", f"{_USE_ALL}, or ask for less")
 
 
 def _explain_lost(one: Job) -> Explanation:

@@ -48,6 +48,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "extended": ("--time", "1", "--grace", "0", "--", "python3", "saves.py"),
     "lowered": ("--time", "5", "--grace", "0", "--", "python3", "saves.py"),
     "edited": ("--time", "5", "--sbatch", "--begin=now+10", "--", "python3", "edited.py"),
+    "alone on two nodes": ("--time", "5", "--nodes", "2", "--", "hostname"),
     "requeues itself": ("--time", "5", "--max-requeues", "1", "--", "python3", "requeues.py"),
 }
 CONTINUED = ("wrapper", "wrapper with a trap", "pipeline", "starter", "step on two nodes", "partition's limit")
@@ -63,6 +64,18 @@ class Ends:
         self.session.write("edited.py", "print('as submitted')\n")
         self.runs = {name: self.session.submit("run", *words) for name, words in RUNS.items()}
         self.session.write("edited.py", "print('as edited')\n")
+        self.session.write("trains.py", "import os\nprint('rank=' + os.environ['DEEPHPC_RANK'])\n")
+        self.runs["trained by two"] = self.session.submit("train", "trains.py", "--time", "5", "--nodes", "2")
+        self.limited = self._submit_under_limits()
+
+    def _submit_under_limits(self) -> str:
+        shown = "ulimit -S -t; ulimit -S -f; ulimit -S -v; ulimit -S -u; srun bash -c 'ulimit -S -t'"
+        words = [
+            "bash",
+            "-c",
+            f'ulimit -S -t 1234 -f 12345678 -v 12345678 -u 1234; deephpc run --time 5 -- bash -c "{shown}"',
+        ]
+        return self.session.box.run(words, user="alice", cwd=self.session.folder).stdout.strip()
 
     def show(self, name: str) -> dict[str, Any]:
         return self.session.job(self.runs[name])
@@ -94,7 +107,7 @@ def ends(cluster: Cluster, cheap_cluster: Cluster) -> dict[str, Ends]:
     for one in both.values():
         one.cancel_late()
     for one in both.values():
-        one.session.deephpc("jobs", "wait", *one.runs.values())
+        one.session.deephpc("jobs", "wait", one.limited, *one.runs.values())
     return both
 
 
@@ -155,3 +168,23 @@ def test_a_file_that_was_edited_while_its_run_waited_is_named(ends: dict[str, En
     assert f"{edited} was edited after this run was submitted" in log
     assert "as edited" in log
     assert f"edited     {edited}" in one.session.deephpc("jobs", "show", one.runs["edited"]).stdout
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_limits_of_the_login_shell_that_would_end_a_program_stay_there(ends: dict[str, Ends], release: str) -> None:
+    one = ends[release]
+    assert one.session.job(one.limited)["job"]["state"] == "COMPLETED"
+    log = one.session.deephpc("logs", one.limited).stdout
+    assert "unlimited" in log
+    assert "1234" not in log.replace(one.limited, "")
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_nodes_that_did_nothing_are_named(ends: dict[str, Ends], release: str) -> None:
+    one, run_id = ends[release], ends[release].runs["alone on two nodes"]
+    assert one.session.job(run_id)["job"]["state"] == "COMPLETED"
+    assert "1 of its 2 nodes did nothing" in one.session.deephpc("why", run_id).stdout
+    assert one.show("alone on two nodes")["idle"] == "1 of its 2 nodes"
+    assert [one.show(name)["idle"] for name in ("step on two nodes", "trained by two")] == ["", ""]
+    log = one.session.deephpc("logs", one.runs["trained by two"]).stdout
+    assert sorted(word for word in log.split() if word.startswith("rank=")) == ["rank=0", "rank=1"]

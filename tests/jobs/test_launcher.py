@@ -92,7 +92,7 @@ def test_mpi_is_started_as_the_site_wants_for_srun_alone():
 def test_a_word_that_names_no_launcher_is_refused_with_those_there_are():
     assert parse_launcher("none") is None
     assert parse_launcher("torchrun") == "torchrun"
-    with pytest.raises(ValueError, match=r"'mpirun' is no launcher; there are none, srun, horovod, torchrun"):
+    with pytest.raises(ValueError, match=r"'mpirun' is no launcher; there are auto, none, srun, horovod, torchrun"):
         parse_launcher("mpirun")
 
 
