@@ -46,7 +46,7 @@ def collect(
         return
     from deephpc.data.data_source import read_destination
     from deephpc.render.data import render_collected, showing_progress
-    from deephpc.workflows.collect import carry_out_collect, plan_collect
+    from deephpc.workflows.collect import carry_out_collect, check_all_sent, plan_collect
     from deephpc.workflows.deliveries import deliver, place_of
     from deephpc.workflows.watch import refresh
 
@@ -64,10 +64,11 @@ def collect(
             else:
                 result = deliver(record, plan, job, places, here.clock, progress)
     for left in result.left_out:
-        here.say(f"note: {left.path} stays here: {left.reason}")
+        here.say(f"note: {left.path} stays here: it {left.reason}")
     if not result.whole:
         here.say(f"note: {run} has not ended; say it again then, for what it writes until then and for its log")
     write_answer(render_collected(result, as_json=here.json))
+    check_all_sent(result)
 
 
 def _forget(here: Context, run: str, destination: str | None, *, dry_run: bool) -> None:

@@ -15,7 +15,7 @@ from deephpc.data.local import entry_of
 from deephpc.data.location import join
 from deephpc.data.part_file import BLOCK_BYTES, Block, PartFile, runs_of
 from deephpc.data.plan import listed_as, transfer_key
-from deephpc.data.storage import ENDLESS, ByteStream, Changed, Entry, Interrupted, Piece, changed, missing
+from deephpc.data.storage import ENDLESS, ByteStream, Changed, Entry, Interrupted, Piece, Unfit, changed, missing
 from deephpc.data.transport import Transport
 from deephpc.errors import DataError
 from deephpc.retries import Retries
@@ -49,6 +49,11 @@ class Arrival:
         self._guarded(self._begin)
 
     def _guarded(self, work: Callable[[], None]) -> None:
+        """Work on the file, so that its failure is no other's."""
+        with self._download.crew.sparing_others(self._listed.path):
+            self._work(work)
+
+    def _work(self, work: Callable[[], None]) -> None:
         """Work on the file, unless it failed; the last one to leave a failed file closes it."""
         with self._turn:
             if self._failure is not None:
@@ -65,7 +70,7 @@ class Arrival:
                 self._active -= 1
                 is_over = self._failure is not None and not self._active
             if is_over and self._part is not None:
-                if isinstance(self._failure, Changed):
+                if isinstance(self._failure, Changed | Unfit):
                     self._part.discard()
                 else:
                     self._part.close()
@@ -317,6 +322,7 @@ class Arrival:
             download.discrepancies.append(found)
         version = listed_as(self._listed) if found else self._listed.version or entry.version
         self._note(Seen(entry.path, part.size_bytes, sha256, version, seen.version))
+        download.crew.has_success = True
         download.progress.finish_file()
 
     def _refuse_if_certain(self, part: PartFile) -> None:

@@ -1,17 +1,20 @@
-"""Several threads that work through a list to which its own items may add; the first error that matters ends all."""
+"""Several threads that work through a list to which its own items may add; one file's failure spares the others."""
 
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from deephpc.data.storage import Changed, Missing, Unfit
+from deephpc.data.storage import Unfit, is_of_one_file
 from deephpc.errors import DataError
 from deephpc.retries import Stopped
 
 #: How long threads may take to notice that they are to stop.
 _LAST_MOMENT_S = 2.0
+#: After so many files that failed, and none that did not, it is no matter of single files.
+_MANY = 16
 _Work = Callable[[], None]
 
 
@@ -31,7 +34,10 @@ class Crew:
     _busy: int = 0
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _fatal: BaseException | None = None
-    _failures: list[DataError] = field(default_factory=list)
+    failures: dict[str, DataError] = field(default_factory=dict)
+    """What is wrong with single files, by path."""
+    has_success: bool = False
+    """Whether any file was moved, or was there."""
 
     def add_first(self, work: Iterable[_Work]) -> None:
         """Put work before all that waits."""
@@ -43,6 +49,25 @@ class Crew:
         """Raise `Stopped` when all is to end."""
         if self.stop.is_set():
             raise Stopped
+
+    @contextmanager
+    def sparing_others(self, path: str) -> Iterator[None]:
+        """Note what is wrong with one file, and let the others go on.
+
+        Raises
+        ------
+        DataError
+            It concerns them too, or not one was moved before many failed.
+        """
+        try:
+            yield
+        except DataError as error:
+            if not is_of_one_file(error):
+                raise
+            with self._changed:
+                self.failures.setdefault(path, error)
+                if len(self.failures) > _MANY and not self.has_success:
+                    raise
 
     def share(self, work: Sequence[_Work]) -> None:
         """Do pieces of work in the thread that calls and in those that are idle; raises what the first failure raised.
@@ -87,7 +112,7 @@ class Crew:
         Raises
         ------
         DataError
-            At once for what concerns all files; at the end for files that vanished, changed or are not taken.
+            What concerns all files.
         """
         self._waiting.extend(work)
         threads = [threading.Thread(target=self._labour, daemon=True) for _ in range(self.parallel)]
@@ -106,8 +131,6 @@ class Crew:
                 thread.join(max(0.0, deadline - time.monotonic()))
         if self._fatal is not None:
             raise self._fatal
-        if self._failures:
-            raise _summary(self._failures)
 
     def _labour(self) -> None:
         while True:
@@ -121,9 +144,7 @@ class Crew:
             error = self._attempt(work)
             with self._changed:
                 self._busy -= 1
-                if isinstance(error, Missing | Changed | Unfit):
-                    self._failures.append(error)
-                elif error is not None and self._fatal is None:
+                if error is not None and self._fatal is None:
                     self._fatal = error
                 if self._fatal is not None or not (self._waiting or self._busy):  # what the one that waits waits for
                     self._changed.notify_all()
@@ -138,8 +159,10 @@ class Crew:
         return None
 
 
-def _summary(failures: list[DataError]) -> DataError:
-    first = failures[0]
-    if len(failures) == 1:
+def all_failed(failures: Iterable[DataError]) -> DataError:
+    """Return the error for files of which not one was moved."""
+    errors = sorted(failures, key=lambda each: isinstance(each, Unfit))  # what may be remedied counts
+    first = errors[0]
+    if len(errors) == 1:
         return first
-    return type(first)(f"{first.message}; and {len(failures) - 1} more files failed", first.hint)
+    return type(first)(f"{first.message}; and {len(errors) - 1} more files failed", first.hint)

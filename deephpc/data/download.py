@@ -4,16 +4,17 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from deephpc.data.arrival import Arrival
-from deephpc.data.crew import Crew
+from deephpc.data.crew import Crew, all_failed
 from deephpc.data.discrepancy import Discrepancy
 from deephpc.data.disk import check_room
 from deephpc.data.ledger import Ledger, Seen
 from deephpc.data.local import entry_of
-from deephpc.data.manifest import FileFact
+from deephpc.data.manifest import FileFact, LeftOut, left_out_of
 from deephpc.data.part_file import BLOCK_BYTES
 from deephpc.data.plan import Action, Step, TransferPlan, transfer_key
 from deephpc.data.progress import Progress, Silent
@@ -61,7 +62,7 @@ class Download:
     limits: Limits = field(default_factory=Limits)
     progress: Progress = field(default_factory=Silent)
     is_one_file: bool = False
-    received_bytes: int = 0
+    moved_bytes: int = 0
     discrepancies: list[Discrepancy] = field(default_factory=list)
     """The files that were listed otherwise than they came."""
     _counting: threading.Lock = field(default_factory=threading.Lock)
@@ -71,12 +72,12 @@ class Download:
         self.crew = Crew(min(self.limits.parallel, self.storage.parallel))
 
     def run(self, plan: TransferPlan) -> tuple[FileFact, ...]:
-        """Carry a plan out, and return what is there now.
+        """Carry a plan out, and return what is there now; `left_out` has the files that could not be brought.
 
         Raises
         ------
         DataError
-            A file could not be brought; those that were stay, and the same plan made anew goes on.
+            None could; those that were before stay, and the same plan made anew goes on.
         """
         found = {
             step.entry.path: FileFact(path=step.entry.path, size_bytes=step.entry.size_bytes or 0, sha256=step.sha256)
@@ -86,8 +87,16 @@ class Download:
         check_room(self.home.root, self._room_needed(plan), len(plan.transfers))
         self.progress.expect(plan.transfer_bytes, len(plan.transfers))
         large_first = sorted(plan.steps, key=lambda step: -(step.entry.size_bytes or 0))
+        self.crew.has_success = bool(found)
         self.crew.run(self._work(large_first, found))
-        return tuple(found[step.entry.path] for step in plan.steps)
+        if self.crew.failures and not found:
+            raise all_failed(self.crew.failures.values())
+        return tuple(found[step.entry.path] for step in plan.steps if step.entry.path in found)
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """The files that could not be brought."""
+        return left_out_of(self.crew.failures, "cannot be brought")
 
     def _room_needed(self, plan: TransferPlan) -> int:
         """Return how many bytes are to be written still: what an earlier try wrote lies on the disk already."""
@@ -95,15 +104,16 @@ class Download:
         for step in plan.transfers:
             size = step.entry.size_bytes or 0
             part = self.home.part(step.entry.path, transfer_key(self.pair, step.entry))
-            if size > BLOCK_BYTES and part.exists():
-                size = max(0, size - 512 * part.stat().st_blocks)
+            if size > BLOCK_BYTES:
+                with suppress(OSError):  # there is none, or can be none
+                    size = max(0, size - 512 * part.stat().st_blocks)
             needed += size
         return needed
 
     def received(self, size_bytes: int) -> None:
         """Note bytes that came over the network."""
         with self._counting:
-            self.received_bytes += size_bytes
+            self.moved_bytes += size_bytes
 
     def _work(self, steps: Iterable[Step], found: dict[str, FileFact]) -> list[Callable[[], None]]:
         def note(seen: Seen) -> None:
@@ -113,10 +123,14 @@ class Download:
         work: list[Callable[[], None]] = []
         for step in steps:
             if step.action is Action.HASH:
-                work.append(lambda step=step: note(self._hash_here(step.entry)))  # type: ignore[misc]
+                work.append(lambda step=step: self._note_here(step.entry, note))  # type: ignore[misc]
             elif step.action is Action.TRANSFER:
                 work.append(Arrival(self, step.entry, note).begin)
         return work
+
+    def _note_here(self, entry: Entry, note: Callable[[Seen], None]) -> None:
+        with self.crew.sparing_others(entry.path):
+            note(self._hash_here(entry))
 
     def _hash_here(self, entry: Entry) -> Seen:
         path = self.home.final(entry.path, "")

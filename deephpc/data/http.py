@@ -9,7 +9,7 @@ from deephpc.data.answer import Answer
 from deephpc.data.http_login import HttpLogin
 from deephpc.data.location import join
 from deephpc.data.manifest import entry_named
-from deephpc.data.storage import ByteStream, Entry, Limits, Missing, Refused, Upload
+from deephpc.data.storage import ByteStream, Entry, Limits, Missing, Refused, Upload, unlisted
 from deephpc.data.surroundings import Surroundings
 from deephpc.data.url_path import Parts, parse_url
 from deephpc.data.web import Request, Web, clean_base, entry_of, quote_path
@@ -80,7 +80,12 @@ class HttpStorage:
     def _walk(self, path: str, below: str, depth: int) -> Iterator[Entry]:
         if not depth:
             raise DataError(f"{self.show(path)}: folders in folders without end", "name a folder further down")
-        for each in self._links(path):
+        try:
+            links = list(self._links(path))
+        except DataError as error:
+            yield unlisted(below, error)
+            return
+        for each in links:
             relative = join(below, each.path)
             if each.is_folder and not each.left_out:
                 yield from self._walk(f"{join(path, each.path)}/", relative, depth - 1)

@@ -4,13 +4,16 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from deephpc.data.disk import unreadable, unwritable
 from deephpc.data.location import join
-from deephpc.data.storage import ByteStream, Entry, Limits, Missing, Refused, Upload, changed
+from deephpc.data.manifest import fault_of
+from deephpc.data.storage import ByteStream, Entry, Limits, Missing, Upload, changed, unlisted
 from deephpc.data.surroundings import Surroundings
 from deephpc.errors import DataError
+from deephpc.room import why_refused
 
 _CHUNK_BYTES = 1 << 20
 
@@ -46,22 +49,24 @@ class LocalStorage:
             full = join(path, name)
             found = Path(full).stat() if Path(full).exists() else Path(full).lstat()
             if stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode):
-                yield entry_of(found, name, full)
+                yield replace(entry_of(found, name, full), left_out=fault_of(name))
 
     def walk(self, path: str) -> Iterator[Entry]:
-        """Return all files below.
-
-        Raises
-        ------
-        DataError
-            Something below is neither a file nor a folder, or a link to no file.
-        """
+        """Return all files below; left out is what is neither a file nor a folder, and what is a link to no file."""
         waiting = [""]
         while waiting:
             below = waiting.pop()
-            for name in _names(join(path, below)):
+            try:
+                names = _names(join(path, below))
+            except DataError as error:
+                yield unlisted(below, error)
+                continue
+            for name in names:
                 relative = join(below, name)
                 full = join(path, relative)
+                if fault_of(name):  # a folder's is told once, not with all that is in it
+                    yield Entry(relative, left_out=fault_of(name))
+                    continue
                 if Path(full).is_dir() and not Path(full).is_symlink():
                     waiting.append(relative)
                     continue
@@ -136,11 +141,12 @@ def _file_entry(full: str, relative: str) -> Entry:
     try:
         found = Path(full).stat()
     except OSError as error:
-        if Path(full).is_symlink():
-            raise DataError(f"{full} is a link to nothing", "remove it, or mend it") from error
-        raise unreadable(full, error) from error
+        is_link = Path(full).is_symlink()
+        return Entry(relative, left_out="is a link to nothing" if is_link else f"cannot be read: {why_refused(error)}")
     if stat.S_ISDIR(found.st_mode):
-        raise Refused(f"{full} is a link to a folder, which is not followed", "name that folder itself")
+        return Entry(relative, left_out="is a link to a folder, which is not followed")
+    if not stat.S_ISREG(found.st_mode):
+        return Entry(relative, left_out="is neither a file nor a folder")
     return entry_of(found, relative, full)
 
 
@@ -151,11 +157,6 @@ def _names(path: str) -> list[str]:
         raise Missing(f"{path} does not exist", "check the path") from error
     except OSError as error:
         raise unreadable(path, error) from error
-    for name in names:
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            raise DataError(f"in {path} the name {name!r} is not UTF-8", "rename it") from error
     return names
 
 

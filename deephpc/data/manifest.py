@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import PurePosixPath
 
@@ -91,6 +91,18 @@ def parse_manifest(text: str | bytes, where: str) -> Manifest:
     for each in manifest.files:
         check_path(each.path, where)
     return manifest
+
+
+def left_out_of(failures: Mapping[str, DataError], what: str) -> tuple[LeftOut, ...]:
+    """Return files that failed, by path."""
+    told = ((path, f"{what}: {failures[path].message}") for path in sorted(failures))
+    return tuple(LeftOut(path=shown_name(path), reason=reason) for path, reason in told)
+
+
+def told_left_out(where: str, left_out: Sequence[LeftOut]) -> str:
+    """Return what is left out of a place as one line."""
+    first, more = left_out[0], f"; and {len(left_out) - 1} more" if left_out[1:] else ""
+    return f"{where}{first.path and ': '}{first.path} {first.reason}{more}"
 
 
 def check_entries(entries: Iterable[Entry], where: str) -> tuple[Entry, ...]:

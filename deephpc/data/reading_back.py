@@ -10,7 +10,8 @@ from deephpc.data.discrepancy import Discrepancy, find_discrepancy
 from deephpc.data.location import join
 from deephpc.data.manifest import FileFact, Manifest
 from deephpc.data.progress import Progress
-from deephpc.data.storage import ENDLESS, Changed, Entry, Interrupted, Limits, Missing, Storage, changed
+from deephpc.data.storage import ENDLESS, Entry, Interrupted, Limits, Storage, changed, is_of_one_file
+from deephpc.errors import DataError
 from deephpc.model import Model
 from deephpc.retries import Retries
 
@@ -52,7 +53,7 @@ class Findings:
 
 
 def hash_all(reading: Reading, entries: Mapping[str, Entry]) -> Findings:
-    """Hash files, several at once; those that vanish or change meanwhile are faults."""
+    """Hash files, several at once; those that cannot be read, or change meanwhile, are faults."""
     found = Findings()
     turn = threading.Lock()
     crew = Crew(min(reading.limits.parallel, reading.storage.parallel))
@@ -62,7 +63,9 @@ def hash_all(reading: Reading, entries: Mapping[str, Entry]) -> Findings:
         path = join(reading.top, entry.path)
         try:
             stored = hash_stored(reading.storage, path, entry, reading.limits, crew, reading.progress)
-        except (Changed, Missing) as error:
+        except DataError as error:
+            if not is_of_one_file(error):
+                raise
             with turn:
                 found.faults.append(Fault(path=entry.path, reason=f"unreadable: {error.message}"))
             return

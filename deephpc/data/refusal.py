@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from deephpc.data.answer import Answer
 from deephpc.data.header import http_time, parse_number
-from deephpc.data.storage import Forbidden, Interrupted, Missing, Refused, Unwritable, changed, missing
+from deephpc.data.storage import Forbidden, Interrupted, Missing, Refused, Unfit, Unwritable, changed, missing
 from deephpc.error_body import ErrorBody, parse_error_body
 from deephpc.errors import DataError
 from deephpc.unpacking import NotUnpackable, coding_of, unpack
@@ -49,6 +49,7 @@ _BY_CODE: Mapping[str, tuple[type[DataError], str]] = {
     "accessdenied": (Forbidden, "ask its owner for the right to do this, or check which key you use"),
     **dict.fromkeys(("slowdown", "throttling", "toomanyrequests", "serverbusy"), (Interrupted, _FEWER_HINT)),
     **dict.fromkeys(("requesttimeout", "operationaborted"), (Interrupted, "")),
+    **dict.fromkeys(("keytoolongerror", "entitytoolarge"), (Unfit, "give it another name, or send it in pieces")),
     "nosuchbucket": (Missing, "check the bucket's name, or make it first"),
     **dict.fromkeys(
         (

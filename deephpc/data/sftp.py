@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from typing import TypeVar, cast
 
 import paramiko
+from paramiko.sftp import CMD_READDIR
 
 from deephpc.data.location import join
+from deephpc.data.manifest import fault_of
 from deephpc.data.sftp_login import Login, connect
 from deephpc.data.storage import (
     ByteStream,
@@ -26,6 +28,7 @@ from deephpc.data.storage import (
     Unwritable,
     Upload,
     changed,
+    unlisted,
 )
 from deephpc.data.surroundings import Surroundings
 from deephpc.errors import DataError
@@ -68,29 +71,34 @@ class SftpStorage:
     def list_folder(self, path: str) -> Iterator[Entry]:
         """Return what is directly in a folder; links as what they lead to, devices and broken links not at all."""
         for each in self._listed(path):
+            if fault_of(each.filename):
+                yield Entry(each.filename, left_out=fault_of(each.filename))
+                continue
             found = self._behind(join(path, each.filename), each)
             if found is not None:
                 yield _entry(found, each.filename)
 
     def walk(self, path: str) -> Iterator[Entry]:
-        """Return all files below; links to folders are not followed.
-
-        Raises
-        ------
-        Refused
-            Something below is such a link, or neither a file nor a folder.
-        """
+        """Return all files below; left out are links to folders or to nothing, and what is neither file nor folder."""
         waiting = [""]
         while waiting:
             below = waiting.pop()
             here = join(path, below)
-            for each in self._listed(here):
+            try:
+                listed = self._listed(here)
+            except DataError as error:
+                yield unlisted(below, error)
+                continue
+            for each in listed:
                 relative = join(below, each.filename)
+                if fault_of(each.filename):
+                    yield Entry(relative, left_out=fault_of(each.filename))
+                    continue
                 found = self._behind(join(path, relative), each)
                 is_link = stat.S_ISLNK(each.st_mode or 0)
                 if found is None or (is_link and stat.S_ISDIR(found.st_mode or 0)):
-                    shown = self.show(join(path, relative))
-                    raise Refused(f"{shown} is a link to a folder or to nothing, or a device", "move it elsewhere")
+                    yield Entry(relative, left_out="is a link to a folder or to nothing, or a device")
+                    continue
                 if stat.S_ISDIR(found.st_mode or 0):
                     waiting.append(relative)
                 else:
@@ -217,7 +225,8 @@ class SftpStorage:
                 client = self._client = connect(self._login, shown, self._patience)
         mine = getattr(self._mine, "channel", None)
         if mine is None or mine[0] is not client:
-            sftp = client.open_sftp()
+            sftp = _Client.from_transport(cast("paramiko.Transport", client.get_transport()))
+            assert sftp is not None  # noqa: S101 - tells mypy that there is a transport
             cast("paramiko.Channel", sftp.get_channel()).settimeout(self._patience.stall_s)
             mine = self._mine.channel = (client, sftp)
         return cast("paramiko.SFTPClient", mine[1])
@@ -230,6 +239,22 @@ class SftpStorage:
             if mine is not None and self._client is not None and mine[0] is self._client:
                 self._client.close()
                 self._client = None
+
+
+class _AnyNames(paramiko.Message):
+    """A message whose texts need not be UTF-8."""
+
+    def get_text(self) -> str:
+        """Return a text; bytes that are none stand for themselves, as in Python's own names of files."""
+        return self.get_string().decode("utf-8", "surrogateescape")
+
+
+class _Client(paramiko.SFTPClient):
+    """A client that lists names of whatever bytes: paramiko's ends with one that is not UTF-8 (5.1, `get_text`)."""
+
+    def _request(self, kind: int, *arguments: object) -> tuple[int, paramiko.Message]:
+        answer, message = super()._request(kind, *arguments)  # type: ignore[misc] # what listdir_attr calls
+        return answer, _AnyNames(message.get_remainder()) if kind == CMD_READDIR else message
 
 
 def _is_alive(client: paramiko.SSHClient) -> bool:

@@ -159,6 +159,26 @@ class Unwritable(DataError):  # noqa: N818 - says what happened
     """A place cannot be written: full, over quota, forbidden, read-only."""
 
 
+def is_of_one_file(error: DataError) -> bool:
+    """Whether an error need not concern the next file: not so of credentials, a full disk, a server that is away."""
+    if isinstance(error, Refused):
+        return isinstance(error, Forbidden)
+    return not isinstance(error, Interrupted | Unwritable)
+
+
+def unlisted(below: str, error: DataError) -> Entry:
+    """Return a folder that cannot be listed, as one that is left out.
+
+    Raises
+    ------
+    DataError
+        The error itself, where it is the place that was asked for, or more than that folder is concerned.
+    """
+    if not below or not is_of_one_file(error):
+        raise error
+    return Entry(below, is_folder=True, left_out=f"cannot be listed: {error.message}")
+
+
 def changed(name: str) -> Changed:
     """Return the error for a file that was replaced while we read it."""
     return Changed(

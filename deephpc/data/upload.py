@@ -6,11 +6,11 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from deephpc.data.crew import Crew
+from deephpc.data.crew import Crew, all_failed
 from deephpc.data.discrepancy import Discrepancy, find_discrepancy
 from deephpc.data.disk import unreadable
 from deephpc.data.ledger import Ledger, Seen
-from deephpc.data.manifest import FileFact
+from deephpc.data.manifest import FileFact, LeftOut, left_out_of
 from deephpc.data.plan import Action, Step, TransferPlan, transfer_key
 from deephpc.data.progress import Progress, Silent
 from deephpc.data.reading_back import hash_stored
@@ -47,7 +47,7 @@ class Sending:
     progress: Progress = field(default_factory=Silent)
     read_back: bool = False
     may_be_unreadable: bool = False
-    sent_bytes: int = 0
+    moved_bytes: int = 0
     discrepancies: list[Discrepancy] = field(default_factory=list)
     """The files that the target lists otherwise than they were sent."""
     crew: Crew = field(init=False)
@@ -57,12 +57,12 @@ class Sending:
         self.crew = Crew(min(self.limits.parallel, self.storage.parallel))
 
     def run(self, plan: TransferPlan) -> tuple[FileFact, ...]:
-        """Carry a plan out, and return what is there now.
+        """Carry a plan out, and return what is there now; `left_out` has the files that could not be sent.
 
         Raises
         ------
         DataError
-            A file could not be sent; those that were stay, and the same plan made anew goes on.
+            None could; those that were before stay, and the same plan made anew goes on.
         """
         found: dict[str, FileFact] = {}
         work: list[Callable[[], None]] = []
@@ -71,9 +71,21 @@ class Sending:
             if step.action is Action.SKIP:
                 found[step.entry.path] = _fact(step.entry, step.sha256)
             else:
-                work.append(lambda step=step: self._send(step, found))  # type: ignore[misc]
+                work.append(lambda step=step: self._try(step, found))  # type: ignore[misc]
+        self.crew.has_success = bool(found)
         self.crew.run(work)
-        return tuple(found[step.entry.path] for step in plan.steps)
+        if self.crew.failures and not found:
+            raise all_failed(self.crew.failures.values())
+        return tuple(found[step.entry.path] for step in plan.steps if step.entry.path in found)
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """The files that could not be sent."""
+        return left_out_of(self.crew.failures, "cannot be sent")
+
+    def _try(self, step: Step, found: dict[str, FileFact]) -> None:
+        with self.crew.sparing_others(step.entry.path):
+            self._send(step, found)
 
     def _send(self, step: Step, found: dict[str, FileFact]) -> None:
         self.crew.check()
@@ -101,6 +113,7 @@ class Sending:
             self.discrepancies.append(listed_otherwise)
         self.ledger.note(Seen(entry.path, entry.size_bytes or 0, sha256, entry.version, seen.version))
         found[entry.path] = _fact(entry, sha256)
+        self.crew.has_success = True
 
     def _read_back(self, path: str, seen: Entry, sha256: str) -> None:
         try:
@@ -132,7 +145,7 @@ class Sending:
     def count(self, size_bytes: int) -> None:
         """Note bytes that went over the network."""
         with self._counting:
-            self.sent_bytes += size_bytes
+            self.moved_bytes += size_bytes
 
 
 @dataclass

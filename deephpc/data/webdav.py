@@ -24,6 +24,7 @@ from deephpc.data.storage import (
     Unfit,
     Upload,
     look_if_allowed,
+    unlisted,
 )
 from deephpc.data.surroundings import Surroundings
 from deephpc.data.web import Request, Web, clean_base, entry_of, quote_path
@@ -76,7 +77,12 @@ class WebdavStorage:
             below, depth = waiting.pop()
             if depth > _MAX_DEPTH:
                 raise DataError(f"{self.show(path)}: folders in folders without end", "name a folder further down")
-            for each in self.list_folder(join(path, below)):
+            try:
+                listed = list(self.list_folder(join(path, below)))
+            except DataError as error:
+                yield unlisted(below, error)
+                continue
+            for each in listed:
                 relative = join(below, each.path)
                 if each.is_folder and not each.left_out:
                     waiting.append((relative, depth + 1))

@@ -34,7 +34,7 @@ class Delivery(Model):
     digest: str = ""
     """Of the manifest of what is there."""
     reason: str = ""
-    """Why it failed."""
+    """Why it failed, or what was left out of what is done."""
 
     def is_under_way(self, now: datetime) -> bool:
         """Whether the job that began it may still be at it."""

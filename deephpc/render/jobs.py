@@ -287,7 +287,7 @@ def _transfer_line(delivery: "Delivery") -> str:
         "waiting": "when it ends",
         "started": "the job sends them",
         "partial": f"what there was by then: {at}",
-        "done": f"{at}, {who}",
+        "done": f"{at}, {who}{delivery.reason and ', '}{visible(delivery.reason)}",
         "failed": f"not all there: {visible(delivery.reason)}",
     }
     return f"  {visible(delivery.destination)}: {words[delivery.state]}"

@@ -1,19 +1,21 @@
 """The story of `deephpc collect`: what a run left goes to storage, file by file, verified, and nothing twice."""
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deephpc.data.crew import all_failed
 from deephpc.data.ledger import Ledger
 from deephpc.data.location import Location, join
-from deephpc.data.manifest import FileFact, LeftOut, Manifest, check_entries
+from deephpc.data.manifest import FileFact, LeftOut, Manifest, sort_out, told_left_out
 from deephpc.data.opening import opened
 from deephpc.data.plan import plan_transfer
 from deephpc.data.progress import Progress, Silent
-from deephpc.data.storage import Missing, Storage
+from deephpc.data.storage import Forbidden, Missing, Storage, Unfit
 from deephpc.data.survey import present_there
 from deephpc.data.upload import Sending
-from deephpc.errors import InputError
+from deephpc.errors import DataError, InputError
 from deephpc.jobs.job import Job
 from deephpc.model import Model
 from deephpc.workflows.data_places import DataPlaces
@@ -64,6 +66,12 @@ class CollectResult(Model):
     digest: str | None = None
     """Of the manifest of what is there now."""
     left_out: tuple[LeftOut, ...] = ()
+    """What stays in the run folder, since it can be sent to no place, or not to this one."""
+
+    @property
+    def stays(self) -> str:
+        """What is left out, on one line; empty for nothing."""
+        return told_left_out(f"{len(self.left_out)} left out", self.left_out) if self.left_out else ""
 
 
 def plan_collect(job: Job, task: int | None, place: str | None) -> CollectPlan:
@@ -86,6 +94,20 @@ def plan_collect(job: Job, task: int | None, place: str | None) -> CollectPlan:
     return CollectPlan(run_id=job.run_id, task=task, folder=job.folder, place=place, pieces=pieces_of(job, task))
 
 
+def check_all_sent(result: CollectResult) -> None:
+    """End the command with the code for data where something was left out: all else has arrived.
+
+    Raises
+    ------
+    DataError
+        Something was.
+    """
+    if result.left_out:
+        raise DataError(
+            told_left_out(result.run_id, result.left_out), "all else is there; rename or mend what is left out"
+        )
+
+
 def carry_out_collect(
     plan: CollectPlan, places: DataPlaces, progress: Progress | None = None, *, dry_run: bool = False
 ) -> CollectResult:
@@ -96,7 +118,8 @@ def carry_out_collect(
     InputError
         The place takes no files.
     DataError
-        A file could not be sent; those that were stay, and the same command goes on.
+        A file could not be sent, or changed meanwhile; those that were sent stay, and the same command goes on.
+        What can never be sent is left out instead.
     """
     target = places.locate(plan.place).child(plan.run_id)
     if not plan.folder.is_dir():
@@ -111,6 +134,8 @@ def carry_out_collect(
         way = _Way(plan, places, target, storage, progress or Silent(), dry_run)
         for piece in plan.pieces:
             way.send(piece)
+    if way.unsettled or (way.refused and not way.found):
+        raise all_failed(way.unsettled or way.refused)
     return CollectResult(
         run_id=plan.run_id,
         task=plan.task,
@@ -138,6 +163,10 @@ class _Way:
     dry_run: bool
     found: list[FileFact] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
+    unsettled: list[DataError] = field(default_factory=list)
+    """Why files were not sent that may be another time."""
+    refused: list[DataError] = field(default_factory=list)
+    """Why files will never be sent, as long as others are."""
     files: int = 0
     size_bytes: int = 0
     transferred_files: int = 0
@@ -156,15 +185,15 @@ class _Way:
             self._send(piece, key, ledger)
 
     def _send(self, piece: Piece, key: str, ledger: Ledger) -> None:
-        entries, left = list_results(self.plan.folder, piece.names)
-        entries = check_entries(entries, str(self.plan.folder))
+        listed, left = list_results(self.plan.folder, piece.names)
+        entries, unfit = sort_out(listed)
         there = present_there(self.storage, self.target.path, entries)
         steps = plan_transfer((str(self.plan.folder), str(self.target)), entries, there, ledger.seen)
-        self.left_out += left
-        self.files += len(entries)
-        self.size_bytes += sum(each.size_bytes or 0 for each in entries)
-        self.transferred_files += len(steps.transfers)
+        self.left_out += left + unfit
         if self.dry_run:
+            self.files += len(entries)
+            self.size_bytes += sum(each.size_bytes or 0 for each in entries)
+            self.transferred_files += len(steps.transfers)
             self.transferred_bytes += steps.transfer_bytes
             return
         sending = Sending(
@@ -178,8 +207,18 @@ class _Way:
             read_back=self.target.kind not in _CHECKS_ITSELF,
             may_be_unreadable=True,
         )
-        self.found += sending.run(steps)
-        self.transferred_bytes += sending.sent_bytes
+        found: tuple[FileFact, ...] = ()
+        with suppress(Unfit):  # not one of these is taken
+            found = sending.run(steps)
+        for failure in sending.crew.failures.values():
+            (self.refused if isinstance(failure, Unfit | Forbidden) else self.unsettled).append(failure)
+        self.left_out += sending.left_out
+        self.found += found
+        self.files += len(found)
+        self.size_bytes += sum(each.size_bytes for each in found)
+        sent = {each.path for each in found}
+        self.transferred_files += sum(step.entry.path in sent for step in steps.transfers)
+        self.transferred_bytes += sending.moved_bytes
 
     def target_path(self, path: str) -> str:
         """Return where a file of the run folder goes."""

@@ -10,7 +10,7 @@ from deephpc.data.discrepancy import Discrepancy, by_path
 from deephpc.data.download import Download, Folder
 from deephpc.data.ledger import Ledger
 from deephpc.data.location import Location, join
-from deephpc.data.manifest import FileFact, LeftOut, Manifest, render_manifest
+from deephpc.data.manifest import FileFact, LeftOut, Manifest, render_manifest, told_left_out
 from deephpc.data.opening import opened
 from deephpc.data.plan import TransferPlan, plan_transfer
 from deephpc.data.progress import Progress, Silent
@@ -97,8 +97,7 @@ def carry_out_get(
         files = transfer.run(plan)
         if not files:
             home.root.mkdir(parents=True, exist_ok=True)
-        result = _result((plan, found), files, transfer.received_bytes, request.manifest)
-        return result.model_copy(update={"discrepancies": by_path(transfer.discrepancies)})
+        return _result((plan, found), files, transfer, request.manifest)
 
 
 def carry_out_put(
@@ -144,8 +143,7 @@ def carry_out_put(
             read_back=request.read_back,
         )
         files = sending.run(plan)
-        result = _result((plan, found), files, sending.sent_bytes, request.manifest)
-        return result.model_copy(update={"discrepancies": by_path(sending.discrepancies)})
+        return _result((plan, found), files, sending, request.manifest)
 
 
 def check_whole(result: TransferResult) -> None:
@@ -157,11 +155,9 @@ def check_whole(result: TransferResult) -> None:
         Something was.
     """
     if result.left_out:
-        first, count = result.left_out[0], len(result.left_out)
-        more = f"; and {count - 1} more" if count > 1 else ""
         raise DataError(
-            f"{result.source}{first.path and ': '}{first.path} {first.reason}{more}",
-            "what is left out can be renamed there; what lies further down can be named by itself",
+            told_left_out(result.source, result.left_out),
+            "all else is there; rename or mend what is left out, or name what lies further down by itself",
         )
 
 
@@ -260,10 +256,13 @@ def _planned(plan: TransferPlan, found: Survey) -> TransferResult:
 
 
 def _result(
-    decided: tuple[TransferPlan, Survey], files: tuple[FileFact, ...], moved_bytes: int, manifest_path: Path | None
+    decided: tuple[TransferPlan, Survey],
+    files: tuple[FileFact, ...],
+    transfer: Download | Sending,
+    manifest_path: Path | None,
 ) -> TransferResult:
     plan, found = decided
-    manifest = Manifest.of(files)
+    manifest, moved = Manifest.of(files), {each.path for each in files}
     if manifest_path is not None:
         try:
             write_atomically(manifest_path, render_manifest(manifest))
@@ -275,9 +274,10 @@ def _result(
         done=True,
         files=len(files),
         size_bytes=manifest.size_bytes,
-        transferred_files=len(plan.transfers),
-        transferred_bytes=moved_bytes,
+        transferred_files=sum(step.entry.path in moved for step in plan.transfers),
+        transferred_bytes=transfer.moved_bytes,
         digest=manifest.digest,
         manifest=manifest_path,
-        left_out=found.left_out,
+        left_out=found.left_out + transfer.left_out,
+        discrepancies=by_path(transfer.discrepancies),
     )

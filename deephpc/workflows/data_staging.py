@@ -7,7 +7,7 @@ from deephpc.data.discrepancy import Discrepancy, by_path
 from deephpc.data.download import Download
 from deephpc.data.ledger import Ledger
 from deephpc.data.location import Location, split_data_name
-from deephpc.data.manifest import Manifest
+from deephpc.data.manifest import LeftOut, Manifest, told_left_out
 from deephpc.data.opening import opened
 from deephpc.data.plan import plan_transfer
 from deephpc.data.progress import Progress, Silent
@@ -113,7 +113,7 @@ def stage(
                 files=staged.files,
                 size_bytes=staged.size_bytes,
                 transferred_files=count,
-                transferred_bytes=transfer.received_bytes,
+                transferred_bytes=transfer.moved_bytes,
                 discrepancies=by_path(transfer.discrepancies),
             )
     raise Missing(f"parts of {source} vanish from {cache.root} while it is staged", "is somebody cleaning the cache?")
@@ -133,17 +133,22 @@ def _bring(
     cache = places.cache
     with opened(source, places.around, places.limits) as storage:
         found = complete(storage, survey(storage, source), ledger.seen, places.limits)
-        if found.left_out:  # a training on half of its data looks like one on all of them
-            first = found.left_out[0]
-            raise DataError(
-                f"{source}{first.path and ': '}{first.path} {first.reason}: a data set is staged whole or not at all",
-                "rename it there, or stage what lies further down by itself",
-            )
+        _refuse_half(source, found.left_out)
         plan = plan_transfer((str(source), str(cache.root)), found.entries, _present(cache, ledger), ledger.seen)
         download = Download(storage, found.top, cache, ledger, source.identity, places.limits, progress)
         download.is_one_file = found.is_file
         manifest = Manifest.of(download.run(plan))
+        _refuse_half(source, download.left_out)
     return cache.add(manifest), download, len(plan.transfers), found.is_file
+
+
+def _refuse_half(source: Location, left_out: tuple[LeftOut, ...]) -> None:
+    """Refuse to stage a part: a training on half of its data looks like one on all of them."""
+    if left_out:
+        raise DataError(
+            f"{told_left_out(str(source), left_out)}: a data set is staged whole or not at all",
+            "rename it there, or stage what lies further down by itself",
+        )
 
 
 def _present(cache: Cache, ledger: Ledger) -> dict[str, Entry]:

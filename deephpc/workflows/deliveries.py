@@ -108,7 +108,8 @@ def deliver_owed(
             result = deliver(record, plan_collect(job, None, place_of(job)), job, places, clock, progress)
     except (DataError, InputError, SiteError) as error:
         return False, f"results of {job.run_id} wait here ({error.message}); `deephpc collect {job.run_id}` sends them"
-    return True, f"results of {job.run_id} are at {result.destination}: {result.files} files"
+    sent = ", ".join(filter(None, (f"{result.files} files", result.stays)))
+    return True, f"results of {job.run_id} are at {result.destination}: {sent}"
 
 
 def deliver_table(job: Job, places: DataPlaces, seconds: float) -> str | None:
@@ -177,7 +178,8 @@ def _told(job: Job, destination: str) -> Delivery | None:
 def _delivery(result: CollectResult, by: str, at: datetime) -> Delivery:
     sent = result.model_dump(include={"destination", *_COUNTS})
     state = "done" if result.whole else "partial"
-    return Delivery.model_validate({**sent, "state": state, "by": by, "at": at, "digest": result.digest or ""})
+    told = {**sent, "state": state, "by": by, "at": at, "digest": result.digest or "", "reason": result.stays}
+    return Delivery.model_validate(told)
 
 
 def _keep(record: Record, plan: CollectPlan, job: Job, delivery: Delivery) -> None:

@@ -5,12 +5,12 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from deephpc.data.disk import unreadable
 from deephpc.data.local import entry_of
-from deephpc.data.manifest import LeftOut
+from deephpc.data.manifest import LeftOut, shown_name
 from deephpc.data.storage import Entry
 from deephpc.jobs.job import Job
 from deephpc.model import Model
+from deephpc.room import why_refused
 
 _KEPT = ("output", "checkpoints")
 _TOLD = ("result.json", "metrics.jsonl", "usage.jsonl")
@@ -51,38 +51,37 @@ def list_results(folder: Path, names: Sequence[str]) -> tuple[tuple[Entry, ...],
     """List the files of a piece; links to files of the run count as files.
 
     Left out are links to folders, what is no file, and links out of the run folder: whoever wrote them, an image of
-    a stranger's perhaps, may not see what lies there.
-
-    Raises
-    ------
-    DataError
-        A folder cannot be read.
+    a stranger's perhaps, may not see what lies there. So is what cannot be read.
     """
     entries: list[Entry] = []
     left: list[LeftOut] = []
     home = folder.resolve()
     for path in _walk(folder, names):
-        shown = str(path.relative_to(folder))
+        name = str(path.relative_to(folder))
+        shown = shown_name(name)
         try:
             found = path.stat()
+            if stat.S_ISDIR(found.st_mode) and not path.is_symlink():
+                os.listdir(path)  # noqa: PTH208 - raises why it could not be listed
         except FileNotFoundError:
             if path.is_symlink():
-                left.append(LeftOut(path=shown, reason="a link to nothing"))
+                left.append(LeftOut(path=shown, reason="is a link to nothing"))
             continue
         except OSError as error:
-            raise unreadable(path, error) from error
+            left.append(LeftOut(path=shown, reason=f"cannot be read: {why_refused(error)}"))
+            continue
         if path.is_symlink() and not path.resolve().is_relative_to(home):
-            left.append(LeftOut(path=shown, reason="a link out of the run folder"))
+            left.append(LeftOut(path=shown, reason="is a link out of the run folder"))
         elif stat.S_ISREG(found.st_mode):
-            entries.append(entry_of(found, shown, str(path)))
+            entries.append(entry_of(found, name, str(path)))
         else:
-            what = "a link to a folder" if stat.S_ISDIR(found.st_mode) else "neither a file nor a folder"
+            what = "is a link to a folder" if stat.S_ISDIR(found.st_mode) else "is neither a file nor a folder"
             left.append(LeftOut(path=shown, reason=what))
     return tuple(entries), tuple(left)
 
 
 def _walk(folder: Path, names: Sequence[str]) -> Iterator[Path]:
-    """Yield all that is no real folder."""
+    """Yield all that is no real folder, or one that cannot be listed."""
     waiting = [folder / name for name in reversed(names)]
     while waiting:
         path = waiting.pop()
@@ -93,5 +92,5 @@ def _walk(folder: Path, names: Sequence[str]) -> Iterator[Path]:
             waiting += sorted(map(Path, os.scandir(path)), reverse=True)
         except FileNotFoundError:  # a program that runs has removed it
             continue
-        except OSError as error:
-            raise unreadable(path, error) from error
+        except OSError:
+            yield path

@@ -30,7 +30,7 @@ def start(desk: Desk, *words: object, file_limit_bytes: int | None = None) -> "s
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=_environment(desk),
+        env=environment(desk),
         cwd=desk.tmp,
         preexec_fn=limit,  # noqa: PLW1509 - one call between fork and exec
     )
@@ -47,7 +47,7 @@ def run_here(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: object
 ) -> tuple[int, str, str]:
     """Run `deephpc …` in this process, which starts no interpreter; returns what `run` returns."""
-    environ = _environment(desk)
+    environ = environment(desk)
     for name in os.environ:
         monkeypatch.delenv(name)
     for name, value in environ.items():
@@ -61,7 +61,8 @@ def run_here(
     return int(ended.value.code or 0), out, err
 
 
-def _environment(desk: Desk) -> dict[str, str]:
+def environment(desk: Desk) -> dict[str, str]:
+    """Return the variables that the command sees."""
     return {
         **clean_environment(desk.home, **desk.environ),
         "DEEPHPC_CACHE_DIR": str(desk.tmp / "cache"),

@@ -14,7 +14,8 @@ from deephpc.jobs.delivery import Delivery
 from deephpc.jobs.job import Job
 from deephpc.jobs.record import Record
 from deephpc.jobs.state import JobState
-from deephpc.workflows.collect import CollectResult, carry_out_collect, plan_collect
+from deephpc.render.data import render_collected
+from deephpc.workflows.collect import CollectResult, carry_out_collect, check_all_sent, plan_collect
 from deephpc.workflows.deliveries import Owed, deliver, deliver_owed, find_owed
 from tests.fakes.samples import NOON, a_job
 
@@ -85,10 +86,10 @@ def test_links_to_folders_and_what_is_no_file_stay(webdav: Server, desk: Desk, j
     os.mkfifo(job.folder / "output" / "pipe")
     sent = collect(job, webdav.place, desk)
     assert {each.path: each.reason for each in sent.left_out} == {
-        "output/loop": "a link to a folder",
-        "output/nothing": "a link to nothing",
-        "output/secret": "a link out of the run folder",
-        "output/pipe": "neither a file nor a folder",
+        "output/loop": "is a link to a folder",
+        "output/nothing": "is a link to nothing",
+        "output/secret": "is a link out of the run folder",
+        "output/pipe": "is neither a file nor a folder",
     }
     assert sent.files == 7
 
@@ -103,10 +104,37 @@ def test_a_run_folder_that_is_gone_is_not_taken_for_an_empty_one(webdav: Server,
         assert find_owed(record, NOON) == ()
 
 
-def test_a_name_that_no_other_place_can_have_is_told(webdav: Server, desk: Desk, job: Job):
+def test_what_can_never_be_sent_is_named_and_the_run_is_delivered(server: Server, desk: Desk, job: Job, tmp_path: Path):
     (job.folder / "output" / os.fsdecode(b"\xff")).write_text("x")
-    with pytest.raises(DataError, match="not UTF-8"):
-        collect(job, webdav.place, desk)
+    (job.folder / "output" / "old").symlink_to("gone")
+    with Record(tmp_path / "state" / "deephpc.db") as record:
+        record.add(job)
+        plan = plan_collect(job, None, server.place)
+        record.transfers.expect(job.run_id, plan.destination, NOON)
+        sent = deliver(record, plan, job, desk.places(), lambda: NOON)
+        assert (sent.files, sent.transferred_files, sent.whole) == (6, 6, True)
+        assert [(each.path, each.reason) for each in sent.left_out] == [
+            ("output/old", "is a link to nothing"),
+            (r"output/\xff", "is not UTF-8"),
+        ]
+        (kept,) = record.transfers.of(job.run_id)
+        assert (kept.state, kept.reason) == ("done", "2 left out: output/old is a link to nothing; and 1 more")
+        assert find_owed(record, NOON) == ()
+    with pytest.raises(DataError, match=": output/old is a link to nothing; and 1 more"):
+        check_all_sent(sent)
+    assert '"left_out": [{"path": "output/old"' in render_collected(sent, as_json=True)
+
+
+def test_a_place_that_takes_nothing_is_no_delivery(desk: Desk, job: Job, tmp_path: Path):
+    (tmp_path / "file").write_text("x")
+    with Record(tmp_path / "state" / "deephpc.db") as record:
+        record.add(job)
+        plan = plan_collect(job, None, f"{tmp_path}/file/below")
+        record.transfers.expect(job.run_id, plan.destination, NOON)
+        with pytest.raises(DataError, match="a file lies where a folder should be"):
+            deliver(record, plan, job, desk.places(), lambda: NOON)
+        (owed,) = find_owed(record, NOON)
+        assert owed.last.state == "failed"
 
 
 def test_what_stopped_in_the_middle_is_owed_and_gone_on_with(

@@ -196,9 +196,10 @@ def test_a_file_whose_name_is_forbidden_is_named_and_the_others_come(
     files = lay(desk.tmp / "set", **{name: b"x" * 1000, "large": b"1" * 100_000, "small": b"2"})
     (desk.tmp / "set" / "sub.part").mkdir()
     (desk.tmp / "set" / "sub.part" / "in").write_bytes(b"in")
-    code, _, err = command.run_here(desk, monkeypatch, capsys, "data", "put", "set", "rshare:set")
+    code, out, err = command.run_here(desk, monkeypatch, capsys, "data", "put", "set", "rshare:set", "--json")
     assert code == 5, err
-    assert command.is_one_line_and_a_hint(err)
-    assert "rshare:set/" in err and "and 1 more files failed" in err
+    assert {each["path"] for each in json.loads(out)["left_out"]} == {name, "sub.part/in"}
+    assert f"note: {name} cannot be sent: rshare:set/{name}: the server answers 400 InvalidPath: " in err
+    assert "; and 1 more\n" in err
     files.pop(name)
     assert cloud.files() == {f"set/{path}": content for path, content in files.items()}
