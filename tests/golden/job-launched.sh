@@ -516,8 +516,12 @@ on_grace() { # the time limit is near
   event grace ",\"told\":$is_told,\"elapsed_s\":$SECONDS"
 }
 remind() { # a program that was still loading when its end came near is told as soon as it listens
-  until sleep 2; [ ! -d "/proc/$program" ] || warn; do :; done
-  [ ! -d "/proc/$program" ] || event grace ",\"told\":true,\"elapsed_s\":$SECONDS"
+  while sleep 2 && [ -d "/proc/$program" ]; do
+    if warn; then
+      event grace ",\"told\":true,\"elapsed_s\":$SECONDS"
+      return
+    fi
+  done
 }
 on_term() {
   interrupted=yes told=yes
