@@ -90,7 +90,7 @@ class JobOptionWords:
         list[str] | None, _option(help="Variable for the job: NAME=VALUE, or NAME to take it from here.", metavar="K=V")
     ] = None
     env_file: Annotated[Path | None, _option(help="File of NAME=VALUE lines.")] = None
-    venv: Annotated[Text, _option(help="Python virtual environment to activate.", metavar="FOLDER")] = None
+    venv: Annotated[Text, _option(help="Python virtual or conda environment to activate.", metavar="FOLDER")] = None
     module: Annotated[
         list[str] | None, _option(help="Environment module to load instead of the site's; repeatable.")
     ] = None
@@ -177,11 +177,19 @@ def load_options(
     from deephpc.jobs.slurm_ids import parse_array
     from deephpc.jobs.slurm_options import check_raw_options
     from deephpc.workflows.passed_on import chosen_names, loaded_modules
-    from deephpc.workflows.request import JobOptions, checked_name, find_active_venv, load_variables
+    from deephpc.workflows.request import (
+        JobOptions,
+        checked_name,
+        environment_variables,
+        find_active_venv,
+        load_variables,
+    )
 
     around = Surroundings(environ, Path(environ["HOME"]), cwd)
     usual = load_variables(chosen_names(environ, pass_env), None, environ)
-    variables = {**usual, **load_variables(words.env or (), words.env_file, environ)}
+    venv, active_venv = _venv(words.venv, cwd), find_active_venv(environ)
+    given = load_variables(words.env or (), words.env_file, environ)
+    variables = {**environment_variables(venv or active_venv), **usual, **given}
     options = JobOptions(
         resources=_resources(words),
         array=_checked("--array", words.array, parse_array),
@@ -195,8 +203,8 @@ def load_options(
         modules=_modules(words.module or ()),
         loaded_modules=loaded_modules(environ),
         has_modules="MODULESHOME" in environ,
-        venv=_venv(words.venv, cwd),
-        active_venv=find_active_venv(environ),
+        venv=venv,
+        active_venv=active_venv,
         name=checked_name(words.name),
         launcher=_checked("--launcher", words.launcher, parse_launcher),
         image=_image(words, cwd),
@@ -296,9 +304,10 @@ def _venv(folder: str | None, cwd: Path) -> Path | None:
     if folder is None:
         return None
     path = cwd / Path(folder).expanduser()
-    if not folder or not (path / "bin" / "activate").is_file():
+    if not folder or not ((path / "bin" / "activate").is_file() or (path / "conda-meta").is_dir()):
         raise InputError(
-            f"--venv {folder!r} is not a Python virtual environment", "make one with `python3 -m venv FOLDER`"
+            f"--venv {folder!r} is neither a Python virtual environment nor a conda one",
+            "make one with `python3 -m venv FOLDER`",
         )
     return path
 

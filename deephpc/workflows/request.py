@@ -14,6 +14,7 @@ from deephpc.errors import InputError
 from deephpc.jobs.spec import Array, JobKind, LauncherName, Mail, Resources
 from deephpc.model import Model
 from deephpc.serve.service import Service
+from deephpc.workflows.conda import conda_variables, is_conda
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -241,9 +242,17 @@ def checked_words(words: Sequence[str]) -> tuple[str, ...]:
 
 
 def find_active_venv(environ: Mapping[str, str]) -> Path | None:
-    """Return the virtual environment active in this shell, if it still exists."""
-    folder = environ.get("VIRTUAL_ENV")
-    return Path(folder) if folder and (Path(folder) / "bin" / "activate").is_file() else None
+    """Return the virtual environment active in this shell, else the conda environment, if it still exists."""
+    venv, conda = environ.get("VIRTUAL_ENV"), environ.get("CONDA_PREFIX")
+    if venv and (Path(venv) / "bin" / "activate").is_file():
+        return Path(venv)
+    return Path(conda) if conda and is_conda(Path(conda)) else None
+
+
+def environment_variables(venv: Path | None) -> dict[str, str]:
+    """Return what a conda environment sets for a run beside its scripts; nothing for any other environment."""
+    own = conda_variables(venv) if venv is not None and is_conda(venv) else {}
+    return {name: value for name, value in own.items() if may_be_set(name) and _is_text(value)}
 
 
 def load_variables(assignments: Sequence[str], env_file: Path | None, environ: Mapping[str, str]) -> dict[str, str]:

@@ -374,6 +374,17 @@ know_modules() { # `module` and what belongs to it, as the node has them, for th
   done
 }
 
+activate() { # FOLDER: a virtual environment or, as rattler.shell 0.28.0 has it, a conda one; its variables come with the others
+  local file
+  # shellcheck disable=SC1090,SC1091  # the user's own environment
+  [ -d "$1/conda-meta" ] || { . "$1/bin/activate"; return; }
+  export PATH="$1/bin:$PATH" CONDA_PREFIX=$1 CONDA_SHLVL=1
+  for file in "$1"/etc/conda/activate.d/*.sh; do
+    # shellcheck disable=SC1090  # of its packages
+    [ ! -r "$file" ] || . "$file"
+  done
+}
+
 # shellcheck disable=SC2120  # called with the program's words
 become_program() { # WORDS...; whatever names are set below, the words are safe as positional parameters
   trap : USR1 # until the program is there: bash catches it anyhow, and would die of it
@@ -385,8 +396,7 @@ become_program() { # WORDS...; whatever names are set below, the words are safe 
   export NCCL_SOCKET_IFNAME=ib0
   export GREETING=$'it\'s\012a day'
   ulimit -c 0
-  # shellcheck disable=SC1091  # the user's own environment
-  . '/home/mé/v env/bin/activate' || deephpc_fail 'cannot activate /home/mé/v env'
+  activate '/home/mé/v env' || deephpc_fail 'cannot activate /home/mé/v env'
   # shellcheck disable=SC1091  # written beside this script, owner-only
   . /dev/fd/8 || deephpc_fail "cannot read the secret variables of this run"
   exec 8<&-

@@ -493,6 +493,37 @@ def test_what_fails_before_the_program_is_told_as_such(make, changes: dict[str, 
     assert result.reason.startswith(reason)
 
 
+#: What py-rattler 0.28.0 writes to activate the environment below (rattler.shell.activate), its variables left out.
+RATTLER = """\
+export PATH="{0}/bin:${{PATH}}"
+export CONDA_SHLVL=1
+export CONDA_PREFIX={0}
+. {0}/etc/conda/activate.d/a.sh
+. {0}/etc/conda/activate.d/gdal.sh
+"""
+
+
+def test_a_conda_environment_is_activated_as_rattler_does_it(make, tmp_path: Path):
+    prefix = tmp_path / "env"
+    for name, text in (
+        ("conda-meta/history", ""),
+        ("bin/activate", "exit 9  # conda's own, in its base environment\n"),
+        ("etc/conda/activate.d/gdal.sh", 'export GDAL_DATA="$CONDA_PREFIX/share/gdal" ORDER="${ORDER:-}b"\n'),
+        ("etc/conda/activate.d/a.sh", 'export AAA=1 ORDER="${ORDER:-}a"\n'),
+        ("etc/conda/activate.d/a.fish", "not for us\n"),
+    ):
+        (prefix / name).parent.mkdir(parents=True, exist_ok=True)
+        (prefix / name).write_text(text)
+    show = 'for name in PATH CONDA_PREFIX CONDA_SHLVL GDAL_DATA AAA ORDER; do echo "$name=${!name}"; done'
+    told = subprocess.run(
+        ["bash", "-c", RATTLER.format(prefix) + show], capture_output=True, text=True, check=True
+    ).stdout
+    code, out = make("bash", "-c", show, environment=Environment(venv=prefix))()
+    assert code == 0
+    assert out.endswith(told)
+    assert "ORDER=ab" in told
+
+
 def test_a_setup_line_that_ends_the_script_is_a_failure(make):
     run = make("true", environment=Environment(setup=("exit 3",)))
     run()

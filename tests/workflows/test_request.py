@@ -12,6 +12,7 @@ from deephpc.workflows.request import (
     JobOptions,
     JobRequest,
     checked_name,
+    environment_variables,
     find_active_venv,
     load_run_request,
     load_train_request,
@@ -164,6 +165,27 @@ def test_the_active_venv_counts_only_while_it_exists(tmp_path: Path):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "activate").write_text("")
     assert find_active_venv({"VIRTUAL_ENV": str(tmp_path)}) == tmp_path
+
+
+def test_an_active_conda_environment_counts_where_no_venv_is_active(tmp_path: Path):
+    assert find_active_venv({"CONDA_PREFIX": str(tmp_path)}) is None
+    (tmp_path / "conda-meta").mkdir()
+    assert find_active_venv({"CONDA_PREFIX": str(tmp_path)}) == tmp_path
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    (tmp_path / "venv" / "bin" / "activate").write_text("")
+    both = {"CONDA_PREFIX": str(tmp_path), "VIRTUAL_ENV": str(tmp_path / "venv")}
+    assert find_active_venv(both) == tmp_path / "venv"
+
+
+@pytest.mark.parametrize("state", ["", "[]", '{"env_vars": 1}', '{"env_vars": {"A": 1}}', "{" * 100_000, '"\xff"'])
+def test_what_a_conda_environment_sets_is_read_and_what_is_broken_passed_over(tmp_path: Path, state: str):
+    for name, text in (("etc/conda/env_vars.d/p.json", '{"A": "of p", "SLURM_X": "1"}'), ("conda-meta/state", state)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="latin-1")
+    assert environment_variables(tmp_path) == {"A": "of p"}
+    (tmp_path / "conda-meta/state").write_text('{"env_vars": {"A": "mine", "B": "it\'s"}}')
+    assert environment_variables(tmp_path) == {"A": "mine", "B": "it's"}
+    assert environment_variables(None) == {}
 
 
 def test_a_module_is_not_chosen_where_there_is_none(tmp_path: Path):
