@@ -110,6 +110,42 @@ class Cluster(Box):
                 self.layout = before
                 self.slurm_conf(SelectType="select/cons_tres", SelectTypeParameters="CR_CPU_Memory")
 
+    @contextlib.contextmanager
+    def second(self, name: str, node: str, account: str) -> Iterator[None]:
+        """Have a cluster of one machine, taken from the first, under one slurmdbd; it numbers its jobs likewise."""
+        changes = {
+            "ClusterName=": f"ClusterName={name}",
+            "SlurmctldHost=": f"SlurmctldHost={node}",
+            "NodeName=c": f"NodeName={node} CPUs={self.layout.cpus} RealMemory={self.layout.memory_mib} State=UNKNOWN",
+            "GresTypes=": "",
+            "PartitionName=gpu": "",
+            "StateSaveLocation=": f"StateSaveLocation=/var/spool/{name}",
+            "SlurmdSpoolDir=": f"SlurmdSpoolDir=/var/spool/{name}-slurmd",
+        }
+        sed = "; ".join(f"s|^{start}.*|{line}|" for start, line in changes.items())
+        conf = f"/etc/slurm-{name}/slurm.conf"
+        begin = f"""
+            mkdir -p /etc/slurm-{name} /var/spool/{name}; chown slurm /var/spool/{name}
+            cp /etc/slurm/cgroup.conf /etc/slurm-{name}
+            sed '{sed}; s|/run/slurm/|/run/slurm/{name}-|; s|/var/log/slurm/|&{name}-|' /etc/slurm/slurm.conf >{conf}
+            echo FirstJobId=$(scontrol show config | sed -n 's/^NEXT_JOB_ID *= //p') >>{conf}
+            sacctmgr -iQ add cluster {name}
+            sacctmgr -iQ add account {account} cluster={name}
+            sacctmgr -iQ add user alice account={account} cluster={name}
+            export SLURM_CONF={conf}
+            runuser -u slurm -- slurmctld -f {conf} && slurmd -f {conf} -N {node}
+        """
+        with self.stopped("slurmd", node):
+            self.root(["bash", "-c", begin], node=node)
+            ready = f"timeout 5 sinfo -M {name} -h -o %t | grep -q idle"
+            wait_for(f"cluster {name}", lambda: self.root(ready, check=False).returncode == 0, timeout=60)
+            try:
+                yield
+            finally:
+                for daemon in ("slurmd", "slurmctld"):
+                    self.stop_daemon(daemon, node)
+                self.root(f"sacctmgr -iQ delete cluster {name}")
+
     def purge_jobs(self, *, timeout: float = 60) -> None:
         """Make Slurm's controller forget every finished job, as MinJobAge does in time."""
         with self.configured(MinJobAge="2"):
