@@ -306,7 +306,7 @@ def _venv(folder: str | None, cwd: Path) -> Path | None:
     path = cwd / Path(folder).expanduser()
     if not folder or not ((path / "bin" / "activate").is_file() or (path / "conda-meta").is_dir()):
         raise InputError(
-            f"--venv {folder!r} is neither a Python virtual environment nor a conda one",
+            f"--venv {folder!r} is not a Python virtual environment, nor a conda one",
             "make one with `python3 -m venv FOLDER`",
         )
     return path

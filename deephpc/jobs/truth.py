@@ -194,13 +194,12 @@ def _by_silence(known: Standing, evidence: Evidence, now: datetime) -> Standing:
         return known
     if not evidence.queue_answered:
         return known
-    left_just_now = known.seen_at is not None and now - known.seen_at < SETTLE
-    if evidence.accounting_answered and not left_just_now and evidence.cancelled_at is not None:
+    if not evidence.accounting_answered or evidence.missed_since is None or now - evidence.missed_since < SETTLE:
+        return known.model_copy(update={"reason": "left the queue; how it ended is not known yet"})
+    if evidence.cancelled_at is not None:
         return known.model_copy(
             update={"state": JobState.CANCELLED, "reason": "cancelled through deephpc", "source": "record"}
         )
-    if not evidence.accounting_answered or evidence.missed_since is None or now - evidence.missed_since < SETTLE:
-        return known.model_copy(update={"reason": "left the queue; how it ended is not known yet"})
     reason = "no source knows this job any more"
     if evidence.attempts:
         reason = f"it started on {evidence.attempts[-1].nodes or 'a node'} and was never heard of again"
