@@ -417,7 +417,9 @@ has_handler() { # PID SIGNAL: proc_pid_status(5)
 } 2>/dev/null
 
 listens() { # PID SIGNAL: bash with a trap for its end catches SIGILL and all other signals that end it, to run that trap and die
-  has_handler "$1" "$2" && { ! is_shell "$1" || ! has_handler "$1" ILL || names "$1" "$2"; }
+  has_handler "$1" "$2" || return 1
+  case $2:$(readlink "/proc/$1/exe") in USR1:*/node | USR1:*/nodejs) return 1 ;; esac # which would open itself to a debugger
+  ! is_shell "$1" || ! has_handler "$1" ILL || names "$1" "$2"
 }
 
 names() { # PID SIGNAL: whether the words of a shell, or the script it runs, name the signal
@@ -430,17 +432,19 @@ names() { # PID SIGNAL: whether the words of a shell, or the script it runs, nam
 } 2>/dev/null
 
 listeners() { # SIGNAL PID…: those of these processes and of all below them that listen
-  local signal=$1 pid below
+  local signal=$1 pid below found
   shift
   for pid; do
+    below=$(children_of "$pid") found=''
     if is_srun "$pid"; then
       step_listeners "$signal" "$pid"
-    elif listens "$pid" "$signal"; then
+    elif listens "$pid" "$signal" && { [ -z "$below" ] || ! has_handler "$pid" PWR; }; then
       printf '%d ' "$pid"
-    else
-      below=$(children_of "$pid")
+    else # programs in Go, such as engines, catch every signal (SIGPWR too) and heed few: who listens below them comes first
       # shellcheck disable=SC2086  # numbers
-      [ -z "$below" ] || listeners "$signal" $below
+      [ -z "$below" ] || found=$(listeners "$signal" $below)
+      if [ -z "$found" ] && listens "$pid" "$signal"; then found="$pid "; fi
+      printf '%s' "$found"
     fi
   done
 }

@@ -372,6 +372,19 @@ def test_who_listens_below_the_program_is_told_and_its_exit_code_counts(
     assert [path.name for path in run.task().checkpoints.iterdir()] == [sent]
 
 
+def test_who_listens_below_a_program_that_catches_everything_and_heeds_nothing_is_told(slurm: Slurms, tmp_path: Path):
+    """As programs in Go do: here rclone, which waits for a command that is to tell a password."""
+    (tmp_path / "rclone.conf").write_text("# Encrypted rclone configuration File\n\nRCLONE_ENCRYPT_V0:\nAAAA\n")
+    rclone = Path(sys.executable).with_name("rclone")
+    words = (str(rclone), "--config", f"{tmp_path}/rclone.conf", "--password-command", saving(tmp_path), "listremotes")
+    run = slurm.run(*words, max_requeues=3, resources=Resources(walltime=timedelta(hours=1)))
+    process = slurm.start(run)
+    wait_until((tmp_path / "ready").exists)
+    process.send_signal(signal.SIGUSR1)
+    run.end(process)
+    assert [path.name for path in run.task().checkpoints.iterdir()] == ["SIGUSR1"]
+
+
 @pytest.mark.parametrize("trap", ["", "trap 'echo left > left' EXIT; ", "trap 'echo left > left' EXIT HUP; "])
 def test_where_nobody_listens_nothing_is_killed_and_it_is_said(slurm: Slurms, tmp_path: Path, trap: str):
     run = slurm.run("bash", "-c", f"{trap}touch ready; while [ ! -e go ]; do sleep 0.05; done; [ ! -e left ] && exit 5")
