@@ -41,12 +41,20 @@ class Transfers:
         return tuple(map(_delivery, self._rows("transfers where run_id = ? order by rowid", [run_id])))
 
     def owed(self, now: datetime) -> dict[str, Delivery]:
-        """Return the last word on the results, by run, of runs that ended, when these were not all sent anywhere."""
+        """Return the last word on the results, by run, of runs that ended, when these were not all sent anywhere.
+
+        Those that went elsewhere are among them until their job's own last word is known.
+        """
         final = ", ".join(f"'{state.value}'" for state in sorted(FINAL))
         ended = f"asked = 1 and jobs.state in ({final}) and job_id not null and created_at >= ?"
         settled = "run_id in (select run_id from transfers where state = 'done')"  # there, or elsewhere
-        rest = f"(select transfers.* from transfers join jobs using (run_id) where {ended} and not {settled})"  # noqa: S608 - our text
+        open_ = f"transfers.state != 'done' and not (transfers.state = 'failed' and {settled})"
+        rest = f"(select transfers.* from transfers join jobs using (run_id) where {ended} and {open_})"  # noqa: S608 - our text
         return {row["run_id"]: _delivery(row) for row in self._rows(rest, [text_of(now - _LOOKED_AFTER)])}
+
+    def went_anywhere(self, run_id: str) -> bool:
+        """Whether the results of a run are all at one of the places to which they were sent."""
+        return any(each.state == "done" for each in self.of(run_id))
 
     def forget(self, run_id: str) -> None:
         """Note that the results of a run stay where they are; what is known of them stays, too."""

@@ -61,7 +61,7 @@ def find_owed(record: Record, now: datetime, only: Collection[str] | None = None
         if told is not None and (told.state, told.at) != (row.state, row.at):
             record.transfers.note(run_id, told)
         last = told or row
-        if last.state != "done":
+        if last.state != "done" and not record.transfers.went_anywhere(run_id):
             found.append(Owed(job, last))
     return tuple(found)
 

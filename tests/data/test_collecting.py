@@ -10,7 +10,7 @@ import pytest
 from deephpc.data.deadline import within
 from deephpc.data.storage import Interrupted, Missing
 from deephpc.errors import DataError
-from deephpc.jobs.delivery import Delivery
+from deephpc.jobs.delivery import Delivery, note_delivery
 from deephpc.jobs.job import Job
 from deephpc.jobs.record import Record
 from deephpc.jobs.state import JobState
@@ -186,6 +186,20 @@ def test_results_that_all_went_elsewhere_wait_no_more(
         record.transfers.expect(job.run_id, f"rshare:there/{job.run_id}", NOON)
         deliver(record, plan_collect(job, task, webdav.place), job, desk.places(), lambda: NOON)
         assert (find_owed(record, NOON) == ()) is settles
+
+
+def test_what_its_job_sent_is_known_though_the_results_went_elsewhere_too(webdav: Server, desk: Desk, tmp_path: Path):
+    job = a_job(tmp_path, state=JobState.COMPLETED)
+    write(job.folder, "output/x", b"x")
+    asked = f"rshare:there/{job.run_id}"
+    with Record(tmp_path / "state" / "deephpc.db") as record:
+        record.add(job)
+        record.transfers.expect(job.run_id, asked, NOON)
+        deliver(record, plan_collect(job, None, webdav.place), job, desk.places(), lambda: NOON)
+        sent = Delivery(destination=asked, state="done", by="job", at=NOON)
+        note_delivery(job.files.task(None), sent, {"attempt": 1, "job_id": "4711", "host": "c1"})
+        assert find_owed(record, NOON) == ()
+        assert ("done", "job") in {(each.state, each.by) for each in record.transfers.of(job.run_id)}
 
 
 def test_a_job_that_has_no_more_time_leaves_nothing_half_and_no_lock(

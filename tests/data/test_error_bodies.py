@@ -93,9 +93,6 @@ def told(desk: Desk, place: str) -> DataError:
     return caught.value
 
 
-HOUR_AGO = format_datetime(datetime.now(timezone.utc) - timedelta(hours=1), usegmt=True)
-
-
 @pytest.mark.parametrize(
     ("status", "code", "message", "kind", "hint"),
     [
@@ -113,7 +110,8 @@ HOUR_AGO = format_datetime(datetime.now(timezone.utc) - timedelta(hours=1), useg
     ],
 )
 def test_s3s_own_code_says_what_to_do(desk: Desk, status: int, code: str, message: str, kind: type, hint: str):
-    with refusing(status, s3_error(code, message), Date=HOUR_AGO) as url:
+    an_hour_ago = format_datetime(datetime.now(timezone.utc) - timedelta(hours=1), usegmt=True)
+    with refusing(status, s3_error(code, message), Date=an_hour_ago) as url:
         error = told(desk, in_bucket(desk, url) + ("" if kind is Interrupted else "file"))
     assert type(error) is kind
     assert f"{status} {code}: {message.removesuffix('.')}" in error.message
