@@ -229,8 +229,9 @@ def why(ctx: typer.Context, run: RunId) -> None:
         for line in refresh(record, here.schedulers, here.clock(), environ=here.environ):
             here.say(f"note: {line}")
         job = record.get(job.run_id)
+        diagnosis = diagnose(job, task, record, here.clock())  # before questions that take seconds
         outlook = look_ahead(job, task, here.schedulers.get(job.scheduler), here.environ)
-        diagnosis = diagnose(job, task, record, here.clock()).model_copy(update={"outlook": outlook})
+    diagnosis = diagnosis.model_copy(update={"outlook": outlook})
     write_answer(render_diagnosis(diagnosis, here.clock(), as_json=here.json))
 
 
