@@ -239,8 +239,10 @@ place_for_bind() { # SOURCE PATH
 }
 
 keep_folder() { # DRAFT KEPT: taken by whichever task or node comes first, and whole when it is seen
-  [ -d "$2" ] && [ -z "$(ls -A "$2")" ] && rmdir "$2" 2>/dev/null
-  mv -T "$1" "$2" 2>/dev/null || rm -rf "$1"
+  if [ ! -d "$2" ] || [ -n "$(ls -A "$1")" ]; then
+    mv -T "$1" "$2" 2>/dev/null # takes the place of an empty folder at once, and of no other
+  fi
+  rm -rf "$1" # another node may be binding what was kept: an empty draft leaves it as it is
   [ -d "$2" ] || fail "cannot write in ${2%/*}"
 }
 

@@ -362,6 +362,7 @@ deephpc_fail() { printf 'deephpc: %s\n' "$1" >&2; printf '%s' "$1" >/dev/fd/9; e
 # shellcheck disable=SC2120  # called with the program's words
 become_program() { # WORDS...; whatever names are set below, the words are safe as positional parameters
   trap : USR1 # until the program is there: bash catches it anyhow, and would die of it
+  [ -z "$alarm_clock" ] || exec {alarm_clock}>&- # the alarm ends with the job script, whatever lives on
   unset -v command run_id run_folder private gateway ends_at walltime_s max_requeues job_id task attempt host nodes here absolute started_at told oom_before
   cd /home/me || deephpc_fail 'cannot enter /home/me on this node'
   [ -x "$1" ] || deephpc_fail "deephpc is not on this node: there is no $1"
@@ -542,10 +543,12 @@ oom_before=$(oom_kills)
 trap on_grace USR1
 trap on_term TERM INT
 alarm() { # Slurm's own signal may come a minute early, for which a short limit has no room, and needs a limit that was asked for
-  local never left wait_s=0 grace_s=60 silent_s=60
-  exec {never}<> <(:)
+  local left wait_s=0 grace_s=60 silent_s=60
   while :; do
-    [ "$wait_s" -le 0 ] || read -r -t "$wait_s" -u "$never"
+    if [ "$wait_s" -gt 0 ]; then
+      read -r -t "$wait_s"
+      [ $? -gt 128 ] || return # this script has ended
+    fi
     left=$(seconds_left)
     if [ -z "$left" ]; then # there is no limit, or the controller is silent
       wait_s=$silent_s silent_s=$((silent_s < 3600 ? 2 * silent_s : silent_s))
@@ -558,7 +561,7 @@ alarm() { # Slurm's own signal may come a minute early, for which a short limit 
   kill -USR1 $$
 }
 alarm_clock=
-if [ -n "${SLURM_JOB_ID:-}" ]; then alarm </dev/null >/dev/null 2>&1 & alarm_clock=$!; fi
+if [ -n "${SLURM_JOB_ID:-}" ]; then exec {alarm_clock}> >(alarm >/dev/null 2>&1); fi
 SECONDS=0
 rm -f endpoint.json certificate.pem .reason # an earlier attempt had no time for it
 printf 'the set-up of the job ended early' >"$here/.setup"
@@ -579,7 +582,7 @@ done
 trap '' USR1
 rm -f endpoint.json certificate.pem # the gateway withdraws them itself, unless it was killed
 [ -z "$sampler" ] || { kill "$sampler" && wait "$sampler"; } 2>/dev/null
-[ -z "$alarm_clock" ] || { kill "$alarm_clock" && wait "$alarm_clock"; } 2>/dev/null
+[ -z "$alarm_clock" ] || exec {alarm_clock}>&-
 
 failed_setup=$(cat "$here/.setup" 2>/dev/null)
 rm -f "$here/.setup"

@@ -6,6 +6,7 @@ import signal
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -262,6 +263,21 @@ def test_without_a_limit_of_its_own_a_program_is_told_by_the_one_that_slurm_give
     assert "--signal" not in run.files.script.read_text()
     assert slurm(run, LIMIT="00:01:28")[0] == 75
     assert list(dict.fromkeys(run.events())) == ["started", "grace", "continued"]  # told again once it listens
+
+
+def test_no_clock_is_left_behind_by_a_job_that_is_killed(slurm: Slurms):
+    run = slurm.run("bash", "-c", "kill -KILL $PPID", max_requeues=1)
+    slurm(run)
+    ours = str(run.files.script).encode()
+
+    def left() -> list[str]:
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                found += [path.parent.name] if ours in path.read_bytes() else []
+        return found
+
+    wait_until(lambda: not left())
 
 
 def test_attempts_that_saved_are_free_whoever_asked_for_the_next(slurm: Slurms, tmp_path: Path):

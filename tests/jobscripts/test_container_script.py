@@ -1,6 +1,7 @@
 """What container.sh does around a program, with a double in place of the engine."""
 
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -232,3 +233,25 @@ def test_what_proot_said_of_itself_is_told_where_a_program_failed(tmp_path: Path
     words = ["bash", "-uc", '. "$1" && proot_said "$2"', "bash", shipped("jobscripts") / "proot_said.sh", tmp_path]
     done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
     assert (done.stdout, done.stderr.rstrip("\n")) == ("", told.rstrip("\n"))
+
+
+@pytest.mark.parametrize(
+    ("kept", "draft", "is_replaced"), [(None, [], True), ([], [], False), ([], ["a"], True), (["b"], ["a"], False)]
+)
+def test_a_folder_that_another_node_may_be_binding_gives_way_only_to_content(
+    tmp_path: Path, kept: list[str] | None, draft: list[str], is_replaced: bool
+):
+    """The whole function as it stands in the script: what is bound must not vanish while a container is made."""
+    function = re.search(r"^keep_folder\(\) .*?^}", (shipped("jobscripts") / "container.sh").read_text(), re.M | re.S)
+    assert function is not None
+    for folder, names in (("draft", draft), ("kept", kept)):
+        if names is not None:
+            (tmp_path / folder).mkdir()
+        for name in names or ():
+            (tmp_path / folder / name).touch()
+    before = (tmp_path / "kept").stat().st_ino if kept is not None else None
+    script = f"fail() {{ exit 1; }}\n{function[0]}\nkeep_folder draft kept"
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, check=True)
+    assert ((tmp_path / "kept").stat().st_ino != before) is is_replaced
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == (draft if is_replaced else kept)
+    assert not (tmp_path / "draft").exists()
