@@ -101,14 +101,15 @@ class Ends:
 
 @pytest.fixture(scope="module")
 def ends(cluster: Cluster, cheap_cluster: Cluster) -> dict[str, Ends]:
-    both = {"24.11": Ends(cluster), "22.05": Ends(cheap_cluster)}
-    for one in both.values():
-        one.change_limits()
-    for one in both.values():
-        one.cancel_late()
-    for one in both.values():
-        one.session.deephpc("jobs", "wait", one.limited, *one.runs.values())
-    return both
+    with cluster.configured(KillWait="30"), cheap_cluster.configured(KillWait="30"):  # as at sites: 5 s are few here
+        both = {"24.11": Ends(cluster), "22.05": Ends(cheap_cluster)}
+        for one in both.values():
+            one.change_limits()
+        for one in both.values():
+            one.cancel_late()
+        for one in both.values():
+            one.session.deephpc("jobs", "wait", one.limited, *one.runs.values())
+        return both
 
 
 @pytest.mark.parametrize("name", CONTINUED)
